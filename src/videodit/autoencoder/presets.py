@@ -1,0 +1,69 @@
+"""The shapes of image autoencoders that can be built here from nothing; a preset states only its difference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+from videodit.config import setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageAutoencoder:
+    """A diffusers `AutoencoderKL`; each width after the first halves rows and columns."""
+
+    widths: tuple[int, ...] = setting((128, 256, 512, 512), doc="channels at each resolution, finest first")
+    layers: int = setting(2, doc="residual blocks at each resolution (the decoder has one more)")
+    latent_channels: int = setting(16, doc="channels of the latents")
+    groups: int = setting(32, doc="groups of every normalisation")
+
+    scaling: float = setting(1.0, doc="what normalised latents were multiplied by")
+    shift: float = setting(0.0, doc="what was taken from latents before")
+    quant_convs: bool = setting(False, doc="whether 1x1 convolutions stand between the networks and the latents")
+    middle_attention: bool = setting(True, doc="whether the middles attend over the whole frame")
+
+    @property
+    def space(self) -> int:
+        return 2 ** (len(self.widths) - 1)
+
+    def build(self) -> AutoencoderKL:
+        return AutoencoderKL(
+            in_channels=3,
+            out_channels=3,
+            down_block_types=("DownEncoderBlock2D",) * len(self.widths),
+            up_block_types=("UpDecoderBlock2D",) * len(self.widths),
+            block_out_channels=self.widths,
+            layers_per_block=self.layers,
+            latent_channels=self.latent_channels,
+            norm_num_groups=self.groups,
+            sample_size=64,
+            scaling_factor=self.scaling,
+            shift_factor=self.shift,
+            use_quant_conv=self.quant_convs,
+            use_post_quant_conv=self.quant_convs,
+            mid_block_add_attention=self.middle_attention,
+        )
+
+    @classmethod
+    def of(cls, image: AutoencoderKL) -> ImageAutoencoder:
+        """The settings that a given autoencoder was built with."""
+        config = image.config
+        return cls(
+            widths=tuple(config["block_out_channels"]),
+            layers=config["layers_per_block"],
+            latent_channels=config["latent_channels"],
+            groups=config["norm_num_groups"],
+            scaling=config["scaling_factor"],
+            shift=config["shift_factor"] or 0.0,
+            quant_convs=config["use_quant_conv"],
+            middle_attention=config["mid_block_add_attention"],
+        )
+
+
+_SD3 = ImageAutoencoder()
+PRESETS: dict[str, ImageAutoencoder] = {
+    "sd3": _SD3,
+    "toybox": replace(_SD3, widths=(16, 32, 64, 128), layers=1, groups=8),
+    "tiny": replace(_SD3, widths=(8, 8, 8, 16), layers=1, groups=4, latent_channels=8),
+}

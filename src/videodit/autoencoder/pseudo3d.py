@@ -1,0 +1,169 @@
+"""A 2D encoder or decoder made pseudo-3D: after each of its blocks, a temporal counterpart that starts as nothing.
+
+The 2D parts are diffusers' own modules, applied to each frame; the temporal ones see one place over all frames. Temporal
+branches end in zeros, downsampling starts as the mean of two frames and upsampling as a repeat, so at the start every frame
+goes through the 2D network alone. Every normalisation is per frame.
+"""
+
+from __future__ import annotations
+
+import torch
+from diffusers.models.attention_processor import Attention
+from diffusers.models.autoencoders.vae import Decoder, Encoder
+from diffusers.models.resnet import ResnetBlock2D
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Features = Float[Tensor, "b c f h w"]
+
+
+def each_frame(module: nn.Module, x: Features, *rest: object) -> Features:
+    """Apply a 2D module to every frame."""
+    return rearrange(module(rearrange(x, "b c f h w -> (b f) c h w"), *rest), "(b f) c h w -> b c f h w", b=len(x))
+
+
+class TemporalResBlock(nn.Module):
+    """Two convolutions over time with a skip; the last starts at zero."""
+
+    def __init__(self, channels: int, groups: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.GroupNorm(groups, channels), nn.GroupNorm(groups, channels)
+        self.conv1, self.conv2 = temporal_conv(channels), temporal_conv(channels)
+        nn.init.zeros_(self.conv2.weight)
+
+    def forward(self, x: Features) -> Features:
+        h = self.conv1(F.silu(each_frame(self.norm1, x)))
+        return x + self.conv2(F.silu(each_frame(self.norm2, h)))
+
+
+class TemporalAttention(nn.Module):
+    """Each place attends over its own frames; the output projection starts at zero."""
+
+    def __init__(self, channels: int, groups: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(groups, channels)
+        self.qkv, self.out = nn.Linear(channels, 3 * channels), nn.Linear(channels, channels)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, x: Features) -> Features:
+        tokens = rearrange(each_frame(self.norm, x), "b c f h w -> (b h w) f c")
+        query, key, value = self.qkv(tokens).chunk(3, -1)
+        seen = self.out(F.scaled_dot_product_attention(query, key, value))
+        return x + rearrange(seen, "(b h w) f c -> b c f h w", b=len(x), h=x.shape[3])
+
+
+class TemporalDownsample(nn.Module):
+    """Halves the frames; starts as the mean of each pair."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(channels, channels, (2, 1, 1), stride=(2, 1, 1))
+        with torch.no_grad():
+            self.conv.weight.copy_(0.5 * torch.eye(channels)[:, :, None, None, None].expand(-1, -1, 2, 1, 1))
+            self.conv.bias.zero_()  # pyright: ignore[reportOptionalMemberAccess]
+
+    def forward(self, x: Features) -> Features:
+        return self.conv(x)
+
+
+class TemporalUpsample(nn.Module):
+    """Doubles the frames; starts as a repeat."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = temporal_conv(channels)
+        nn.init.dirac_(self.conv.weight)
+
+    def forward(self, x: Features) -> Features:
+        return self.conv(x.repeat_interleave(2, dim=2))
+
+
+def temporal_conv(channels: int) -> nn.Conv3d:
+    conv = nn.Conv3d(channels, channels, (3, 1, 1), padding=(1, 0, 0))
+    nn.init.zeros_(conv.bias)  # pyright: ignore[reportArgumentType]
+    return conv
+
+
+class ResBlock3D(nn.Module):
+    """A 2D ResBlock and the temporal one behind it."""
+
+    def __init__(self, block: ResnetBlock2D) -> None:
+        super().__init__()
+        self.space = block
+        self.time = TemporalResBlock(block.out_channels, block.norm2.num_groups)
+
+    def forward(self, x: Features) -> Features:
+        return self.time(each_frame(self.space, x, None))
+
+
+class Middle3D(nn.Module):
+    """The middle of either network: a block, attention in space and in time, a block."""
+
+    def __init__(self, middle: nn.Module) -> None:
+        super().__init__()
+        first, last = (ResBlock3D(block) for block in middle.resnets)  # pyright: ignore[reportGeneralTypeIssues]
+        stages: list[nn.Module] = [first]
+        for attention in middle.attentions:  # pyright: ignore[reportGeneralTypeIssues]
+            if attention is not None:
+                stages.append(EachFrame(attention))
+                stages.append(TemporalAttention(first.space.out_channels, first.space.norm2.num_groups))
+        self.stages = nn.Sequential(*stages, last)
+
+    def forward(self, x: Features) -> Features:
+        return self.stages(x)
+
+
+class EachFrame(nn.Module):
+    """A 2D module on every frame."""
+
+    def __init__(self, module: nn.Module | Attention) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Features) -> Features:
+        return each_frame(self.module, x)
+
+
+class Encoder3D(nn.Module):
+    """A 2D encoder over a whole clip, 8x in space and, behind its first spatial downsamplings, `time` x in frames."""
+
+    def __init__(self, encoder: Encoder, *, time: int) -> None:
+        super().__init__()
+        stages: list[nn.Module] = [EachFrame(encoder.conv_in)]
+        for level in encoder.down_blocks:
+            stages += [ResBlock3D(block) for block in level.resnets]
+            for halve in level.downsamplers or ():
+                stages.append(EachFrame(halve))
+                if time > 1:
+                    stages.append(TemporalDownsample(level.resnets[-1].out_channels))
+                    time //= 2
+        stages.append(Middle3D(encoder.mid_block))
+        self.stages = nn.Sequential(*stages)
+        self.norm, self.conv_out = EachFrame(encoder.conv_norm_out), EachFrame(encoder.conv_out)
+
+    def forward(self, x: Features) -> Features:
+        return self.conv_out(F.silu(self.norm(self.stages(x))))
+
+
+class Decoder3D(nn.Module):
+    """A 2D decoder over a whole clip; frames are doubled behind its last spatial upsamplings."""
+
+    def __init__(self, decoder: Decoder, *, time: int) -> None:
+        super().__init__()
+        stages: list[nn.Module] = [EachFrame(decoder.conv_in), Middle3D(decoder.mid_block)]
+        left = sum(level.upsamplers is not None for level in decoder.up_blocks)
+        for level in decoder.up_blocks:
+            stages += [ResBlock3D(block) for block in level.resnets]
+            for double in level.upsamplers or ():
+                stages.append(EachFrame(double))
+                if 2**left <= time:
+                    stages.append(TemporalUpsample(level.resnets[-1].out_channels))
+                left -= 1
+        self.stages = nn.Sequential(*stages)
+        self.norm, self.conv_out = EachFrame(decoder.conv_norm_out), EachFrame(decoder.conv_out)
+
+    def forward(self, x: Features) -> Features:
+        return self.conv_out(F.silu(self.norm(self.stages(x))))

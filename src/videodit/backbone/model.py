@@ -1,0 +1,72 @@
+"""The network: a latent grid, a time and a text in; the predicted velocity, a grid of the same size, out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from videodit.backbone.blocks import DualBlock
+from videodit.backbone.conditioning import Modulation, Signal, modulate
+from videodit.backbone.layouts import Layout
+from videodit.backbone.patches import PatchEmbedding, VideoBranch, unpatch
+from videodit.config import setting
+from videodit.shapes import Size, Text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transformer:
+    """A dual-stream transformer; `video` adds the 3D patchify branch that an image model lacks."""
+
+    channels: int = setting(16, doc="channels of the latents")
+    width: int = setting(1536, doc="channels of a token")
+    depth: int = setting(24, doc="blocks")
+    heads: int = setting(24, doc="attention heads")
+    patch: int = setting(2, doc="rows and columns of latents a token holds")
+    text: int = setting(4096, doc="channels of the text's tokens")
+    pooled: int = setting(2048, doc="channels of the pooled text")
+    video: bool = setting(False, doc="whether the 3D patchify branch is there")
+
+
+class DualTransformer(nn.Module):
+    """Image transformer and video transformer are this one class: attention is global, only the 3D branch differs."""
+
+    def __init__(self, settings: Transformer) -> None:
+        super().__init__()
+        self.settings, width = settings, settings.width
+        self.patches = PatchEmbedding(settings.channels, width, settings.patch)
+        self.video = VideoBranch(settings.channels, width, settings.patch) if settings.video else None
+        self.text = nn.Linear(settings.text, width)
+        self.signal = Signal(width, settings.pooled)
+        self.blocks = nn.ModuleList(DualBlock(width, settings.heads, last=i == settings.depth - 1) for i in range(settings.depth))
+        self.modulation = Modulation(width, 2)
+        self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+        self.out = nn.Linear(width, settings.patch**2 * settings.channels)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(
+        self, noisy: Float[Tensor, "b c f h w"], t: Float[Tensor, "b"], text: Text, given: Float[Tensor, "b 1 f h w"] | None = None
+    ) -> Float[Tensor, "b c f h w"]:
+        if given is not None:
+            raise ValueError("this network takes no given frames")
+        assert text.sequence is not None and text.pooled is not None
+        video = self.patches(noisy)
+        if self.video is not None:
+            video = video + self.video(noisy)
+        words, signal = self.text(text.sequence), self.signal(t, text.pooled)
+        layout = Layout(_visible(text, video.shape[1]))
+        for block in self.blocks:
+            words, video = block(words, video, signal, layout)
+        shift, scale = self.modulation(signal)
+        patch = self.settings.patch
+        return unpatch(self.out(modulate(self.norm(video), shift, scale)), Size(*noisy.shape[2:]), (1, patch, patch))
+
+
+def _visible(text: Text, tokens: int) -> Tensor | None:
+    if text.mask is None:
+        return None
+    everywhere = torch.ones(len(text.mask), tokens, dtype=torch.bool, device=text.mask.device)
+    return torch.cat([text.mask, everywhere], dim=1)[:, None, None]

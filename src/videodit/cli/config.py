@@ -1,0 +1,32 @@
+"""Print a complete, commented run file: `videodit config backbone > run.toml`."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from pathlib import Path
+
+from videodit.shapes import UserError
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", nargs="?", metavar="NAME", help="a kind of run, or the path of a run file; without it the names are listed")
+    parser.add_argument("overrides", nargs="*", metavar="a.b=value", help="settings to change")
+
+
+def run(given: argparse.Namespace) -> None:
+    from videodit import config
+    from videodit.train import recipes
+
+    if given.name is None:
+        print("\n".join(recipes.TEMPLATES))
+        return
+    if given.name in recipes.TEMPLATES:
+        settings = recipes.TEMPLATES[given.name]
+        print(config.write(config.parse(type(settings), config.write(settings), given.overrides, name=given.name)), end="")
+        return
+    if not Path(given.name).suffix and not Path(given.name).exists():
+        nearest = difflib.get_close_matches(given.name, recipes.TEMPLATES, 1)
+        hint = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(recipes.TEMPLATES)}, or give the path of a TOML file."
+        raise UserError(f"{given.name} is no kind of run; {hint}")
+    print(config.write(recipes.read(given.name, given.overrides)), end="")

@@ -1,0 +1,68 @@
+"""What verbs print and what numbers they take: results go to standard output, everything else to standard error."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from videodit.shapes import UserError
+
+RANGES = {
+    "num": (1, 100_000),
+    "count": (1, 1_000_000),
+    "frames": (1, 100_000),
+    "steps": (1, 10_000),
+    "guidance": (0, 100),
+    "seed": (0, 2**63 - 1),  # what the noise's generator takes
+}
+
+
+def check_ranges(given: argparse.Namespace, names: Sequence[str]) -> None:
+    """Refuse a number that is out of range."""
+    for name in names:
+        value, (low, high) = getattr(given, name), RANGES[name]
+        if value is not None and not low <= value <= high:
+            raise UserError(f"--{name} takes {low} to {high}, not {value}.")
+
+
+def say(line: str) -> None:
+    """A line for people, on standard error."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def print_json(result: Any) -> None:
+    """The one JSON object of `--json`."""
+    print(json.dumps(result))
+
+
+def print_table(rows: Sequence[Sequence[str]]) -> None:
+    """Columns as wide as their widest cell; a line under the first row."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    rule = ["-" * width for width in widths]
+    for row in (rows[0], rule, *rows[1:]):
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def counter(label: str) -> Callable[[int, int], None]:
+    """What follows short work: a line that counts on a terminal, nothing elsewhere."""
+
+    def count(done: int, total: int) -> None:
+        if sys.stderr.isatty():
+            print(f"\r{label} {done}/{total}", end="\n" if done == total else "", file=sys.stderr, flush=True)
+
+    return count
+
+
+def amount(value: int | float, *, binary: bool = False) -> str:
+    """1234567 -> '1.23 M'; of bytes, '1.18 MiB'."""
+    step, suffix = (1024, "iB") if binary else (1000, "")
+    for unit in ("", "K", "M", "G", "T"):
+        if abs(value) < step or unit == "T":
+            break
+        value /= step
+    if not unit:
+        return f"{value:g} bytes" if binary else f"{value:g}"
+    return f"{value:.3g} {unit}{suffix}" if abs(value) < 1000 else f"{value:.0f} {unit}{suffix}"

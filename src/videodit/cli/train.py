@@ -1,0 +1,31 @@
+"""Train a run file, or take up an interrupted run by the same command: `videodit train RUN.toml steps=2000`."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+from videodit.cli import terminal
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run_file", type=Path, metavar="RUN.toml", help="a run file, such as videodit config NAME prints")
+    parser.add_argument("overrides", nargs="*", metavar="a.b=value", help="settings to change: TOML, or else a text")
+    parser.add_argument("--json", action="store_true", help="print one JSON object when finished")
+
+
+def run(given: argparse.Namespace) -> None:
+    from videodit.train import recipes
+    from videodit.train.progress import Progress
+
+    settings = recipes.read(given.run_file, given.overrides)
+    start = time.perf_counter()
+    with Progress() as progress:
+        history = recipes.train(settings, progress=progress)
+    model, seconds = settings.output / "model", round(time.perf_counter() - start, 1)
+    if given.json:
+        last = history[-1] if history else {}
+        terminal.print_json({"model": str(model), "steps": settings.steps, "steps_now": len(history), "seconds": seconds, "figures": last})
+    else:
+        terminal.say(f"{settings.steps} steps are done ({len(history)} of them now, {seconds:.0f} s); the model is in {model}.")

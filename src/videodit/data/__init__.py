@@ -1,0 +1,1 @@
+"""From files, captions and the toybox to frames, text and cached latents."""

@@ -1,0 +1,1 @@
+"""What is learned and how it is sampled: objectives, times, noise, guidance, samplers."""

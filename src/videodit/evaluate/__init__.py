@@ -1,0 +1,1 @@
+"""Scores: what a model makes, judged by what it was asked for."""

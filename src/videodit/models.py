@@ -1,0 +1,267 @@
+"""A model folder <-> a model: `model.toml`, which rebuilds everything, and safetensors, half precision on disk and fp32 in use.
+
+Weights come from strangers: only safetensors are read, their digests are compared, and nothing in a folder is executed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from videodit import backbone, config
+from videodit.autoencoder import DPVAE, DPVAESettings, PerFrame
+from videodit.autoencoder.presets import ImageAutoencoder
+from videodit.backbone import DualTransformer, Transformer
+from videodit.config import setting
+from videodit.data.text import TextEncoder, TextSettings, load_tokenizer
+from videodit.diffusion.times import Times
+from videodit.shapes import Size, UserError
+
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DPVAEFile:
+    """A video autoencoder: an image autoencoder and what was trained beside it."""
+
+    kind: Literal["dpvae"] = "dpvae"
+    image: ImageAutoencoder = setting(ImageAutoencoder(), doc="the frozen image autoencoder")
+    groups: DPVAESettings = setting(DPVAESettings(), doc="how it was inflated")
+
+    def build(self) -> PerFrame:
+        return DPVAE(self.image.build(), self.groups)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerFrameFile:
+    """An image autoencoder alone."""
+
+    kind: Literal["per-frame"] = "per-frame"
+    image: ImageAutoencoder = setting(ImageAutoencoder(), doc="the image autoencoder")
+
+    def build(self) -> PerFrame:
+        return PerFrame(self.image.build())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    sampler: Literal["euler", "heun"] = setting("euler", doc="the sampler")
+    steps: int = setting(24, doc="steps of the sampler")
+    guidance: float = setting(3.0, doc="scale of classifier-free guidance; 1 is none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Where weights come from."""
+
+    commit: str = setting("", doc="commit of the code that trained them")
+    run: str = setting("", doc="run file")
+    steps: int = setting(0, doc="optimiser steps")
+    hours: float = setting(0.0, doc="hours of training, on the machine that `machine` names")
+    machine: str = setting("", doc="what they were trained on")
+    scores: dict[str, float] = setting({}, doc="what they score")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderFolder:
+    """What `model.toml` says of a folder that holds an autoencoder alone."""
+
+    kind: Literal["autoencoder"] = "autoencoder"
+    autoencoder: DPVAEFile | PerFrameFile = setting(DPVAEFile(), doc="pixels to latents")
+    provenance: Provenance = setting(Provenance(), doc="where the weights come from")
+    digests: dict[str, str] = setting({}, doc="SHA-256 of each file")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFolder:
+    """What `model.toml` says of a whole model."""
+
+    kind: Literal["model"] = "model"
+    takes: Literal["text"] = setting("text", doc="what the model is told: text")
+    size: Size = setting(Size(16, 64, 64), doc="frames, rows, columns it was trained at")
+    fps: float = setting(8.0, doc="frames a second")
+    autoencoder: DPVAEFile | PerFrameFile = setting(DPVAEFile(), doc="pixels to latents")
+    text: TextSettings = setting(TextSettings(), doc="the text encoder")
+    backbone: Transformer = setting(Transformer(), doc="the transformer")
+    times: Times = setting(Times(), doc="the times it was trained on; sampling visits them alike")
+    sampling: Sampling = setting(Sampling(), doc="defaults of sampling")
+    provenance: Provenance = setting(Provenance(), doc="where the weights come from")
+    digests: dict[str, str] = setting({}, doc="SHA-256 of each file")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A whole model in memory."""
+
+    settings: ModelFolder
+    autoencoder: PerFrame
+    text: TextEncoder
+    backbone: DualTransformer
+
+
+def describe_autoencoder(autoencoder: PerFrame) -> DPVAEFile | PerFrameFile:
+    """The settings that rebuild an autoencoder."""
+    image = ImageAutoencoder.of(autoencoder.image)
+    return DPVAEFile(image=image, groups=autoencoder.settings) if isinstance(autoencoder, DPVAE) else PerFrameFile(image=image)
+
+
+# --- Saving ---
+
+
+def save(folder: Path, model: Model) -> None:
+    with _written(folder) as aside:
+        model.text.tokenizer.save(str(aside / "tokenizer.json"))
+        for name, part in (("autoencoder", model.autoencoder), ("text", model.text), ("backbone", model.backbone)):
+            _save_half(part, aside / f"{name}.safetensors")
+        described = replace(model.settings, autoencoder=describe_autoencoder(model.autoencoder), digests=_digests(aside))
+        (aside / "model.toml").write_text(config.write(described), encoding="utf-8")
+
+
+def save_autoencoder(folder: Path, autoencoder: PerFrame, provenance: Provenance) -> None:
+    with _written(folder) as aside:
+        _save_half(autoencoder, aside / "autoencoder.safetensors")
+        described = AutoencoderFolder(autoencoder=describe_autoencoder(autoencoder), provenance=provenance, digests=_digests(aside))
+        (aside / "model.toml").write_text(config.write(described), encoding="utf-8")
+
+
+@contextmanager
+def _written(folder: Path) -> Iterator[Path]:
+    """A folder that appears whole or not at all."""
+    aside = folder.with_name(f".writing-{folder.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    yield aside
+    shutil.rmtree(folder, ignore_errors=True)
+    aside.rename(folder)
+
+
+def _save_half(module: nn.Module, path: Path) -> None:
+    save_file({name: value.detach().half().contiguous() for name, value in module.state_dict().items()}, path)
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    return {path.name: digest(path) for path in sorted(folder.iterdir()) if path.name != "model.toml"}
+
+
+def digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# --- Loading ---
+
+
+def bundled() -> Path:
+    """The folder of the model that comes with the package."""
+    return Path(str(files("videodit") / "weights" / "toybox"))
+
+
+def locate(name: str | Path) -> Path:
+    """A model folder by path, or the bundled one by its name."""
+    path = bundled() if str(name) == "toybox" else Path(name)
+    if not path.is_dir():
+        kind = "is a file" if path.exists() else "does not exist"
+        raise UserError(f"The model {name} {kind}: give a folder with a model.toml in it, or 'toybox' for the bundled model.")
+    if not (path / "model.toml").is_file():
+        pickles = sorted(p.name for p in path.iterdir() if p.suffix in PICKLES)
+        if pickles:
+            raise UserError(f"{path} holds a pickle ({pickles[0]}), which can run code: only safetensors are read; have it saved as those.")
+        raise UserError(f"There is no model.toml in {path}: give the folder that training left in OUTPUT/model.")
+    return path
+
+
+def load(name: str | Path, device: str = "cpu") -> Model:
+    """A whole model, in fp32 and ready to be used."""
+    folder = locate(name)
+    settings = config.read(ModelFolder | AutoencoderFolder, folder / "model.toml")
+    if not isinstance(settings, ModelFolder):
+        raise UserError(f"{folder} holds an autoencoder, not a whole model: give the OUTPUT/model of a transformer's run.")
+    tokenizer = load_tokenizer(_checked(folder, "tokenizer.json", settings.digests))
+    parts = settings.autoencoder.build(), TextEncoder(tokenizer, settings.text), backbone.build(settings.backbone)
+    for part, file in zip(parts, ("autoencoder", "text", "backbone"), strict=True):
+        _fill(part.to(device).eval(), _checked(folder, f"{file}.safetensors", settings.digests))
+    return Model(settings, *parts)
+
+
+def load_autoencoder(name: str | Path, device: str = "cpu") -> PerFrame:
+    """An autoencoder: from its own folder, from a whole model's, or an image one as diffusers saves it."""
+    path = Path(name)
+    if (path / "config.json").is_file():
+        return PerFrame(_load_diffusers(path)).to(device)
+    folder = locate(name)
+    settings = config.read(ModelFolder | AutoencoderFolder, folder / "model.toml")
+    autoencoder = settings.autoencoder.build().to(device).eval()
+    _fill(autoencoder, _checked(folder, "autoencoder.safetensors", settings.digests))
+    return autoencoder
+
+
+def describe(name: str | Path) -> DPVAEFile | PerFrameFile:
+    """What a folder's autoencoder is, without its weights."""
+    path = Path(name)
+    if (path / "config.json").is_file():
+        return PerFrameFile(image=ImageAutoencoder.of(_unfilled(path)))
+    return config.read(ModelFolder | AutoencoderFolder, locate(name) / "model.toml").autoencoder
+
+
+def _load_diffusers(folder: Path) -> AutoencoderKL:
+    weights = folder / "diffusion_pytorch_model.safetensors"
+    if not weights.is_file():
+        pickles = [p.name for p in folder.iterdir() if p.suffix in PICKLES]
+        what = f"only a pickle ({pickles[0]})" if pickles else "no diffusion_pytorch_model.safetensors"
+        raise UserError(f"{folder} holds {what}: save it with save_pretrained(..., safe_serialization=True).")
+    image = _unfilled(folder)
+    _fill(image, weights)
+    return image
+
+
+def _unfilled(folder: Path) -> AutoencoderKL:
+    try:
+        described = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        return AutoencoderKL.from_config(described)
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{folder / 'config.json'} does not describe an AutoencoderKL ({error}): give the folder of one.") from error
+
+
+def _checked(folder: Path, file: str, digests: dict[str, str]) -> Path:
+    path = folder / file
+    if not path.is_file():
+        pickles = [p.name for p in folder.iterdir() if p.suffix in PICKLES and p.stem == path.stem]
+        if pickles:
+            raise UserError(f"{folder} holds a pickle ({pickles[0]}) in place of {file}: only safetensors are read; have it saved as those.")
+        raise UserError(f"{file} is missing from {folder}: copy the whole folder again.")
+    if file in digests and digest(path) != digests[file]:
+        raise UserError(f"{path} is not the file that was saved (its SHA-256 differs from model.toml): copy the whole folder again.")
+    return path
+
+
+def _fill(module: nn.Module, path: Path) -> None:
+    try:
+        weights = {name: value.float() for name, value in load_file(path).items()}
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is not a complete safetensors file ({error}): copy it again.") from error
+    wanted = module.state_dict()
+    unlike = sorted(name for name in wanted.keys() | weights.keys() if getattr(wanted.get(name), "shape", 0) != getattr(weights.get(name), "shape", 1))
+    if unlike:
+        raise UserError(f"{path} does not fit its model.toml ({unlike[0]} and {len(unlike) - 1} more differ): copy the whole folder again.")
+    module.load_state_dict(weights)
+
+
+def parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def trained_on() -> str:
+    return f"torch {torch.__version__}, {torch.get_num_threads()} threads of {torch.backends.cpu.get_cpu_capability()}"

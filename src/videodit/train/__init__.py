@@ -1,0 +1,1 @@
+"""The two training loops, one shared step, and what surrounds it."""

@@ -1,0 +1,102 @@
+"""The training of transformers: an image model from nothing (its text encoder learns with it), or a video model from it.
+
+Latents are encoded once and kept by content. An iteration is on clips with probability `joint.video_probability`, else on
+pictures, at one resolution and with the same global attention.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from videodit import backbone, convert, models
+from videodit.backbone import Transformer
+from videodit.config import setting
+from videodit.data import toybox
+from videodit.data.text import TextEncoder, TextSettings, learn_tokenizer
+from videodit.diffusion.objectives import corrupt, target
+from videodit.diffusion.times import Times
+from videodit.models import ModelFolder, Sampling
+from videodit.shapes import Size, Text, UserError
+from videodit.train.latents import Batch, Latents
+from videodit.train.step import Job, Run, provenance
+
+
+@dataclass(frozen=True, kw_only=True)
+class Joint:
+    video_probability: float = setting(0.8, doc="part of the iterations that train on clips; the others train on pictures")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneRun(Run):
+    """Trains a transformer on the toybox."""
+
+    kind: Literal["backbone"] = "backbone"
+    autoencoder: Path = setting(doc="folder of the autoencoder, or toybox for the bundled one")
+    start: Path | None = setting(None, doc="folder of an image model to convert; without it the transformer starts from nothing")
+    preset: str = setting("toybox", doc="shape of the transformer where it starts from nothing, a name of backbone.PRESETS")
+    text: TextSettings = setting(TextSettings(), doc="the text encoder where it starts from nothing")
+    size: Size = setting(Size(16, 64, 64), doc="frames, rows, columns of a clip")
+    fps: float = setting(8.0, doc="frames a second")
+    clips: int = setting(12000, doc="clips in the data")
+    pictures: int = setting(12000, doc="pictures in the data")
+    joint: Joint = setting(Joint(), doc="images and videos together")
+    text_dropout: float = setting(0.1, doc="part of the captions left out, for guidance")
+    times: Times = setting(Times(), doc="which times are trained")
+    sampling: Sampling = setting(Sampling(), doc="the model's defaults of sampling")
+
+
+def job(settings: BackboneRun) -> Job:
+    autoencoder = models.load_autoencoder(settings.autoencoder, settings.device)
+    network = starting(settings, autoencoder.channels).to(settings.device)
+    frozen = network["text"] if settings.start else None
+    data = Latents(settings, autoencoder, frozen)
+
+    def loss(step: int, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        clean, noise, t = (x.to(settings.device) for x in (batch.clean, batch.noise, batch.times))
+        text = batch.text.map(lambda x: x.to(settings.device)) if isinstance(batch.text, Text) else network["text"](batch.text)
+        velocity = network["backbone"](corrupt(clean, noise, t), t, text)
+        error = (velocity.float() - target(clean, noise)).square().mean()
+        return error, {"video" if clean.shape[2] > 1 else "image": error.detach()}
+
+    def save(folder: Path) -> None:
+        text, transformer = network["text"], network["backbone"]
+        assert isinstance(text, TextEncoder) and isinstance(transformer, backbone.DualTransformer)
+        described = ModelFolder(
+            size=settings.size,
+            fps=settings.fps,
+            text=text.settings,
+            backbone=transformer.settings,
+            times=settings.times,
+            sampling=settings.sampling,
+            provenance=provenance(settings),
+        )
+        models.save(folder, models.Model(described, autoencoder, text, transformer))
+
+    return Job(network=network, batch=data.batch, loss=loss, save=save)
+
+
+def starting(settings: BackboneRun, channels: int) -> nn.ModuleDict:
+    """The transformer and its text encoder as the run starts them."""
+    torch.manual_seed(settings.seed)
+    if settings.start is None:
+        text = TextEncoder(learn_tokenizer(toybox.sentences(), settings.text), settings.text)
+        return nn.ModuleDict({"backbone": backbone.build(shape(settings, channels)), "text": text})
+    image = models.load(settings.start)
+    if image.settings.backbone.channels != channels:
+        raise UserError(f"{settings.start} and {settings.autoencoder} have other latents: convert a model of the same image autoencoder.")
+    converts = settings.size.frames > 1 and not image.settings.backbone.video
+    network = convert.inflate(image.backbone) if converts else image.backbone
+    return nn.ModuleDict({"backbone": network.train().requires_grad_(True), "text": image.text.requires_grad_(False)})
+
+
+def shape(settings: BackboneRun, channels: int) -> Transformer:
+    """The transformer of a run that starts from nothing."""
+    if settings.preset not in backbone.PRESETS:
+        raise UserError(f"There is no transformer {settings.preset!r}: preset takes {', '.join(backbone.PRESETS)}.")
+    width, video = settings.text.width, settings.size.frames > 1
+    return replace(backbone.PRESETS[settings.preset], channels=channels, text=width, pooled=width, video=video)

@@ -1,0 +1,118 @@
+"""What a transformer's run reads at step n: cached latents, captions or cached features, times and noise, all functions of (seed, n)."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from videodit.autoencoder import PerFrame
+from videodit.data import toybox
+from videodit.data.cache import remembered
+from videodit.data.text import TextEncoder
+from videodit.shapes import Text
+
+if TYPE_CHECKING:
+    from videodit.train.backbone import BackboneRun
+
+ENCODE = 32  # clips encoded at a time
+
+
+class Batch(NamedTuple):
+    clean: Tensor
+    text: Text | list[str]  # features where the encoder is frozen, else captions
+    times: Tensor
+    noise: Tensor
+
+
+class Latents:
+    """Latents by kind (False pictures, True clips) with their captions; the blank's features stand behind all others."""
+
+    def __init__(self, settings: BackboneRun, autoencoder: PerFrame, frozen: TextEncoder | None) -> None:
+        self.settings = settings
+        video = settings.joint.video_probability
+        self.kinds = [kind for kind, used in ((False, video < 1), (True, video > 0)) if used]
+        self.captions = {kind: _captions(settings, kind) for kind in self.kinds}
+        folder = settings.output.parent / "cache"
+        key = {"seed": settings.seed, "toybox": hashlib.sha256(inspect.getsource(toybox).encode()).hexdigest()}
+        encoded = key | {"size": settings.size, "autoencoder": digest(autoencoder)}
+        self.clean = {
+            kind: remembered(folder, encoded | {"video": kind, "count": len(self.captions[kind])}, lambda kind=kind: _encode(settings, autoencoder, kind))
+            for kind in self.kinds
+        }
+        self.features: dict[bool, dict[str, Tensor]] = {}
+        if frozen is not None:
+            read = key | {"text": digest(frozen), "tokenizer": frozen.tokenizer.to_str()}
+            self.features = {
+                kind: remembered(folder, read | {"video": kind, "captions": len(self.captions[kind])}, lambda kind=kind: _read(frozen, self.captions[kind]))
+                for kind in self.kinds
+            }
+
+    def batch(self, step: int) -> Batch:
+        settings = self.settings
+        rng = np.random.default_rng([settings.seed, step, 9])
+        kind = bool(rng.random() < settings.joint.video_probability)
+        indices = rng.integers(len(self.captions[kind]), size=settings.batch)
+        dropped = rng.random(settings.batch) < settings.text_dropout
+        clean = self.clean[kind]["latents"][torch.from_numpy(indices)].float()
+        generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
+        noise = torch.randn(clean.shape, generator=generator)
+        return Batch(clean, self._text(kind, indices, dropped), settings.times.draw(len(clean), generator), noise)
+
+    def _text(self, kind: bool, indices: np.ndarray, dropped: np.ndarray) -> Text | list[str]:
+        if not self.features:
+            return ["" if drop else self.captions[kind][i] for i, drop in zip(indices, dropped, strict=True)]
+        features = self.features[kind]
+        rows = torch.from_numpy(np.where(dropped, len(self.captions[kind]), indices))
+        mask = features["mask"][rows]
+        longest = int(mask.sum(1).max())
+        return Text(sequence=features["sequence"][rows, :longest].float(), pooled=features["pooled"][rows].float(), mask=mask[:, :longest])
+
+
+def digest(module: nn.Module) -> str:
+    """The content of a network's weights."""
+    content = hashlib.sha256()
+    for name, value in module.state_dict().items():
+        content.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return content.hexdigest()
+
+
+def _captions(settings: BackboneRun, video: bool) -> list[str]:
+    if video:
+        return [toybox.sentence(settings.seed, i) for i in range(settings.clips)]
+    return [toybox.picture_sentence(settings.seed, i) for i in range(settings.pictures)]
+
+
+@torch.no_grad()
+def _encode(settings: BackboneRun, autoencoder: PerFrame, video: bool) -> dict[str, Tensor]:
+    """The modes of all clips' or pictures' latents, in half precision."""
+    size = settings.size if video else settings.size._replace(frames=1)
+    draw = toybox.clip if video else toybox.picture
+    latents = []
+    for start in range(0, settings.clips if video else settings.pictures, ENCODE):
+        stop = min(start + ENCODE, settings.clips if video else settings.pictures)
+        frames = torch.stack([torch.from_numpy(draw(settings.seed, i, size).video) for i in range(start, stop)])
+        pixels = frames.permute(0, 4, 1, 2, 3).float().to(settings.device) / 127.5 - 1
+        with torch.autocast(torch.device(settings.device).type, torch.bfloat16, enabled=settings.precision == "bf16"):
+            latents.append(autoencoder.encode(pixels).mode().half().cpu())
+    return {"latents": torch.cat(latents)}
+
+
+@torch.no_grad()
+def _read(encoder: TextEncoder, captions: list[str]) -> dict[str, Tensor]:
+    """Features of all captions and of the blank, in half precision, padded to the longest."""
+    parts = [encoder([*captions, ""][start : start + 256]) for start in range(0, len(captions) + 1, 256)]
+    longest = max(part.sequence.shape[1] for part in parts if part.sequence is not None)
+
+    def padded(x: Tensor) -> Tensor:
+        return torch.cat([x, x.new_zeros(len(x), longest - x.shape[1], *x.shape[2:])], dim=1)
+
+    return {
+        "sequence": torch.cat([padded(part.sequence) for part in parts if part.sequence is not None]).half(),
+        "pooled": torch.cat([part.pooled for part in parts if part.pooled is not None]).half(),
+        "mask": torch.cat([padded(part.mask) for part in parts if part.mask is not None]),
+    }

@@ -1,0 +1,69 @@
+"""What a run tells while it lasts: a bar on a terminal, now and then a line elsewhere; all on standard error."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+
+SECONDS = 20.0  # between two lines where there is no terminal
+
+
+class Progress:
+    """Follows a run: `step(step, total, figures)` after each step. One process of a launch talks, the others are silent."""
+
+    def __init__(self, stream: TextIO | None = None, *, seconds: float = SECONDS) -> None:
+        self.stream = stream or sys.stderr
+        self.seconds = seconds
+        self.talks = os.environ.get("RANK", "0") == "0"
+        self._bar: Bar | None = None
+        self._begun: tuple[int, float] | None = None  # step and time of the first call: a run may be taken up in its middle
+        self._told = 0.0
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def step(self, step: int, total: int, figures: dict[str, float]) -> None:
+        now = time.monotonic()
+        first = self._begun is None
+        began, at = self._begun = self._begun or (step, now)
+        if not self.talks:
+            return
+        rate = (step - began) / (now - at) if step > began and now > at else 0.0
+        if self.stream.isatty():
+            self._show(step, total, told(rate, figures))
+        elif first or step >= total or now - self._told >= self.seconds:
+            self._told = now
+            left = f"{_span((total - step) / rate)} left, " if rate and step < total else ""
+            print(f"step {step}/{total}, {left}{told(rate, figures)}", file=self.stream, flush=True)
+
+    def _show(self, step: int, total: int, text: str) -> None:
+        if self._bar is None:
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import Progress as Bar
+
+            columns = BarColumn(bar_width=24), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}", markup=False)
+            self._bar = Bar(*columns, console=Console(file=self.stream), refresh_per_second=4)
+            self._bar.add_task("", total=total, completed=step)
+            self._bar.start()
+        self._bar.update(self._bar.task_ids[0], completed=step, description=text)
+
+
+def told(rate: float, figures: dict[str, float]) -> str:
+    """'2.5 steps/s, loss 0.1234': a slow run counts seconds a step instead."""
+    speed = [] if not rate else [f"{rate:.3g} steps/s" if rate >= 1 else f"{1 / rate:.3g} s/step"]
+    return ", ".join([*speed, *(f"{name} {value:.4g}" for name, value in figures.items())])
+
+
+def _span(seconds: float) -> str:
+    hours, minutes = int(seconds // 3600), int(seconds % 3600 // 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {int(seconds % 60):02d} s"

@@ -1,0 +1,177 @@
+"""The shared step of every training: what a run file always says, and the loop itself.
+
+A job says what one step's loss is; the loop does the rest. All that happens at step n is a function of (seed, n).
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from videodit import config, models
+from videodit.config import setting
+from videodit.models import Provenance
+from videodit.shapes import UserError
+from videodit.train import checkpoint
+from videodit.train.average import Average
+from videodit.train.optimizer import Optimizer
+
+Figures = dict[str, float]
+
+
+class Interrupted(KeyboardInterrupt):
+    """The user stopped a run; its checkpoint is written."""
+
+
+class Watch(Protocol):
+    """What follows a run: a progress bar, or nothing."""
+
+    def step(self, step: int, total: int, figures: Figures) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    every: int = setting(200, doc="steps between checkpoints")
+    keep: int = setting(1, doc="how many of the newest are kept")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What every recipe says at its top."""
+
+    output: Path = setting(doc="folder of the run: OUTPUT/checkpoints while it lasts, OUTPUT/model when finished")
+    seed: int = setting(0, doc="with the step, decides every sample and all noise")
+    steps: int = setting(1000, doc="optimiser steps in all")
+    batch: int = setting(32, doc="clips or images a step")
+    device: str = setting("cpu", doc="cpu, cuda or mps")
+    precision: Literal["fp32", "bf16"] = setting("bf16", doc="of activations; weights, their average and the optimiser stay fp32")
+    average: float = setting(0.995, doc="decay of the moving average of the weights")
+    checkpoint: Checkpoint = setting(Checkpoint(), doc="when the run can be taken up again")
+    optimizer: Optimizer = setting(Optimizer(), doc="AdamW")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What is trained, on what, to what end."""
+
+    network: nn.Module
+    batch: Callable[[int], Any]  # step -> what `loss` takes; runs ahead in a thread
+    loss: Callable[[int, Any], tuple[Tensor, dict[str, Tensor]]]
+    save: Callable[[Path], None]  # writes the model folder, with the averaged weights in the network
+
+
+def train(settings: Run, job: Job, watch: Watch | None = None) -> list[Figures]:
+    """Train or take up again; returns the figures of the steps done now."""
+    checkpoints, finished = settings.output / "checkpoints", settings.output / "model"
+    optimizer, average = settings.optimizer.build(job.network), Average(job.network, settings.average)
+    _record(settings)
+    done = 0
+    if there := checkpoint.found(checkpoints):
+        done = checkpoint.restore(there[-1], job.network, optimizer, average)
+    if done > settings.steps:
+        raise UserError(f"{there[-1]} has {done} steps and the run asks for {settings.steps}: raise steps or choose another output.")
+    history: list[Figures] = []
+
+    def keep() -> None:
+        checkpoint.save(checkpoints, done, job.network, optimizer, average, keep=settings.checkpoint.keep)
+
+    with _stop_politely() as stopped, (settings.output / "log.jsonl").open("a") as log:
+        for step, batch in _ahead(job.batch, done, settings.steps):
+            figures = _step(settings, job, optimizer, step, batch)
+            average.update(job.network, step)
+            done = step + 1
+            history.append(figures)
+            log.write(json.dumps({"step": done, "time": round(time.time(), 2), **{k: round(v, 6) for k, v in figures.items()}}) + "\n")
+            if watch:
+                watch.step(done, settings.steps, figures)
+            if stopped or done % settings.checkpoint.every == 0 or done == settings.steps:
+                keep()
+                log.flush()
+            if stopped:
+                raise Interrupted(f"Stopped at step {done} of {settings.steps}; the same command goes on from there.")
+    trained = average.apply(job.network)
+    job.save(finished)
+    job.network.load_state_dict(trained, strict=False)
+    return history
+
+
+def _step(settings: Run, job: Job, optimizer: torch.optim.AdamW, step: int, batch: Any) -> Figures:
+    rate = settings.optimizer.rate(step, settings.steps)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.zero_grad(set_to_none=True)
+    with torch.autocast(torch.device(settings.device).type, torch.bfloat16, enabled=settings.precision == "bf16"):
+        loss, figures = job.loss(step, batch)
+    loss.backward()
+    trained = [p for group in optimizer.param_groups for p in group["params"]]
+    norm = torch.nn.utils.clip_grad_norm_(trained, settings.optimizer.clip)
+    if not torch.isfinite(loss) or not torch.isfinite(norm):
+        raise UserError(f"The loss of step {step + 1} is not finite: lower optimizer.learning_rate; the last checkpoint is good.")
+    optimizer.step()
+    return {"loss": loss.item(), **{name: value.item() for name, value in figures.items()}, "norm": norm.item(), "rate": rate}
+
+
+def _ahead(batch: Callable[[int], Any], start: int, stop: int) -> Iterator[tuple[int, Any]]:
+    """(step, batch), the next batch being made in a thread while this one is used."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(batch, start)
+        for step in range(start, stop):
+            now = coming.result()
+            if step + 1 < stop:
+                coming = pool.submit(batch, step + 1)
+            yield step, now
+
+
+def _record(settings: Run) -> None:
+    """Make the output folder and leave the whole of the settings in it."""
+    try:
+        settings.output.mkdir(parents=True, exist_ok=True)
+        (settings.output / "run.toml").write_text(config.write(settings))
+    except OSError as error:
+        raise UserError(f"The output folder {settings.output} cannot be written ({error.strerror}): choose another with output=FOLDER.") from error
+
+
+@contextmanager
+def _stop_politely() -> Iterator[list[int]]:
+    """Collect Ctrl-C (and a polite kill) so that the step under way is finished; a second Ctrl-C ends at once."""
+    caught: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        if caught and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        caught.append(number)
+
+    try:
+        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread: whoever runs us there stops us in another way
+        before = {}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def provenance(settings: Run) -> Provenance:
+    """Where the weights of a finished run come from; hours are those between log lines, pauses left out."""
+    times = [json.loads(line)["time"] for line in (settings.output / "log.jsonl").read_text().splitlines()]
+    spent = sum(min(after - before, 60.0) for before, after in itertools.pairwise(times))
+    return Provenance(commit=_commit(), run=settings.output.name, steps=settings.steps, hours=round(spent / 3600, 3), machine=models.trained_on())
+
+
+def _commit() -> str:
+    """The commit of this checkout, or nothing where the package is installed without one."""
+    answer = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    return answer.stdout.strip() if answer.returncode == 0 else ""

@@ -1,0 +1,126 @@
+"""Every mistake is one sentence on standard error and exit status 2, and nothing is left behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from videodit.cli import generate
+from videodit.cli.main import LATER, main
+
+OUT = ["-o", "out.mp4"]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def sentence(arguments: list[str], capsys: pytest.CaptureFixture[str], status: int = 2) -> str:
+    assert main(arguments) == status
+    written = capsys.readouterr()
+    assert written.out == ""
+    assert written.err.startswith("videodit: ") and written.err.count("\n") == 1, written.err
+    return written.err.strip()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "VERB"),
+        (["gnerate"], "invalid choice: 'gnerate'"),
+        (["generate", *OUT], "Nothing says what to generate"),
+        (["generate", "a", "--prompts", "p.txt", *OUT], "exclude each other"),
+        (["generate", "", *OUT], "The prompt is empty"),
+        (["generate", " \n\t", *OUT], "The prompt is empty"),
+        (["generate", "a\udcff", *OUT], "not UTF-8"),
+        (["generate", "a"], "-o"),
+        (["generate", "a", "-o", "out.avi"], ".mp4"),
+        (["generate", "a", "-o", "out"], ".mp4"),
+        (["generate", "a", "-o", "missing/out.mp4"], "missing"),
+        (["generate", "a", "-o", "folder.mp4"], "is a directory"),
+        (["generate", "a", "-o", "x" * 300 + ".mp4"], "File name too long"),
+        (["generate", "a", "--num", "0", *OUT], "--num takes 1 to 100000, not 0."),
+        (["generate", "a", "--frames", "0", *OUT], "--frames takes 1 to"),
+        (["generate", "a", "--frames", "-3", *OUT], "--frames takes 1 to"),
+        (["generate", "a", "--frames", "many", *OUT], "invalid int value: 'many'"),
+        (["generate", "a", "--size", "64", *OUT], "64x64"),
+        (["generate", "a", "--size", "64x-64", *OUT], "64x64"),
+        (["generate", "a", "--steps", "0", *OUT], "--steps takes 1 to"),
+        (["generate", "a", "--guidance", "nan", *OUT], "--guidance takes 0 to 100, not nan."),
+        (["generate", "a", "--guidance", "inf", *OUT], "--guidance takes 0 to 100, not inf."),
+        (["generate", "a", "--seed", "-1", *OUT], "--seed takes 0 to"),
+        (["generate", "a", "--seed", str(2**70), *OUT], "--seed takes 0 to"),
+        (["generate", "a", "--sed", "1", *OUT], "unrecognized arguments: --sed"),
+        (["generate", "--prompts", "missing.txt", *OUT], "missing.txt cannot be read"),
+        (["generate", "--prompts", "folder.mp4", *OUT], "folder.mp4 cannot be read"),
+        (["generate", "--prompts", "empty.txt", *OUT], "has no prompt"),
+        (["generate", "--prompts", "binary.txt", *OUT], "not UTF-8"),
+        (["generate", "a", "--model", "missing", *OUT], "The model missing does not exist"),
+        (["generate", "a", "--model", "empty.txt", *OUT], "is a file"),
+        (["train"], "RUN.toml"),
+        (["train", "missing.toml"], "There is no file missing.toml"),
+        (["train", "folder.mp4"], "Is a directory"),
+        (["train", "binary.txt"], "not UTF-8"),
+        (["train", "broken.toml"], "broken.toml is not valid TOML: Invalid value (at line 1, column 8)."),
+        (["train", "empty.txt"], "empty.txt: kind takes one of"),
+        (["train", "unknown.toml"], "unknown.toml: optimizer.lr is not a setting; did you mean optimizer.learning_rate?"),
+        (["train", "good.toml", "steps=many"], 'steps=many: steps takes a whole number, not "many".'),
+        (["train", "good.toml", "steps"], "write it as a.b=value"),
+        (["train", "good.toml", "output=empty.txt"], "empty.txt cannot be written"),
+        (["plan", "missing.toml"], "There is no file missing.toml"),
+        (["config", "image-autoencodr"], "did you mean image-autoencoder?"),
+        (["config", "zzz"], "zzz is no kind of run"),
+        (["config", "missing.toml"], "There is no file missing.toml"),
+        (["evaluate"], "WHAT"),
+        (["evaluate", "beauty"], "invalid choice: 'beauty'"),
+        (["evaluate", "fvd", "a", "b"], "evaluate fvd is not in this version yet"),
+        (["evaluate", "toybox", "--count", "0"], "--count takes 1 to"),
+        (["evaluate", "toybox", "--task", "i2v"], "--task is not in this version yet"),
+        (["evaluate", "toybox", "--prompts", "all"], "invalid choice: 'all'"),
+        (["evaluate", "toybox", "model"], "--model"),
+        (["doctor", "now"], "unrecognized arguments: now"),
+    ],
+)
+def test_mistakes(arguments: list[str], words: str, here: Path, capsys: pytest.CaptureFixture[str]):
+    (here / "folder.mp4").mkdir()
+    (here / "empty.txt").touch()
+    (here / "binary.txt").write_bytes(b"\xff\xfe\x00")
+    (here / "broken.toml").write_text("steps = \n")
+    (here / "good.toml").write_text('kind = "image-autoencoder"\noutput = "out"\n')
+    (here / "unknown.toml").write_text('kind = "image-autoencoder"\noutput = "out"\noptimizer.lr = 1\n')
+    before = sorted(here.iterdir())
+    assert words in sentence(arguments, capsys)
+    assert sorted(here.iterdir()) == before
+
+
+@pytest.mark.parametrize("verb", LATER)
+@pytest.mark.parametrize("rest", [[], ["--help"], ["a", "b", "--to", "c"]])
+def test_verbs_that_are_not_there_yet(verb: str, rest: list[str], capsys: pytest.CaptureFixture[str]):
+    assert f"{verb} is not in this version yet; " in sentence([verb, *rest], capsys)
+
+
+@pytest.mark.parametrize("option", generate.LATER)
+def test_options_that_are_not_there_yet(option: str, capsys: pytest.CaptureFixture[str]):
+    assert f"--{option} is not in this version yet; " in sentence(["generate", "a", f"--{option}", "x", *OUT], capsys)
+
+
+def test_a_fault_of_ours_asks_for_debug_and_debug_shows_it(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    def broken(_):
+        raise KeyError("oops")
+
+    monkeypatch.setattr(generate, "run", broken)
+    assert "KeyError: 'oops'" in (text := sentence(["generate", "a", *OUT], capsys, 1)) and "--debug" in text
+    for arguments in (["--debug", "generate", "a", *OUT], ["generate", "a", *OUT, "--debug"]):
+        assert main(arguments) == 1
+        assert "Traceback" in capsys.readouterr().err
+
+
+def test_ctrl_c_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    def stopped(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(generate, "run", stopped)
+    assert sentence(["generate", "a", *OUT], capsys, 130) == "videodit: Stopped."

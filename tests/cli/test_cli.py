@@ -1,0 +1,259 @@
+"""Verbs do what they say: results on standard output, the rest on standard error, and torch only when it is needed."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import videodit
+from videodit import config
+from videodit.cli.main import LATER, VERBS, main
+from videodit.shapes import Size
+from videodit.train import recipes
+from videodit.train.progress import Progress, told
+
+
+@dataclass
+class Painter:
+    """Stands for a model: a clip is as bright as its prompt is long, so that files can be told apart."""
+
+    size: Size = Size(2, 16, 16)
+    fps: float = 8.0
+    calls: list[dict] = field(default_factory=list)
+
+    def generate(self, prompt: Sequence[str], *, size: Size, progress: Callable[[int, int], None], **rest) -> np.ndarray:
+        self.calls.append({"prompts": list(prompt), "size": size, **rest})
+        progress(1, 1)
+        return np.stack([np.full((*size, 3), len(text), np.uint8) for text in prompt])
+
+    def unknown_words(self, prompt: str) -> list[str]:
+        return [word for word in prompt.split() if word == "zebra"]
+
+
+@pytest.fixture
+def painter(monkeypatch: pytest.MonkeyPatch) -> Painter:
+    model = Painter()
+    monkeypatch.setitem(vars(videodit), "load", lambda name: model)
+    return model
+
+
+@pytest.mark.parametrize("arguments", [["--help"], *([verb, "--help"] for verb in VERBS), ["serve"], ["generate", "", "-o", "x.mp4"]])
+def test_help_and_plain_mistakes_come_without_torch(arguments: list[str]):
+    code = (
+        "import sys; from videodit.cli.main import main\n"
+        f"try: main({arguments})\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'torch', 'numpy', 'rich'} & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines()[-1] == "[]"
+
+
+def test_the_package_runs_as_a_module():
+    done = subprocess.run([sys.executable, "-m", "videodit", "serve"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("videodit: serve is not in this version yet")
+
+
+def test_help_names_every_verb_and_says_what_is_not_there(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as caught:
+        main(["--help"])
+    assert caught.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for verb, (_, what) in VERBS.items():
+        assert f"{verb} {what}" in text
+    for verb, (what, _) in LATER.items():
+        assert f"{verb} {what} (not in this version yet)" in text
+
+
+def test_version(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    assert re.fullmatch(r"videodit \S.*\n", capsys.readouterr().out)
+
+
+def test_generate_writes_one_file_and_says_where(painter: Painter, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    out = tmp_path / "clip.png"
+    options = ["--frames", "1", "--size", "16x32", "--steps", "3", "--guidance", "2.5", "--seed", "7"]
+    assert main(["generate", "a red circle", "-o", str(out), *options]) == 0
+    written = capsys.readouterr()
+    assert written.out == "" and str(out) in written.err
+    assert painter.calls == [{"prompts": ["a red circle"], "size": Size(1, 16, 32), "seed": 7, "steps": 3, "guidance": 2.5, "first": 0}]
+    assert np.asarray(Image.open(out).convert("RGB")).shape == (16, 32, 3)
+
+
+def test_generate_leaves_unsaid_things_to_the_model(painter: Painter, tmp_path: Path):
+    assert main(["generate", "a", "-o", str(tmp_path / "a.gif")]) == 0
+    assert painter.calls == [{"prompts": ["a"], "size": painter.size, "seed": 0, "steps": None, "guidance": None, "first": 0}]
+
+
+def test_several_prompts_and_numbers_are_numbered_files(painter: Painter, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "prompts.txt").write_text("a\n\n  abc  \n", encoding="utf-8")
+    out = tmp_path / "clip.png"
+    options = ["--prompts", str(tmp_path / "prompts.txt"), "--num", "5", "--frames", "1", "--json"]
+    assert main(["generate", "-o", str(out), *options]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result.keys() == {"files", "prompt", "seed", "size", "fps", "seconds"}
+    assert result["files"] == [str(tmp_path / f"clip-{i:03d}.png") for i in range(10)]
+    assert result["prompt"] == ["a"] * 5 + ["abc"] * 5
+    assert [int(np.asarray(Image.open(path)).max()) for path in result["files"]] == [1] * 5 + [3] * 5
+    assert [call["first"] for call in painter.calls] == [0, 8]  # the noise of clip i does not depend on the batch
+
+
+def test_words_the_model_never_read_are_named(painter: Painter, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["generate", "a zebra", "-o", str(tmp_path / "a.png"), "--frames", "1"]) == 0
+    assert "never read the words zebra" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("fault", [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried")])
+def test_too_large_a_clip_is_a_sentence(
+    painter: Painter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], fault: Exception
+):
+    def fail(*_, **__):
+        raise fault
+
+    monkeypatch.setattr(painter, "generate", fail)
+    assert main(["generate", "a", "-o", str(tmp_path / "a.mp4"), "--frames", "9000"]) == 2
+    assert "9000 frames of 16x16 does not fit into memory" in capsys.readouterr().err
+
+
+def test_config_lists_the_names(capsys: pytest.CaptureFixture[str]):
+    assert main(["config"]) == 0
+    assert capsys.readouterr().out.split() == list(recipes.TEMPLATES)
+
+
+@pytest.mark.parametrize("name", recipes.TEMPLATES)
+def test_config_prints_what_reads_back(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["config", name]) == 0
+    run_file = tmp_path / "run.toml"
+    run_file.write_text(capsys.readouterr().out, encoding="utf-8")
+    assert recipes.read(run_file) == recipes.TEMPLATES[name]
+    assert main(["config", str(run_file), "steps=7"]) == 0
+    assert tomllib.loads(capsys.readouterr().out)["steps"] == 7
+
+
+@pytest.fixture
+def run_file(tmp_path: Path) -> Path:
+    path = tmp_path / "run.toml"
+    overrides = [f"output={tmp_path / 'out'}", "preset=tiny", "steps=2", "batch=2", "precision=fp32", "size=[1, 16, 16]"]
+    template = recipes.TEMPLATES["image-autoencoder"]
+    path.write_text(config.write(config.parse(type(template), config.write(template), overrides)), encoding="utf-8")
+    return path
+
+
+def test_plan(run_file: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["plan", str(run_file), "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["steps"] == 2 and plan["samples"] == 4 and plan["parameters"] > 0
+    assert main(["plan", str(run_file), "steps=1500"]) == 0
+    assert re.search(r"^steps +1\.5 K$", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_train_trains_and_the_same_command_finds_it_done(run_file: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["train", str(run_file), "--json"]) == 0
+    written = capsys.readouterr()
+    result = json.loads(written.out)
+    assert (result["steps"], result["steps_now"]) == (2, 2) and "loss" in result["figures"]
+    assert Path(result["model"]).is_dir()
+    assert written.err.splitlines()[-1].startswith("step 2/2, ")
+    assert main(["train", str(run_file)]) == 0
+    assert "0 of them now" in capsys.readouterr().err
+
+
+def test_an_interrupted_run_says_how_to_go_on(run_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    def stopped(*_, **__):
+        raise recipes.Interrupted("Stopped at step 1 of 2; the same command goes on from there.")
+
+    monkeypatch.setattr(recipes, "train", stopped)
+    assert main(["train", str(run_file)]) == 130
+    assert capsys.readouterr().err == "videodit: Stopped at step 1 of 2; the same command goes on from there.\n"
+
+
+def test_evaluate_prints_the_table_and_the_object(painter: Painter, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    from videodit.evaluate import suite
+
+    def rates(value: float) -> dict[str, float]:
+        return dict.fromkeys(("shape", "colour", "motion", "all"), value)
+
+    def measured(model, *, prompts: str, count: int, **rest) -> dict:
+        assert (model, prompts, rest["seed"], rest["steps"]) == (painter, "two", 3, 5)
+        return {"count": count, "model": rates(0.5), "truth": rates(1.0), "shuffled": rates(0.125)}
+
+    monkeypatch.setattr(suite, "toybox_table", measured)
+    command = ["evaluate", "toybox", "--prompts", "two", "--count", "4", "--seed", "3", "--steps", "5"]
+    assert main([*command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["shuffled"]["all"] == 0.125
+    assert main(command) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["4", "clips", "shape", "colour", "motion", "all"]
+    assert [line.split()[-2] for line in lines[2:]] == ["50.0", "100.0", "12.5"]
+
+
+def test_doctor_tries_everything_and_the_cpu_works(capsys: pytest.CaptureFixture[str]):
+    assert main(["doctor", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    works = {(trial["group"], trial["name"]): trial["works"] for trial in found["tried"]}
+    assert (
+        works["cpu matrix product", "fp32"]
+        and works["cpu attention", "math"]
+        and works["encoder", "mp4 (x264)"]
+        and works["encoder", "png"]
+    )
+    assert not works["cpu attention", "cudnn"]
+    assert all(trial["works"] == (trial["reason"] is None) and trial["milliseconds"] > 0 for trial in found["tried"])
+
+
+class Terminal:
+    """A text stream of its own, that may say it is a terminal."""
+
+    def __init__(self, is_terminal: bool) -> None:
+        self.is_terminal, self.text = is_terminal, ""
+
+    def isatty(self) -> bool:
+        return self.is_terminal
+
+    def write(self, text: str) -> int:
+        self.text += text
+        return len(text)
+
+    def flush(self) -> None: ...
+
+
+def test_progress_is_a_line_now_and_then_where_there_is_no_terminal():
+    stream = Terminal(False)
+    with Progress(stream, seconds=3600) as progress:
+        for step in range(5, 9):
+            progress.step(step, 8, {"loss": 1 / step})
+    assert [line.split(",")[0] for line in stream.text.splitlines()] == ["step 5/8", "step 8/8"]
+    assert stream.text.endswith("loss 0.125\n")
+
+
+def test_progress_is_a_bar_on_a_terminal():
+    stream = Terminal(True)
+    with Progress(stream) as progress:
+        progress.step(1, 2, {"loss": 0.5})
+        progress.step(2, 2, {"loss": 0.25})
+    assert "2/2" in stream.text and "loss 0.25" in stream.text
+
+
+def test_one_process_of_a_launch_talks(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("RANK", "1")
+    stream = Terminal(False)
+    Progress(stream).step(1, 1, {"loss": 1.0})
+    assert stream.text == ""
+
+
+def test_a_slow_run_counts_seconds_a_step():
+    assert told(0.25, {"loss": 0.5}) == "4 s/step, loss 0.5"
+    assert told(2.5, {}) == "2.5 steps/s"
