@@ -230,7 +230,9 @@ def _load_diffusers(folder: Path) -> AutoencoderKL:
 def _unfilled(folder: Path) -> AutoencoderKL:
     try:
         described = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        return AutoencoderKL.from_config(described)
+        image = AutoencoderKL.from_config(described)
+        assert isinstance(image, AutoencoderKL)
+        return image
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{folder / 'config.json'} does not describe an AutoencoderKL ({error}): give the folder of one.") from error
 
@@ -240,7 +242,9 @@ def _checked(folder: Path, file: str, digests: dict[str, str]) -> Path:
     if not path.is_file():
         pickles = [p.name for p in folder.iterdir() if p.suffix in PICKLES and p.stem == path.stem]
         if pickles:
-            raise UserError(f"{folder} holds a pickle ({pickles[0]}) in place of {file}: only safetensors are read; have it saved as those.")
+            raise UserError(
+                f"{folder} holds a pickle ({pickles[0]}) in place of {file}: only safetensors are read; have it saved as those."
+            )
         raise UserError(f"{file} is missing from {folder}: copy the whole folder again.")
     if file in digests and digest(path) != digests[file]:
         raise UserError(f"{path} is not the file that was saved (its SHA-256 differs from model.toml): copy the whole folder again.")
@@ -253,7 +257,9 @@ def _fill(module: nn.Module, path: Path) -> None:
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is not a complete safetensors file ({error}): copy it again.") from error
     wanted = module.state_dict()
-    unlike = sorted(name for name in wanted.keys() | weights.keys() if getattr(wanted.get(name), "shape", 0) != getattr(weights.get(name), "shape", 1))
+    unlike = sorted(
+        name for name in wanted.keys() | weights.keys() if getattr(wanted.get(name), "shape", 0) != getattr(weights.get(name), "shape", 1)
+    )
     if unlike:
         raise UserError(f"{path} does not fit its model.toml ({unlike[0]} and {len(unlike) - 1} more differ): copy the whole folder again.")
     module.load_state_dict(weights)

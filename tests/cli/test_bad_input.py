@@ -64,7 +64,7 @@ def sentence(arguments: list[str], capsys: pytest.CaptureFixture[str], status: i
         (["train", "missing.toml"], "There is no file missing.toml"),
         (["train", "folder.mp4"], "Is a directory"),
         (["train", "binary.txt"], "not UTF-8"),
-        (["train", "broken.toml"], "broken.toml is not valid TOML: Invalid value (at line 1, column 8)."),
+        (["train", "broken.toml"], "broken.toml is not valid TOML: Invalid value (at line 1, column 9)."),
         (["train", "empty.txt"], "empty.txt: kind takes one of"),
         (["train", "unknown.toml"], "unknown.toml: optimizer.lr is not a setting; did you mean optimizer.learning_rate?"),
         (["train", "good.toml", "steps=many"], 'steps=many: steps takes a whole number, not "many".'),

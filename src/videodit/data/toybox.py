@@ -104,7 +104,12 @@ class Pose:
 
 
 def _pose(u: Array, x: Array | float = 0.0, y: Array | float = 0.0, scale: Array | float = 1.0, angle: Array | float = 0.0) -> Pose:
-    return Pose(**{name: np.broadcast_to(np.float32(value), u.shape) for name, value in dict(x=x, y=y, scale=scale, angle=angle).items()})
+    return Pose(
+        **{
+            name: np.broadcast_to(np.asarray(value, np.float32), u.shape)
+            for name, value in {"x": x, "y": y, "scale": scale, "angle": angle}.items()
+        }
+    )
 
 
 # A motion: (time in 0..1, amount, phase in 0..1) -> pose.
@@ -270,12 +275,9 @@ def render(what: Scene, size: Size, at: Array | None = None) -> NDArray[np.uint8
 
 def background(name: str, rows: int, columns: int) -> Array:
     """The picture of a background: h w c, 0 to 255."""
-    colours = np.float32(BACKGROUNDS[name])
+    colours = np.asarray(BACKGROUNDS[name], np.float32)
     y = (np.arange(rows, dtype=np.float32) + 0.5) / rows
-    if name == "striped":
-        weight = (np.floor(y * 8) % 2)[:, None]
-    else:
-        weight = y[:, None] if len(colours) > 1 else np.zeros((rows, 1), np.float32)
+    weight = (np.floor(y * 8) % 2 if name == "striped" else y)[:, None]
     column = colours[0] * (1 - weight) + colours[-1] * weight
     return np.repeat(column[:, None], columns, axis=1).astype(np.float32)
 
@@ -296,7 +298,7 @@ def _draw(thing: Thing, video: Array, u: Array) -> None:
     scale = radius[:, None, None]
     distance = SHAPES[thing.shape]((cos * x + sin * y) / scale, (cos * y - sin * x) / scale) * scale
     cover = np.clip(0.5 - distance, 0, 1).astype(np.float32)
-    colour = np.float32(COLOURS[thing.colour])
+    colour = np.asarray(COLOURS[thing.colour], np.float32)
     for f in range(len(u)):
         y0, y1 = max(top[f], 0), min(top[f] + 2 * reach + 1, rows)
         x0, x1 = max(left[f], 0), min(left[f] + 2 * reach + 1, columns)
@@ -355,7 +357,9 @@ def caption(what: Scene, rng: np.random.Generator, *, moving: bool = True) -> st
         return f"{words} {pick(_MOTION_WORDS[thing.motion])}" if moving else words
 
     pattern = pick(_PATTERNS)
-    sentence = pattern.format(what=pick((" and ", " while ") if moving else (" and ",)).join(map(phrase, what.things)), background=what.background)
+    sentence = pattern.format(
+        what=pick((" and ", " while ") if moving else (" and ",)).join(map(phrase, what.things)), background=what.background
+    )
     return sentence if moving else sentence.replace("a video of", "a picture of")
 
 

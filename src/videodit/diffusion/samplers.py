@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 from jaxtyping import Float
 from torch import Tensor
@@ -16,7 +17,7 @@ Sampler = Callable[[Field, Tensor, Tensor, Callable[[int], None]], Tensor]
 def euler(field: Field, noise: Grid, times: Float[Tensor, "s"], seen: Callable[[int], None] = lambda step: None) -> Grid:
     """First order."""
     x = noise
-    for step, (now, then) in enumerate(zip(times[:-1], times[1:], strict=True)):
+    for step, (now, then) in enumerate(pairwise(times)):
         x = x + (then - now) * field(x, now.expand(len(x)))
         seen(step + 1)
     return x
@@ -25,7 +26,7 @@ def euler(field: Field, noise: Grid, times: Float[Tensor, "s"], seen: Callable[[
 def heun(field: Field, noise: Grid, times: Float[Tensor, "s"], seen: Callable[[int], None] = lambda step: None) -> Grid:
     """Second order: the mean of the velocities at both ends of a step; two evaluations a step."""
     x = noise
-    for step, (now, then) in enumerate(zip(times[:-1], times[1:], strict=True)):
+    for step, (now, then) in enumerate(pairwise(times)):
         first = field(x, now.expand(len(x)))
         second = field(x + (then - now) * first, then.expand(len(x)))
         x = x + (then - now) * (first + second) / 2

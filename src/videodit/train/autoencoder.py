@@ -58,4 +58,3 @@ def clips(seed: int, start: int, count: int, size: Size) -> Tensor:
         at = rng.uniform(0, 1 - pace) + pace * toybox.times(size.frames)
         videos.append(torch.from_numpy(toybox.render(what, size, at=at)))
     return torch.stack(videos).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
-

@@ -17,7 +17,8 @@ class Average:
     def update(self, network: nn.Module, step: int) -> None:
         decay = min(self.decay, (1 + step) / (10 + step))
         named = dict(network.named_parameters())
-        torch._foreach_lerp_(list(self.weights.values()), [named[name].float() for name in self.weights], 1 - decay)
+        for name, weight in self.weights.items():
+            weight.lerp_(named[name].float(), 1 - decay)
 
     def apply(self, network: nn.Module) -> dict[str, Tensor]:
         """Put the averaged weights into a network and return those they replace."""

@@ -53,19 +53,18 @@ class BackboneRun(Run):
 def job(settings: BackboneRun) -> Job:
     autoencoder = models.load_autoencoder(settings.autoencoder, settings.device)
     network = starting(settings, autoencoder.channels).to(settings.device)
-    frozen = network["text"] if settings.start else None
-    data = Latents(settings, autoencoder, frozen)
+    text, transformer = network["text"], network["backbone"]
+    assert isinstance(text, TextEncoder) and isinstance(transformer, backbone.DualTransformer)
+    data = Latents(settings, autoencoder, text if settings.start else None)
 
     def loss(step: int, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         clean, noise, t = (x.to(settings.device) for x in (batch.clean, batch.noise, batch.times))
-        text = batch.text.map(lambda x: x.to(settings.device)) if isinstance(batch.text, Text) else network["text"](batch.text)
-        velocity = network["backbone"](corrupt(clean, noise, t), t, text)
+        words = batch.text.map(lambda x: x.to(settings.device)) if isinstance(batch.text, Text) else text(batch.text)
+        velocity = transformer(corrupt(clean, noise, t), t, words)
         error = (velocity.float() - target(clean, noise)).square().mean()
         return error, {"video" if clean.shape[2] > 1 else "image": error.detach()}
 
     def save(folder: Path) -> None:
-        text, transformer = network["text"], network["backbone"]
-        assert isinstance(text, TextEncoder) and isinstance(transformer, backbone.DualTransformer)
         described = ModelFolder(
             size=settings.size,
             fps=settings.fps,

@@ -50,9 +50,11 @@ def restore(checkpoint: Path, network: nn.Module, optimizer: torch.optim.AdamW, 
         weights, averaged, moments = (load_file(checkpoint / f"{part}.safetensors") for part in _PARTS)
         step = int(json.loads((checkpoint / "state.json").read_text())["step"])
     except (OSError, SafetensorError, ValueError, KeyError) as error:
-        raise UserError(f"The checkpoint {checkpoint} cannot be read ({error}); remove that folder to go on from the one before.") from error
+        raise UserError(
+            f"The checkpoint {checkpoint} cannot be read ({error}); remove that folder to go on from the one before."
+        ) from error
     named = {name: p for name, p in network.named_parameters() if p.requires_grad}
-    unlike = {name for name in named.keys() ^ weights.keys()} | {n for n in named.keys() & weights.keys() if named[n].shape != weights[n].shape}
+    unlike = set(named.keys() ^ weights.keys()) | {n for n in named.keys() & weights.keys() if named[n].shape != weights[n].shape}
     if unlike:
         raise UserError(f"The checkpoint {checkpoint} is of another network ({sorted(unlike)[0]} differs): use another output folder.")
     with torch.no_grad():

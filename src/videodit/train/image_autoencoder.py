@@ -10,6 +10,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor
 
+from videodit.autoencoder import PerFrame
 from videodit.autoencoder.presets import PRESETS, ImageAutoencoder
 from videodit.config import setting
 from videodit.data import toybox
@@ -30,17 +31,16 @@ class ImageAutoencoderRun(Run):
 
 def job(settings: ImageAutoencoderRun) -> Job:
     torch.manual_seed(settings.seed)  # the starting weights
-    network = shape(settings).build().to(settings.device)
+    network = PerFrame(shape(settings).build()).to(settings.device).train().requires_grad_(True)
 
     def loss(step: int, pictures: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         x = pictures.to(settings.device)
-        posterior = network.encode(x).latent_dist
+        posterior = network.encode(x)
         generator = torch.Generator(settings.device).manual_seed(settings.seed * 1_000_003 + step)
-        z = posterior.mean + posterior.std * torch.randn(posterior.mean.shape, generator=generator, device=x.device)
-        error = network.decode(z).sample.float() - x
+        error = network.decode(posterior.sample(generator)).float() - x
         squared, absolute = error.square().mean(), error.abs().mean()
-        mean, logvar = posterior.mean.float(), posterior.logvar.float()
-        kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
+        mean, std = posterior.mean.float(), posterior.std.float()
+        kl = 0.5 * (mean.square() + std.square() - 1 - 2 * std.log()).mean()
         total = squared + settings.absolute * absolute + settings.kl * kl
         return total, {"psnr": 10 * torch.log10(4 / squared.detach()), "absolute": absolute.detach(), "kl": kl.detach()}
 
@@ -59,16 +59,16 @@ def shape(settings: ImageAutoencoderRun) -> ImageAutoencoder:
 
 
 def pictures(seed: int, start: int, count: int, size: Size) -> Tensor:
-    """Single frames of crowded scenes, b c h w in -1..1."""
+    """Single frames of crowded scenes, b c f h w in -1..1."""
     moments = np.random.default_rng([seed, start, 7]).random(count, np.float32)
-    frames = [torch.from_numpy(toybox.render(toybox.crowd(seed, start + i), size, at=moments[i : i + 1])[0]) for i in range(count)]
-    return torch.stack(frames).permute(0, 3, 1, 2).float() / 127.5 - 1
+    frames = [torch.from_numpy(toybox.render(toybox.crowd(seed, start + i), size, at=moments[i : i + 1])) for i in range(count)]
+    return torch.stack(frames).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
 
 
 @torch.no_grad()
-def normalised(network: AutoencoderKL, settings: ImageAutoencoderRun) -> AutoencoderKL:
+def normalised(network: PerFrame, settings: ImageAutoencoderRun) -> AutoencoderKL:
     """Write into the configuration the shift and scaling that give latents mean 0 and deviation 1 on 512 pictures of no training step."""
     x = pictures(settings.seed + 1, 0, 512, settings.size).to(settings.device)
-    z = torch.cat([network.encode(part).latent_dist.mean.float() for part in x.split(64)])
-    network.register_to_config(shift_factor=round(z.mean().item(), 6), scaling_factor=round(1 / z.std().item(), 6))
-    return network
+    z = torch.cat([network.encode(part).mean.float() for part in x.split(64)])
+    network.image.register_to_config(shift_factor=round(z.mean().item(), 6), scaling_factor=round(1 / z.std().item(), 6))
+    return network.image

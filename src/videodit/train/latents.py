@@ -41,14 +41,20 @@ class Latents:
         key = {"seed": settings.seed, "toybox": hashlib.sha256(inspect.getsource(toybox).encode()).hexdigest()}
         encoded = key | {"size": settings.size, "autoencoder": digest(autoencoder)}
         self.clean = {
-            kind: remembered(folder, encoded | {"video": kind, "count": len(self.captions[kind])}, lambda kind=kind: _encode(settings, autoencoder, kind))
+            kind: remembered(
+                folder, encoded | {"video": kind, "count": len(self.captions[kind])}, lambda kind=kind: _encode(settings, autoencoder, kind)
+            )
             for kind in self.kinds
         }
         self.features: dict[bool, dict[str, Tensor]] = {}
         if frozen is not None:
             read = key | {"text": digest(frozen), "tokenizer": frozen.tokenizer.to_str()}
             self.features = {
-                kind: remembered(folder, read | {"video": kind, "captions": len(self.captions[kind])}, lambda kind=kind: _read(frozen, self.captions[kind]))
+                kind: remembered(
+                    folder,
+                    read | {"video": kind, "captions": len(self.captions[kind])},
+                    lambda kind=kind: _read(frozen, self.captions[kind]),
+                )
                 for kind in self.kinds
             }
 

@@ -140,7 +140,9 @@ def _record(settings: Run) -> None:
         settings.output.mkdir(parents=True, exist_ok=True)
         (settings.output / "run.toml").write_text(config.write(settings))
     except OSError as error:
-        raise UserError(f"The output folder {settings.output} cannot be written ({error.strerror}): choose another with output=FOLDER.") from error
+        raise UserError(
+            f"The output folder {settings.output} cannot be written ({error.strerror}): choose another with output=FOLDER."
+        ) from error
 
 
 @contextmanager
@@ -168,10 +170,14 @@ def provenance(settings: Run) -> Provenance:
     """Where the weights of a finished run come from; hours are those between log lines, pauses left out."""
     times = [json.loads(line)["time"] for line in (settings.output / "log.jsonl").read_text().splitlines()]
     spent = sum(min(after - before, 60.0) for before, after in itertools.pairwise(times))
-    return Provenance(commit=_commit(), run=settings.output.name, steps=settings.steps, hours=round(spent / 3600, 3), machine=models.trained_on())
+    return Provenance(
+        commit=_commit(), run=settings.output.name, steps=settings.steps, hours=round(spent / 3600, 3), machine=models.trained_on()
+    )
 
 
 def _commit() -> str:
     """The commit of this checkout, or nothing where the package is installed without one."""
-    answer = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    answer = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+    )
     return answer.stdout.strip() if answer.returncode == 0 else ""
