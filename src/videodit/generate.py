@@ -15,7 +15,7 @@ from videodit import models
 from videodit.diffusion.guidance import guided
 from videodit.diffusion.noise import noise
 from videodit.diffusion.samplers import SAMPLERS
-from videodit.shapes import Size, Text, UserError
+from videodit.shapes import Size, Text, UserError, latent_size
 
 Progress = Callable[[int, int], None]
 
@@ -56,9 +56,10 @@ class Generator:
     ) -> NDArray[np.uint8]:
         """Frames f h w c for one prompt, b f h w c for several; clip i has the noise of (seed, first + i), whatever stands beside it."""
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        steps, guidance = self._checked(prompts, steps, guidance)
+        steps, guidance = self._checked(prompts, steps, guidance, seed)
         size = size or self.size
         autoencoder = self.model.autoencoder
+        latent_size(size, space=autoencoder.space * self.model.settings.backbone.patch, time=autoencoder.time)  # whole tokens fit
         grid = autoencoder.latents(size)
         text, blank = self._texts(prompts)
         start = noise(seed, range(first, first + len(prompts)), (autoencoder.channels, *grid)).to(self.device)
@@ -69,7 +70,7 @@ class Generator:
         frames = to_frames(autoencoder.decode_image(latents) if size.frames == 1 else autoencoder.decode(latents))
         return frames[0] if isinstance(prompt, str) else frames
 
-    def _checked(self, prompts: list[str], steps: int | None, guidance: float | None) -> tuple[int, float]:
+    def _checked(self, prompts: list[str], steps: int | None, guidance: float | None, seed: int) -> tuple[int, float]:
         defaults = self.model.settings.sampling
         steps, guidance = defaults.steps if steps is None else steps, defaults.guidance if guidance is None else guidance
         if not prompts or not all(prompt.strip() for prompt in prompts):
@@ -78,6 +79,8 @@ class Generator:
             raise UserError(f"{steps} steps make no video: use 1 or more.")
         if not 0 <= guidance <= 100:
             raise UserError(f"A guidance of {guidance} is out of range: use 0 to 100.")
+        if not 0 <= seed < 2**63:
+            raise UserError(f"A seed of {seed} is out of range: use 0 to {2**63 - 1}.")
         return steps, guidance
 
     def _texts(self, prompts: list[str]) -> tuple[Text, Text]:

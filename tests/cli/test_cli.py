@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import subprocess
@@ -209,29 +210,24 @@ def test_doctor_tries_everything_and_the_cpu_works(capsys: pytest.CaptureFixture
     assert all(trial["works"] == (trial["reason"] is None) and trial["milliseconds"] > 0 for trial in found["tried"])
 
 
-class Terminal:
-    """A text stream of its own, that may say it is a terminal."""
+class Terminal(io.StringIO):
+    """A text that may say it is a terminal."""
 
     def __init__(self, is_terminal: bool) -> None:
-        self.is_terminal, self.text = is_terminal, ""
+        super().__init__()
+        self.is_terminal = is_terminal
 
     def isatty(self) -> bool:
         return self.is_terminal
 
-    def write(self, text: str) -> int:
-        self.text += text
-        return len(text)
-
-    def flush(self) -> None: ...
-
 
 def test_progress_is_a_line_now_and_then_where_there_is_no_terminal():
     stream = Terminal(False)
-    with Progress(stream, seconds=3600) as progress:
+    with Progress(stream, seconds=3600.0) as progress:
         for step in range(5, 9):
             progress.step(step, 8, {"loss": 1 / step})
-    assert [line.split(",")[0] for line in stream.text.splitlines()] == ["step 5/8", "step 8/8"]
-    assert stream.text.endswith("loss 0.125\n")
+    assert [line.split(",")[0] for line in stream.getvalue().splitlines()] == ["step 5/8", "step 8/8"]
+    assert stream.getvalue().endswith("loss 0.125\n")
 
 
 def test_progress_is_a_bar_on_a_terminal():
@@ -239,14 +235,14 @@ def test_progress_is_a_bar_on_a_terminal():
     with Progress(stream) as progress:
         progress.step(1, 2, {"loss": 0.5})
         progress.step(2, 2, {"loss": 0.25})
-    assert "2/2" in stream.text and "loss 0.25" in stream.text
+    assert "2/2" in stream.getvalue() and "loss 0.25" in stream.getvalue()
 
 
 def test_one_process_of_a_launch_talks(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("RANK", "1")
     stream = Terminal(False)
     Progress(stream).step(1, 1, {"loss": 1.0})
-    assert stream.text == ""
+    assert stream.getvalue() == ""
 
 
 def test_a_slow_run_counts_seconds_a_step():

@@ -42,13 +42,12 @@ def render(*things: Thing, background: str = "black") -> np.ndarray:
 # --- Right on renders ---
 
 
-@pytest.mark.parametrize("condition", benchmark.CONDITIONS)
 @pytest.mark.parametrize(("objects", "count"), [(1, 150), (2, 80)])
-def test_each_attribute_is_right_as_often_as_promised(objects, count, condition):
-    rates = benchmark.measure(objects, count, 4242, SIZE, (condition,))[condition]
-    for attribute in RIGHT:
-        assert rates[attribute] >= BARS[objects], (attribute, rates)
-    assert rates["milliseconds"] < 200  # about 10 on one core: a slip of an order of magnitude is caught, a busy machine is not
+def test_each_attribute_is_right_as_often_as_promised(objects, count):
+    for condition, rates in benchmark.measure(objects, count, 4242, SIZE).items():
+        for attribute in RIGHT:
+            assert rates[attribute] >= BARS[objects], (condition, attribute, rates)
+        assert rates["milliseconds"] < 100, condition  # about 10 on one core; a busy machine is no failure
 
 
 @pytest.mark.slow
@@ -62,13 +61,13 @@ def test_the_full_table(objects, count):
 @pytest.mark.parametrize("size", [Size(32, 96, 64), Size(8, 64, 64), Size(16, 64, 128), Size(24, 160, 144)], ids=str)
 @pytest.mark.parametrize("objects", [1, 2])
 def test_any_extent_and_length(size, objects):
-    rates = benchmark.measure(objects, 12, 99, size, ("clean",))["clean"]
+    rates = benchmark.measure(objects, 8, 99, size, ("clean",))["clean"]
     assert rates["all"] == rates["background"] == 1
 
 
 def test_wobbly_things_of_colours_a_little_off_are_still_named():
     scores = []
-    for i in range(60):
+    for i in range(40):
         what = toybox.scene(55, i, split="all", objects=1 + i % 2)
         scores.append(score(judge(wobble(toybox.render(what, SIZE), i)), what))
     assert table(scores)["all"] >= 0.95
@@ -120,7 +119,8 @@ def test_a_video_of_nothing_holds_nothing():
 
 def test_noise_is_neither_a_thing_nor_a_background():
     rng = np.random.default_rng(0)
-    for video in (rng.integers(0, 256, (16, 64, 64, 3), dtype=np.uint8), np.repeat(rng.integers(0, 256, (1, 64, 64, 3), dtype=np.uint8), 16, 0)):
+    lively = rng.integers(0, 256, (16, 64, 64, 3), dtype=np.uint8)
+    for video in (lively, np.repeat(lively[:1], 16, 0)):
         verdict = judge(video)
         assert verdict.things == () and verdict.background is None and len(verdict.notes) >= 2
 
@@ -145,7 +145,12 @@ def test_played_backwards_a_motion_is_its_opposite():
 
 @pytest.mark.parametrize(
     ("attribute", "other"),
-    [("colour", thing(colour="blue")), ("shape", thing(shape="square")), ("motion", thing(place=(0.5, 0.75))), ("motion", thing(motion="down"))],
+    [
+        ("colour", thing(colour="blue")),
+        ("shape", thing(shape="square")),
+        ("motion", thing(place=(0.5, 0.75))),
+        ("motion", thing(motion="down")),
+    ],
 )
 def test_a_cut_halfway_makes_the_attribute_undecided(attribute, other):
     video = np.concatenate([render(thing())[:8], render(other)[8:]])

@@ -15,6 +15,9 @@ from videodit.config import setting
 class Weights:
     reconstruction: float = setting(1.0, doc="weight of |x - D(z)|^2")
     regulariser: float = setting(1.0, doc="weight of the three regularising terms together")
+    noise: float = setting(
+        0.0, doc="deviation of noise added to what D decodes in training, since a sampler's latents are never exact; 0 is the paper"
+    )
 
 
 def moments(z: Float[Tensor, "b c f h w"]) -> tuple[Float[Tensor, "c"], Float[Tensor, "c"]]:
@@ -29,7 +32,7 @@ def dpvae_loss(
     keys = video[:, :, :: autoencoder.time]
     posterior, still = autoencoder.encode(video), autoencoder.encode_image(keys)
     z, z_k = posterior.mean + posterior.std * noise, still.mean + still.std * noise
-    error = (autoencoder.decode(z).float() - video).square().mean()
+    error = (autoencoder.decode(z + weights.noise * noise).float() - video).square().mean()
     (mean, std), (mean_k, std_k) = moments(z.float()), moments(z_k.float())
     terms = {
         "key_frames": (autoencoder.decode_image(z).float() - keys).square().mean(),

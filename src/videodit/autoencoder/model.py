@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from videodit.autoencoder.pseudo3d import Decoder3D, Encoder3D, each_frame
 from videodit.config import setting
-from videodit.shapes import Size, latent_size
+from videodit.shapes import Size, UserError, latent_size
 
 Video = Float[Tensor, "b c f h w"]
 Latents = Float[Tensor, "b d t y x"]
@@ -105,6 +105,8 @@ class DPVAE(PerFrame):
     def __init__(self, image: AutoencoderKL, settings: DPVAESettings | None = None) -> None:
         super().__init__(image)
         self.settings = settings or DPVAESettings()
+        if self.time not in (fitting := [2**halvings for halvings in range(len(image.config["block_out_channels"]))]):
+            raise UserError(f"Groups of {self.time} frames do not fit: use {', '.join(map(str, fitting[:-1]))} or {fitting[-1]}.")
         self.encoder = Encoder3D(_residual(image), time=self.time).requires_grad_(True)
         self.decoder = Decoder3D(copy.deepcopy(image.decoder), time=self.time).requires_grad_(True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
@@ -28,22 +29,23 @@ class ImageAutoencoder:
         return 2 ** (len(self.widths) - 1)
 
     def build(self) -> AutoencoderKL:
-        return AutoencoderKL(
-            in_channels=3,
-            out_channels=3,
-            down_block_types=("DownEncoderBlock2D",) * len(self.widths),
-            up_block_types=("UpDecoderBlock2D",) * len(self.widths),
-            block_out_channels=self.widths,
-            layers_per_block=self.layers,
-            latent_channels=self.latent_channels,
-            norm_num_groups=self.groups,
-            sample_size=64,
-            scaling_factor=self.scaling,
-            shift_factor=self.shift,
-            use_quant_conv=self.quant_convs,
-            use_post_quant_conv=self.quant_convs,
-            mid_block_add_attention=self.middle_attention,
-        )
+        levels = len(self.widths)
+        described: dict[str, Any] = {
+            "in_channels": 3,
+            "out_channels": 3,
+            "down_block_types": ("DownEncoderBlock2D",) * levels,
+            "up_block_types": ("UpDecoderBlock2D",) * levels,
+            "block_out_channels": self.widths,
+            "layers_per_block": self.layers,
+            "latent_channels": self.latent_channels,
+            "norm_num_groups": self.groups,
+            "scaling_factor": self.scaling,
+            "shift_factor": self.shift,
+            "use_quant_conv": self.quant_convs,
+            "use_post_quant_conv": self.quant_convs,
+            "mid_block_add_attention": self.middle_attention,
+        }
+        return AutoencoderKL(**described)
 
     @classmethod
     def of(cls, image: AutoencoderKL) -> ImageAutoencoder:

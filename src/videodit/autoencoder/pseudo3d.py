@@ -7,6 +7,9 @@ goes through the 2D network alone. Every normalisation is per frame.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any, cast
+
 import torch
 from diffusers.models.attention_processor import Attention
 from diffusers.models.autoencoders.vae import Decoder, Encoder
@@ -19,7 +22,7 @@ from torch.nn import functional as F
 Features = Float[Tensor, "b c f h w"]
 
 
-def each_frame(module: nn.Module, x: Features, *rest: object) -> Features:
+def each_frame(module: nn.Module, x: Features, *rest: object) -> Float[Tensor, "b d f y x"]:
     """Apply a 2D module to every frame."""
     return rearrange(module(rearrange(x, "b c f h w -> (b f) c h w"), *rest), "(b f) c h w -> b c f h w", b=len(x))
 
@@ -102,11 +105,11 @@ class ResBlock3D(nn.Module):
 class Middle3D(nn.Module):
     """The middle of either network: a block, attention in space and in time, a block."""
 
-    def __init__(self, middle: nn.Module) -> None:
+    def __init__(self, middle: Any) -> None:
         super().__init__()
-        first, last = (ResBlock3D(block) for block in middle.resnets)  # pyright: ignore[reportGeneralTypeIssues]
+        first, last = (ResBlock3D(block) for block in middle.resnets)
         stages: list[nn.Module] = [first]
-        for attention in middle.attentions:  # pyright: ignore[reportGeneralTypeIssues]
+        for attention in middle.attentions:
             if attention is not None:
                 stages.append(EachFrame(attention))
                 stages.append(TemporalAttention(first.space.out_channels, first.space.norm2.num_groups))
@@ -133,7 +136,7 @@ class Encoder3D(nn.Module):
     def __init__(self, encoder: Encoder, *, time: int) -> None:
         super().__init__()
         stages: list[nn.Module] = [EachFrame(encoder.conv_in)]
-        for level in encoder.down_blocks:
+        for level in cast(Iterable[Any], encoder.down_blocks):
             stages += [ResBlock3D(block) for block in level.resnets]
             for halve in level.downsamplers or ():
                 stages.append(EachFrame(halve))
@@ -154,8 +157,8 @@ class Decoder3D(nn.Module):
     def __init__(self, decoder: Decoder, *, time: int) -> None:
         super().__init__()
         stages: list[nn.Module] = [EachFrame(decoder.conv_in), Middle3D(decoder.mid_block)]
-        left = sum(level.upsamplers is not None for level in decoder.up_blocks)
-        for level in decoder.up_blocks:
+        left = len(decoder.up_blocks) - 1  # spatial upsamplings
+        for level in cast(Iterable[Any], decoder.up_blocks):
             stages += [ResBlock3D(block) for block in level.resnets]
             for double in level.upsamplers or ():
                 stages.append(EachFrame(double))

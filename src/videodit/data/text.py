@@ -30,6 +30,9 @@ class TextSettings:
 
 def learn_tokenizer(captions: Iterable[str], settings: TextSettings) -> Tokenizer:
     """A byte-level BPE that knows the captions' words whole and spells every other."""
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    if settings.vocabulary < (least := len(alphabet) + 2):
+        raise UserError(f"A vocabulary of {settings.vocabulary} has no room for all bytes: use {least} or more.")
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase(), normalizers.Strip()])
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
@@ -37,7 +40,7 @@ def learn_tokenizer(captions: Iterable[str], settings: TextSettings) -> Tokenize
     trainer = trainers.BpeTrainer(
         vocab_size=settings.vocabulary,
         special_tokens=[PAD, START],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        initial_alphabet=alphabet,
         show_progress=False,
     )
     tokenizer.train_from_iterator(captions, trainer)

@@ -284,9 +284,8 @@ def background(name: str, rows: int, columns: int) -> Array:
 
 def _draw(thing: Thing, video: Array, u: Array) -> None:
     """Blend a thing into every frame, with edges one pixel soft; only a window around it is computed."""
-    _, rows, columns, _ = video.shape
-    short = min(rows, columns)
-    pose = thing.pose(u)
+    rows, columns = video.shape[1:3]
+    short, pose = min(rows, columns), thing.pose(u)
     radius = thing.radius * short * pose.scale
     centre_x, centre_y = thing.place[0] * columns + pose.x * short, thing.place[1] * rows + pose.y * short
     reach = int(np.ceil(max(TURNED_REACH.values()) * radius.max())) + 2
@@ -297,8 +296,7 @@ def _draw(thing: Thing, video: Array, u: Array) -> None:
     cos, sin = np.cos(pose.angle)[:, None, None], np.sin(pose.angle)[:, None, None]
     scale = radius[:, None, None]
     distance = SHAPES[thing.shape]((cos * x + sin * y) / scale, (cos * y - sin * x) / scale) * scale
-    cover = np.clip(0.5 - distance, 0, 1).astype(np.float32)
-    colour = np.asarray(COLOURS[thing.colour], np.float32)
+    cover, colour = np.clip(0.5 - distance, 0, 1).astype(np.float32), np.asarray(COLOURS[thing.colour], np.float32)
     for f in range(len(u)):
         y0, y1 = max(top[f], 0), min(top[f] + 2 * reach + 1, rows)
         x0, x1 = max(left[f], 0), min(left[f] + 2 * reach + 1, columns)
@@ -323,8 +321,7 @@ _MOTION_WORDS: dict[str, tuple[str, ...]] = {
     "shrink": ("shrinks", "is shrinking", "gets smaller", "becomes smaller"),
     "still": ("stays still", "stands still", "does not move", "rests"),
 }
-_MOTION_WORDS["left"] += ("moves to the left",)
-_MOTION_WORDS["right"] += ("moves to the right",)
+_MOTION_WORDS |= {way: (*_MOTION_WORDS[way], f"moves to the {way}") for way in ("left", "right")}
 _PATTERNS = (
     "{what}",
     "{what} on a {background} background",

@@ -25,6 +25,7 @@ from videodit.shapes import UserError
 
 Frames = UInt8[np.ndarray, "f h w 3"]
 Picture = UInt8[np.ndarray, "h w 3"]
+Sheet = UInt8[np.ndarray, "y x 3"]
 
 NOTHING = np.zeros((0, 1, 1, 3), np.uint8)
 STILL = 1.0  # the rate of a file that holds one picture
@@ -91,7 +92,7 @@ def _one_line(error: Exception) -> str:
 # --- Writing ---
 
 
-def write(path: str | Path, frames: Frames, fps: float, quality: int | None = None) -> None:
+def write(path: str | Path, frames: Frames, fps: float | int, quality: int | None = None) -> None:
     """Write a video; the suffix says as what. `quality` runs from 0 to 100 and is for .mp4 (64 unless told) and .webp (lossless unless told)."""
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not frames.size:
         raise ValueError(f"frames are uint8, f h w 3, and not empty; these are {frames.dtype} {frames.shape}")
@@ -126,7 +127,7 @@ def check_output(path: str | Path) -> Path:
     return path
 
 
-def contact_sheet(frames: Frames, columns: int | None = None) -> Picture:
+def contact_sheet(frames: Frames, columns: int | None = None) -> Sheet:
     """All frames in one picture, row by row, at most 8 in a row unless told."""
     count, height, width, _ = frames.shape
     columns = columns or min(count, 8)
@@ -138,7 +139,7 @@ def contact_sheet(frames: Frames, columns: int | None = None) -> Picture:
     return sheet
 
 
-def _write_mp4(path: Path, frames: Frames, fps: float, quality: int | None) -> None:
+def _write_mp4(path: Path, frames: Frames, fps: float | int, quality: int | None) -> None:
     """H.264 in 4:2:0, which every player shows; an odd height or width is made even by repeating its last line."""
     _, height, width, _ = frames.shape
     even = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
@@ -156,7 +157,7 @@ def _write_mp4(path: Path, frames: Frames, fps: float, quality: int | None) -> N
         container.mux(stream.encode(None))
 
 
-def _write_gif(path: Path, frames: Frames, fps: float, quality: int | None) -> None:
+def _write_gif(path: Path, frames: Frames, fps: float | int, quality: int | None) -> None:
     """A palette of 255 colours for the whole clip; times are hundredths of a second."""
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream("gif", rate=_rate(fps))
@@ -166,7 +167,7 @@ def _write_gif(path: Path, frames: Frames, fps: float, quality: int | None) -> N
         container.mux(stream.encode(None))
 
 
-def _with_palette(frames: Frames, fps: float) -> Iterator[av.VideoFrame]:
+def _with_palette(frames: Frames, fps: float | int) -> Iterator[av.VideoFrame]:
     _, height, width, _ = frames.shape
     graph = av.filter.Graph()
     source = graph.add_buffer(width=width, height=height, format="rgb24", time_base=1 / _rate(fps))
@@ -186,14 +187,14 @@ def _with_palette(frames: Frames, fps: float) -> Iterator[av.VideoFrame]:
         yield graph.vpull()
 
 
-def _write_webp(path: Path, frames: Frames, fps: float, quality: int | None) -> None:
+def _write_webp(path: Path, frames: Frames, fps: float | int, quality: int | None) -> None:
     ends = np.rint(np.arange(len(frames) + 1) * 1000 / fps).astype(int)  # milliseconds, rounded so that they add up
     first, *rest = (Image.fromarray(frame) for frame in frames)
     animation = {"save_all": True, "append_images": rest, "duration": np.diff(ends).tolist(), "loop": 0} if rest else {}
     first.save(path, lossless=quality is None, quality=100 if quality is None else quality, **animation)
 
 
-def _write_png(path: Path, frames: Frames, fps: float, quality: int | None) -> None:
+def _write_png(path: Path, frames: Frames, fps: float | int, quality: int | None) -> None:
     """One frame is the picture; more are a contact sheet."""
     Image.fromarray(frames[0] if len(frames) == 1 else contact_sheet(frames)).save(path)
 
@@ -206,6 +207,6 @@ _WRITERS: dict[str, Callable[[Path, Frames, float, int | None], None]] = {
 }
 
 
-def _rate(fps: float) -> Fraction:
+def _rate(fps: float | int) -> Fraction:
     """The rate as FFmpeg counts it, which finds 30000/1001 behind 29.97."""
     return Fraction(fps).limit_denominator(1001)

@@ -74,8 +74,8 @@ def judge(video: UInt8[np.ndarray, "f h w c"]) -> Verdict:
     things = []
     for track in _tracks(blobs, min(frames.shape[1:3])):
         if len(track) < PRESENCE * len(frames):
-            where = blobs.frame[track]
-            notes.append(f"Something is seen in {len(track)} of {len(frames)} frames only (from frame {where[0]} on): not counted as a thing.")
+            since = blobs.frame[track[0]]
+            notes.append(f"Something is seen in {len(track)} of {len(frames)} frames only (from frame {since} on): not counted as a thing.")
             continue
         thing, words = _describe(blobs, track, away, behind)
         things.append(thing)
@@ -118,14 +118,15 @@ def _blobs(away: Array, behind: Array) -> _Blobs:
     distance = _length(away)
     structure = np.zeros((3, 3, 3), int)
     structure[1] = 1
-    raw, number = ndimage.label(distance > SEEN, structure)  # type: ignore[misc]
-    areas = np.bincount(raw.ravel(), minlength=number + 1)
+    raw = np.zeros(distance.shape, np.int32)
+    ndimage.label(distance > SEEN, structure, output=raw)
+    areas = np.bincount(raw.ravel())
     short = min(distance.shape[1:])
     large = areas > LARGEST * short**2
     large[0] = False
     keep = (areas >= SMALLEST * short**2) & ~large
     keep[0] = False
-    lookup = np.zeros(number + 1, np.int32)
+    lookup = np.zeros(len(areas), np.int32)
     lookup[keep] = np.arange(1, keep.sum() + 1)
     labels = lookup[raw]
     where = np.nonzero(labels)
@@ -135,19 +136,20 @@ def _blobs(away: Array, behind: Array) -> _Blobs:
     np.maximum.at(peak, owner, d)
     core = (d > 0.8 * peak[owner]).astype(np.float32)
     pixels = away[where] + behind[where[1], 0]
-
-    def mean(values: Array, weight: Array) -> Array:
-        return (np.bincount(owner, values * weight, total) / np.bincount(owner, weight, total)).astype(np.float32)
-
     notes = (f"In {large.sum()} places something too large for a thing stands out.",) if large.any() else ()
     return _Blobs(
         labels=labels,
-        frame=np.rint(mean(where[0].astype(np.float32), np.ones_like(d))).astype(int),
-        centre=np.stack([mean(where[2] + np.float32(0.5), d), mean(where[1] + np.float32(0.5), d)], 1),
+        frame=np.rint(_means(where[0], np.ones_like(d), owner, total)).astype(int),
+        centre=np.stack([_means(where[axis] + 0.5, d, owner, total) for axis in (2, 1)], 1),
         area=areas[keep].astype(np.float32),
-        colour=np.stack([mean(pixels[:, c], core) for c in range(3)], 1),
+        colour=np.stack([_means(pixels[:, c], core, owner, total) for c in range(3)], 1),
         notes=notes,
     )
+
+
+def _means(values: NDArray[np.number], weight: Array, owner: NDArray[np.integer], total: int) -> Array:
+    """The weighted mean of `values` for each of `total` owners."""
+    return (np.bincount(owner, values * weight, total) / np.bincount(owner, weight, total)).astype(np.float32)
 
 
 def _tracks(blobs: _Blobs, short: int) -> list[list[int]]:
@@ -193,7 +195,7 @@ def _describe(blobs: _Blobs, track: list[int], away: Array, behind: Array) -> tu
 
 def _colour(blobs: _Blobs, track: list[int]) -> tuple[str | None, str]:
     """The toybox colour nearest to the thing's own; None where frames disagree or no colour is near."""
-    palette = np.float32(list(toybox.COLOURS.values()))
+    palette = np.array(list(toybox.COLOURS.values()), np.float32)
     names = list(toybox.COLOURS)
     seen = blobs.colour[track]
     nearest = np.linalg.norm(palette - seen[:, None], axis=2).argmin(1)
@@ -255,9 +257,10 @@ def score(verdict: Verdict, scene: toybox.Scene) -> dict[str, bool]:
     best: dict[str, bool] = dict.fromkeys(names, False)
     most = -1
     for chosen in permutations(found[: len(wanted) + 4], len(wanted)):
-        table = [[one is not None and getattr(one, n) == getattr(thing, n) for n in names] for thing, one in zip(wanted, chosen, strict=True)]
-        if (right := sum(map(sum, table))) > most:
-            most, best = right, {n: all(row[i] for row in table) for i, n in enumerate(names)}
+        pairs = list(zip(wanted, chosen, strict=True))
+        right = {n: [one is not None and getattr(one, n) == getattr(thing, n) for thing, one in pairs] for n in names}
+        if (number := sum(map(sum, right.values()))) > most:
+            most, best = number, {n: all(agree) for n, agree in right.items()}
     best["all"] = all(best.values()) and len(verdict.things) == len(wanted)
     best["background"] = verdict.background == scene.background
     return best

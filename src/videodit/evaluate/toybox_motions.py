@@ -71,40 +71,42 @@ def _turn(u: Array, shape: str, misfit: Array) -> Array:
 def _models(u: Array, data: Array, radius: float, largest: float) -> dict[str, Array]:
     """For each motion, the path nearest to the data that goes at least half as far as the toybox's least."""
     least = {name: min(low for (low, _), _ in ranges) / 2 for name, ranges in toybox.AMOUNTS.items()}
-    hop, ramp = abs(np.sin(2 * np.pi * u)), u
-
-    def along(channel: int, basis: Array, lowest: float) -> Array:
-        basis = basis - basis.mean()
-        amount = max(float(basis @ data[:, channel] / (basis @ basis)), lowest)
-        model = np.zeros_like(data)
-        model[:, channel] = amount * basis
-        return model
-
-    def around(way: float) -> Array:
-        turn = 2 * np.pi * u
-        basis = np.zeros((2, *data.shape))
-        basis[0, :, 0], basis[0, :, 1] = np.cos(turn), way * np.sin(turn)
-        basis[1, :, 0], basis[1, :, 1] = -np.sin(turn), way * np.cos(turn)
-        basis -= basis.mean(1, keepdims=True)
-        flat = basis.reshape(2, -1)
-        amounts = np.linalg.lstsq(flat.T, data.ravel(), rcond=None)[0]
-        wide = float(np.hypot(*amounts))
-        amounts = amounts * max(1.0, least["orbit"] / wide) if wide > 1e-6 else np.array([least["orbit"], 0.0])
-        return np.tensordot(amounts, basis, 1)
-
-    def nearest(*models: Array) -> Array:
-        return min(models, key=lambda model: float(((data - model) ** 2).sum()))
-
+    hop = abs(np.sin(2 * np.pi * u))
     arc = 2 * np.pi * least["spin"] * radius
     return {
-        "left": along(0, -ramp, least["left"]),
-        "right": along(0, ramp, least["right"]),
-        "up": along(1, -ramp, least["up"]),
-        "down": along(1, ramp, least["down"]),
-        "bounce": along(1, -hop, least["bounce"]),
-        "orbit": nearest(around(1.0), around(-1.0)),
-        "spin": nearest(along(3, ramp, arc), along(3, -ramp, arc)),
-        "grow": along(2, ramp, 2 * largest * least["grow"]),
-        "shrink": along(2, -ramp, 2 * largest * least["shrink"]),
+        "left": _along(data, 0, -u, least["left"]),
+        "right": _along(data, 0, u, least["right"]),
+        "up": _along(data, 1, -u, least["up"]),
+        "down": _along(data, 1, u, least["down"]),
+        "bounce": _along(data, 1, -hop, least["bounce"]),
+        "orbit": _nearer(data, _around(data, u, 1.0, least["orbit"]), _around(data, u, -1.0, least["orbit"])),
+        "spin": _nearer(data, _along(data, 3, u, arc), _along(data, 3, -u, arc)),
+        "grow": _along(data, 2, u, 2 * largest * least["grow"]),
+        "shrink": _along(data, 2, -u, 2 * largest * least["shrink"]),
         "still": np.zeros_like(data),
     }
+
+
+def _along(data: Array, channel: int, basis: Array, lowest: float) -> Array:
+    """The nearest path in one channel, of an amount of `lowest` or more."""
+    basis = basis - basis.mean()
+    model = np.zeros_like(data)
+    model[:, channel] = max(float(basis @ data[:, channel] / (basis @ basis)), lowest) * basis
+    return model
+
+
+def _around(data: Array, u: Array, way: float, lowest: float) -> Array:
+    """The nearest circle, of a radius of `lowest` or more, from wherever it starts."""
+    turn = 2 * np.pi * u
+    basis = np.zeros((2, *data.shape))
+    basis[0, :, 0], basis[0, :, 1] = np.cos(turn), way * np.sin(turn)
+    basis[1, :, 0], basis[1, :, 1] = -np.sin(turn), way * np.cos(turn)
+    basis -= basis.mean(1, keepdims=True)
+    amounts = np.linalg.lstsq(basis.reshape(2, -1).T, data.ravel(), rcond=None)[0]
+    wide = float(np.hypot(*amounts))
+    amounts = amounts * max(1.0, lowest / wide) if wide > 1e-6 else np.array([lowest, 0.0])
+    return np.tensordot(amounts, basis, 1)
+
+
+def _nearer(data: Array, one: Array, other: Array) -> Array:
+    return one if ((data - one) ** 2).sum() <= ((data - other) ** 2).sum() else other

@@ -20,7 +20,7 @@ Array = NDArray[np.floating]
 GRID = 24  # points along a side of a normalised mask
 SPAN = 1.05  # half that side, in square roots of the area: no tip of a star or a triangle lies further out
 SOFT = 1.5  # pixels over which an edge falls: one drawn, half a pixel more from being sampled
-LEVELS = np.float32([4.5, 6.5, 9, 13, 19, 28])  # square roots of areas, in pixels
+LEVELS = (4.5, 6.5, 9.0, 13.0, 19.0, 28.0)  # square roots of areas, in pixels
 SYMMETRY = {"circle": 0, "square": 4, "triangle": 3, "star": 5, "cross": 4, "heart": 1}  # turns that look alike; 0: all
 STEP = 5.0  # degrees between templates
 
@@ -60,15 +60,15 @@ def bank() -> Bank:
         owners += [index] * len(turns)
         angles += list(turns)
     names = list(toybox.SHAPES)
-    templates = np.stack([[_template(names[o], a, level) for o, a in zip(owners, angles, strict=True)] for level in LEVELS.tolist()])
+    templates = np.stack([[_template(names[o], a, level) for o, a in zip(owners, angles, strict=True)] for level in LEVELS])
     flat = templates.reshape(len(LEVELS), len(owners), -1)
-    return Bank(templates=flat, energy=(flat**2).sum(-1), shape=np.array(owners), angle=np.float32(angles))
+    return Bank(templates=flat, energy=(flat**2).sum(-1), shape=np.array(owners), angle=np.array(angles, np.float32))
 
 
 def _template(name: str, angle: float, level: float) -> Array:
     area, centre_x, centre_y = measures()[name]
-    unit = np.float32(np.sqrt(area))  # a square root of the area, in radii
-    cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+    unit = float(np.sqrt(area))  # a square root of the area, in radii
+    cos, sin = float(np.cos(angle)), float(np.sin(angle))
     x, y = (cos * X + sin * Y) * unit + centre_x, (cos * Y - sin * X) * unit + centre_y
     return np.clip(0.5 - toybox.SHAPES[name](x, y) * (level / unit) / SOFT, 0, 1).astype(np.float32)
 
@@ -83,7 +83,7 @@ def compare(alpha: Array, centres: NDArray[np.floating], areas: NDArray[np.float
     frame = np.broadcast_to(np.arange(len(alpha), dtype=np.float32)[:, None, None], (len(alpha), GRID, GRID))
     rows, columns = centres[:, 1, None, None] - 0.5 + Y * size, centres[:, 0, None, None] - 0.5 + X * size
     mask = ndimage.map_coordinates(alpha, np.stack([frame, rows, columns]), order=1, mode="constant").reshape(len(alpha), -1)
-    level = abs(np.log(size[:, 0, 0, None] / LEVELS)).argmin(1)
+    level = abs(np.log(size[:, 0, 0, None] / np.array(LEVELS))).argmin(1)
     cross = np.empty((len(alpha), len(templates.angle)), np.float32)
     for one in np.unique(level):
         cross[level == one] = mask[level == one] @ templates.templates[one].T

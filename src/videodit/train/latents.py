@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ from videodit.shapes import Text
 if TYPE_CHECKING:
     from videodit.train.backbone import BackboneRun
 
-ENCODE = 32  # clips encoded at a time
+ENCODE = 8  # clips encoded at a time
 
 
 class Batch(NamedTuple):
@@ -35,27 +36,20 @@ class Latents:
     def __init__(self, settings: BackboneRun, autoencoder: PerFrame, frozen: TextEncoder | None) -> None:
         self.settings = settings
         video = settings.joint.video_probability
-        self.kinds = [kind for kind, used in ((False, video < 1), (True, video > 0)) if used]
-        self.captions = {kind: _captions(settings, kind) for kind in self.kinds}
+        self.captions = {kind: _captions(settings, kind) for kind, used in ((False, video < 1), (True, video > 0)) if used}
         folder = settings.output.parent / "cache"
         key = {"seed": settings.seed, "toybox": hashlib.sha256(inspect.getsource(toybox).encode()).hexdigest()}
         encoded = key | {"size": settings.size, "autoencoder": digest(autoencoder)}
         self.clean = {
-            kind: remembered(
-                folder, encoded | {"video": kind, "count": len(self.captions[kind])}, lambda kind=kind: _encode(settings, autoencoder, kind)
-            )
-            for kind in self.kinds
+            kind: remembered(folder, encoded | {"video": kind, "count": len(captions)}, partial(_encode, settings, autoencoder, kind))
+            for kind, captions in self.captions.items()
         }
         self.features: dict[bool, dict[str, Tensor]] = {}
         if frozen is not None:
             read = key | {"text": digest(frozen), "tokenizer": frozen.tokenizer.to_str()}
             self.features = {
-                kind: remembered(
-                    folder,
-                    read | {"video": kind, "captions": len(self.captions[kind])},
-                    lambda kind=kind: _read(frozen, self.captions[kind]),
-                )
-                for kind in self.kinds
+                kind: remembered(folder, read | {"video": kind, "captions": len(captions)}, partial(_read, frozen, captions))
+                for kind, captions in self.captions.items()
             }
 
     def batch(self, step: int) -> Batch:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import time
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -16,8 +17,8 @@ SECONDS = 20.0  # between two lines where there is no terminal
 class Progress:
     """Follows a run: `step(step, total, figures)` after each step. One process of a launch talks, the others are silent."""
 
-    def __init__(self, stream: TextIO | None = None, *, seconds: float = SECONDS) -> None:
-        self.stream = stream or sys.stderr
+    def __init__(self, stream: io.TextIOBase | None = None, *, seconds: float = SECONDS) -> None:
+        self.stream: Any = stream or sys.stderr
         self.seconds = seconds
         self.talks = os.environ.get("RANK", "0") == "0"
         self._bar: Bar | None = None

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,7 @@ class Interrupted(KeyboardInterrupt):
     """The user stopped a run; its checkpoint is written."""
 
 
+@runtime_checkable
 class Watch(Protocol):
     """What follows a run: a progress bar, or nothing."""
 

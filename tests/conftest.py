@@ -1,0 +1,37 @@
+"""What several tests share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+import tiny
+from videodit.data import toybox
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-losses", action="store_true", help="store this machine's losses of the tiny runs in tests/train/losses.json")
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> tiny.World:
+    """The tiny world; tests read it and write elsewhere."""
+    return tiny.build(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """Sums are the same only for the same number of threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def few_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs that start from nothing learn their words from few sentences."""
+    sentences = tiny.sentences()
+    monkeypatch.setattr(toybox, "sentences", lambda: iter(sentences))

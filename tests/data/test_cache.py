@@ -1,0 +1,81 @@
+"""What is kept is used only for the very key it was made for, and only whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from videodit.data.cache import remembered
+
+KEY = {"seed": 1, "size": (8, 16, 16), "path": Path("a/b")}
+
+
+class Maker:
+    """Makes the same tensors each time and counts how often."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    def __call__(self) -> dict[str, Tensor]:
+        self.times += 1
+        return {"latents": torch.arange(1000.0).half().view(10, 100).t(), "mask": torch.ones(3, dtype=torch.bool)}
+
+
+@pytest.fixture
+def make() -> Maker:
+    return Maker()
+
+
+def check(tensors: dict[str, Tensor]) -> None:
+    assert {name: (value.dtype, value.sum().item()) for name, value in tensors.items()} == {
+        "latents": (torch.half, float(torch.arange(1000.0).half().view(10, 100).t().sum())),
+        "mask": (torch.bool, 3),
+    }
+    assert tensors["latents"][1, 0] == 1
+
+
+def test_it_is_made_once(tmp_path: Path, make: Maker) -> None:
+    for _ in range(3):
+        check(remembered(tmp_path / "cache", KEY, make))
+    assert make.times == 1
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".safetensors"]
+
+
+@pytest.mark.parametrize("change", [{"seed": 2}, {"size": (8, 16, 8)}, {"more": None}])
+def test_another_key_is_another_entry(tmp_path: Path, make: Maker, change: dict) -> None:
+    remembered(tmp_path, KEY, make)
+    remembered(tmp_path, KEY | change, make)
+    remembered(tmp_path, dict(reversed(KEY.items())), make)  # the order of a key's parts is nothing
+    assert make.times == 2 and len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("left", [0, 4, 100, -1])
+def test_a_truncated_file_is_made_again(tmp_path: Path, make: Maker, left: int) -> None:
+    remembered(tmp_path, KEY, make)
+    (path,) = tmp_path.iterdir()
+    whole = path.read_bytes()
+    path.write_bytes(whole[:left])
+    check(remembered(tmp_path, KEY, make))
+    assert make.times == 2 and path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("metadata", [None, {"key": "another"}])
+def test_a_file_under_the_right_name_with_another_key_is_not_used(tmp_path: Path, make: Maker, metadata: dict | None) -> None:
+    remembered(tmp_path, KEY, make)
+    (path,) = tmp_path.iterdir()
+    save_file({"latents": torch.zeros(3)}, path, metadata=metadata)
+    check(remembered(tmp_path, KEY, make))
+    assert make.times == 2
+
+
+def test_an_interrupted_writing_is_not_seen(tmp_path: Path, make: Maker) -> None:
+    remembered(tmp_path, KEY, make)
+    (path,) = tmp_path.iterdir()
+    path.with_suffix(".writing").write_bytes(path.read_bytes()[:100])
+    path.unlink()
+    check(remembered(tmp_path, KEY, make))
+    assert make.times == 2

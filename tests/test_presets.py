@@ -1,0 +1,74 @@
+"""Every preset and every run file is built on the meta device."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import tiny
+from videodit import backbone, config, models
+from videodit.autoencoder import inflate
+from videodit.autoencoder.presets import PRESETS, ImageAutoencoder
+from videodit.shapes import Size
+from videodit.train import recipes
+
+RUNS = sorted((Path(__file__).parents[1] / "runs").glob("*.toml"))
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_autoencoder(name: str) -> None:
+    settings = PRESETS[name]
+    with torch.device("meta"):
+        image = settings.build()
+        autoencoder = inflate(image)
+        latents = autoencoder.encode(torch.empty(1, 3, 8, 32, 48)).mean
+        video = autoencoder.decode(latents)
+    assert settings.space == autoencoder.space == 8 and ImageAutoencoder.of(image) == settings
+    assert latents.shape == (1, settings.latent_channels, *autoencoder.latents(Size(8, 32, 48))) and video.shape == (1, 3, 8, 32, 48)
+
+
+@pytest.mark.parametrize("name", backbone.PRESETS)
+@pytest.mark.parametrize("video", [False, True])
+def test_transformer(name: str, video: bool) -> None:
+    settings = replace(backbone.PRESETS[name], video=video)
+    text = tiny.text([3, 1], settings.text)
+    with torch.device("meta"):
+        network = backbone.build(settings)
+        noisy = torch.empty(2, settings.channels, 3, 4, 6)
+        out = network(noisy, torch.empty(2), text.map(lambda x: x.to("meta")))
+    assert out.shape == noisy.shape and network.settings == settings
+
+
+@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
+def test_run_file(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = recipes.read(path)
+    plan = recipes.plan(settings)
+    assert plan["parameters"] >= plan["trained"] > 10_000 and plan["kind"] == settings.kind
+    assert not any(tmp_path.iterdir())  # a plan writes nothing
+    opening = path.read_text().partition("\nkind")[0].splitlines()
+    assert all(line.startswith("#") for line in opening) and any("videodit train" in line for line in opening)
+    assert config.parse(recipes.Recipe, config.write(settings)) == settings
+
+
+@pytest.mark.parametrize("name", recipes.TEMPLATES)
+def test_template(name: str) -> None:
+    settings = recipes.TEMPLATES[name]
+    assert settings.kind == name and config.parse(recipes.Recipe, config.write(settings)) == settings
+
+
+@pytest.mark.usefixtures("few_sentences")
+def test_a_plan_counts_what_is_trained(world: tiny.World, tmp_path: Path) -> None:
+    for kind, run in tiny.runs(world, tmp_path, steps=3).items():
+        network = recipes.JOBS[run.kind](run).network
+        plan = recipes.plan(run)
+        assert plan["parameters"] == models.parameters(network), kind
+        assert plan["trained"] == sum(p.numel() for p in network.parameters() if p.requires_grad), kind
+        assert plan["assumed"] == [] and plan["samples"] == 3 * run.batch, kind
+
+
+def test_runs_are_there() -> None:
+    assert "toybox_tiny" in [path.stem for path in RUNS] and len(RUNS) >= 5

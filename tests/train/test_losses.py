@@ -1,0 +1,54 @@
+"""The losses of tiny runs are those that were stored: bit for bit on a machine like one that stored them, to 1e-4 elsewhere.
+
+A refactor leaves them alone. A change of mathematics stores them anew with a line in docs/log.md:
+    pytest tests/train/test_losses.py --update-losses
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+import tiny
+from videodit.train import recipes
+
+STORED = Path(__file__).with_name("losses.json")
+STEPS = 20
+
+
+def machine() -> str:
+    """What decides the last bits: kernels are chosen by the processor's model, too."""
+    threads = f"{torch.get_num_threads()} threads"
+    return " | ".join((torch.__version__, torch.backends.cpu.get_cpu_capability(), threads, _processor()))
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+@pytest.mark.usefixtures("two_threads", "few_sentences")
+@pytest.mark.parametrize("kind", ["image-autoencoder", "autoencoder", "image", "video"])
+def test_losses(world: tiny.World, tmp_path: Path, request: pytest.FixtureRequest, kind: str) -> None:
+    run = tiny.runs(world, tmp_path, steps=STEPS)[kind]
+    losses = [figures["loss"] for figures in recipes.train(run)]
+    assert len(set(losses)) == STEPS
+    stored = json.loads(STORED.read_text())
+    here = stored.get(machine(), {})
+    if request.config.getoption("--update-losses"):
+        stored[machine()] = dict(sorted({**here, kind: losses}.items()))
+        STORED.write_text(json.dumps(stored, indent=1) + "\n")
+    elif kind in here:
+        assert losses == here[kind], "bit for bit: nothing in the training may have changed"
+    else:
+        name, reference = next((name, entry[kind]) for name, entry in stored.items() if kind in entry)
+        warnings.warn(f"No losses are stored for {machine()}: compared to 1e-4 with those of {name}.", stacklevel=1)
+        assert losses == pytest.approx(reference, rel=1e-4)

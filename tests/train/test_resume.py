@@ -1,0 +1,130 @@
+"""A run that was interrupted ends with the very weights of one that was not."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tiny
+from videodit import models
+from videodit.shapes import UserError
+from videodit.train import checkpoint, recipes
+from videodit.train.recipes import Interrupted, Recipe
+from videodit.train.step import Figures
+
+pytestmark = pytest.mark.usefixtures("two_threads", "few_sentences")
+KINDS = ("image-autoencoder", "autoencoder", "image", "video")
+
+
+class Seen:
+    """A watch that keeps what it is told, and does something at one step."""
+
+    def __init__(self, at: int = -1, act: Any = None) -> None:
+        self.at, self.act = at, act
+        self.steps: list[int] = []
+        self.figures: list[Figures] = []
+
+    def step(self, step: int, total: int, figures: Figures) -> None:
+        self.steps.append(step)
+        self.figures.append(figures)
+        if step == self.at:
+            self.act()
+
+
+def ctrl_c() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def power_cut() -> None:
+    raise RuntimeError("the power is gone")
+
+
+def weights(run: Recipe) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((run.output / "model").iterdir()) if path.suffix == ".safetensors"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_ctrl_c_and_the_same_command_again(world: tiny.World, tmp_path: Path, kind: str) -> None:
+    straight, broken = (tiny.runs(world, tmp_path / name, steps=6)[kind] for name in ("straight", "broken"))
+    whole, before, after = Seen(), Seen(3, ctrl_c), Seen()
+    recipes.train(straight, whole)
+    with pytest.raises(Interrupted, match="Stopped at step 3 of 6; the same command goes on from there"):
+        recipes.train(broken, before)
+    assert not (broken.output / "model").exists()
+    assert recipes.train(broken, after) == after.figures
+    assert before.steps + after.steps == whole.steps == [1, 2, 3, 4, 5, 6]
+    assert before.figures + after.figures == whole.figures
+    assert weights(broken) == weights(straight) != {}
+    logged = [json.loads(line)["step"] for line in (broken.output / "log.jsonl").read_text().splitlines()]
+    assert logged == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_power_cut_costs_the_steps_since_the_last_checkpoint(world: tiny.World, tmp_path: Path) -> None:
+    straight, broken = (tiny.runs(world, tmp_path / name, steps=6, every=2)["image"] for name in ("straight", "broken"))
+    before, after = Seen(5, power_cut), Seen()
+    recipes.train(straight)
+    with pytest.raises(RuntimeError, match="power"):
+        recipes.train(broken, before)
+    unfinished = broken.output / "checkpoints" / "step-00000005"  # as a killed copy would leave it
+    unfinished.mkdir()
+    (unfinished / "network.safetensors").write_bytes(b"half")
+    recipes.train(broken, after)
+    assert after.steps == [5, 6] and after.figures[0] == before.figures[4]
+    assert weights(broken) == weights(straight)
+
+
+def test_a_finished_run_is_left_as_it_is(world: tiny.World, tmp_path: Path) -> None:
+    run = tiny.runs(world, tmp_path, steps=2)["image"]
+    recipes.train(run)
+    before = weights(run)
+    assert recipes.train(run) == [] and weights(run) == before
+    assert models.load(run.output / "model").settings.provenance.steps == 2
+    with pytest.raises(UserError, match="has 2 steps and the run asks for 1: raise steps"):
+        recipes.train(replace(run, steps=1))
+    longer = Seen()
+    recipes.train(replace(run, steps=3), longer)
+    assert longer.steps == [3] and weights(run) != before
+
+
+@pytest.mark.parametrize("part", ["network", "average", "optimizer", "state"])
+def test_a_truncated_checkpoint_is_said(world: tiny.World, tmp_path: Path, part: str) -> None:
+    run = tiny.runs(world, tmp_path, steps=1)["image-autoencoder"]
+    recipes.train(run)
+    (path,) = (run.output / "checkpoints").glob(f"step-00000001/{part}.*")
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(UserError, match=r"step-00000001 cannot be read .*; remove that folder"):
+        recipes.train(replace(run, steps=2))
+
+
+def test_a_checkpoint_of_another_network_is_said(world: tiny.World, tmp_path: Path) -> None:
+    run = tiny.runs(world, tmp_path, steps=1)["image"]
+    recipes.train(run)
+    assert isinstance(run, recipes.BackboneRun)
+    for other in (replace(run.text, depth=2), replace(run.text, width=32)):
+        with pytest.raises(UserError, match=r"is of another network .*: use another output folder"):
+            recipes.train(replace(run, text=other, steps=2))
+
+
+def test_the_newest_are_kept(world: tiny.World, tmp_path: Path) -> None:
+    run = tiny.runs(world, tmp_path, steps=5, every=2)["image"]
+    recipes.train(replace(run, checkpoint=replace(run.checkpoint, keep=2)))
+    assert [path.name for path in checkpoint.found(run.output / "checkpoints")] == ["step-00000004", "step-00000005"]
+
+
+def test_an_output_that_cannot_be_written_is_said(world: tiny.World, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    run = tiny.runs(world, tmp_path / "file", steps=1)["image-autoencoder"]
+    with pytest.raises(UserError, match=r"cannot be written .*: choose another with output=FOLDER"):
+        recipes.train(run)
+
+
+def test_a_loss_that_explodes_is_said(world: tiny.World, tmp_path: Path) -> None:
+    run = tiny.runs(world, tmp_path, steps=3)["image-autoencoder"]
+    with pytest.raises(UserError, match=r"is not finite: lower optimizer.learning_rate"):
+        recipes.train(replace(run, optimizer=replace(run.optimizer, learning_rate=1e30, warmup=0)))
