@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import jaxtyping
 import pytest
 import torch
 
@@ -32,6 +33,14 @@ def two_threads() -> Iterator[None]:
 
 @pytest.fixture
 def few_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs that start from nothing learn their words from few sentences."""
+    """Runs that start from nothing learn their words from few sentences, which takes less long."""
     sentences = tiny.sentences()
     monkeypatch.setattr(toybox, "sentences", lambda: iter(sentences))
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Shapes are not checked in whole runs: drawing takes eight times as long with it."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

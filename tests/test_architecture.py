@@ -51,7 +51,7 @@ def imported_rooms(path: Path) -> set[str]:
             modules = [f"videodit.{alias.name}" for alias in node.names] if whole else [node.module or ""]
         else:
             continue
-        found |= {(module.split(".") + ["__init__"])[1] for module in modules if module.split(".")[0] == "videodit"}
+        found |= {f"{module}.__init__".split(".")[1] for module in modules if module.split(".")[0] == "videodit"}
     return {part if part in STOREY else "__init__" for part in found}
 
 

@@ -63,11 +63,12 @@ def test_template(name: str) -> None:
 @pytest.mark.usefixtures("few_sentences")
 def test_a_plan_counts_what_is_trained(world: tiny.World, tmp_path: Path) -> None:
     for kind, run in tiny.runs(world, tmp_path, steps=3).items():
-        network = recipes.JOBS[run.kind](run).network
-        plan = recipes.plan(run)
+        job, plan = recipes.JOBS[run.kind](run), recipes.plan(run)
+        network = job.network
         assert plan["parameters"] == models.parameters(network), kind
         assert plan["trained"] == sum(p.numel() for p in network.parameters() if p.requires_grad), kind
         assert plan["assumed"] == [] and plan["samples"] == 3 * run.batch, kind
+        assert job.loss(0, job.batch(0))[0].isfinite(), kind  # the one step of each kind whose shapes are checked
 
 
 def test_runs_are_there() -> None:

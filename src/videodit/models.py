@@ -189,7 +189,7 @@ def load(name: str | Path, device: str = "cpu") -> Model:
     settings = config.read(ModelFolder | AutoencoderFolder, folder / "model.toml")
     if not isinstance(settings, ModelFolder):
         raise UserError(f"{folder} holds an autoencoder, not a whole model: give the OUTPUT/model of a transformer's run.")
-    tokenizer = load_tokenizer(_checked(folder, "tokenizer.json", settings.digests))
+    tokenizer = load_tokenizer(_checked(folder, "tokenizer.json", settings.digests), settings.text)
     parts = settings.autoencoder.build(), TextEncoder(tokenizer, settings.text), backbone.build(settings.backbone)
     for part, file in zip(parts, ("autoencoder", "text", "backbone"), strict=True):
         _fill(part.to(device).eval(), _checked(folder, f"{file}.safetensors", settings.digests))
@@ -230,6 +230,8 @@ def _load_diffusers(folder: Path) -> AutoencoderKL:
 def _unfilled(folder: Path) -> AutoencoderKL:
     try:
         described = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if not isinstance(described, dict):  # anything else would be looked up on the hub
+            raise ValueError("it is no JSON object")
         image = AutoencoderKL.from_config(described)
         assert isinstance(image, AutoencoderKL)
         return image

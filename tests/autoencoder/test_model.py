@@ -10,6 +10,7 @@ import tiny
 from videodit.autoencoder import DPVAE, DPVAESettings, PerFrame, Posterior, inflate
 from videodit.autoencoder.loss import Weights, dpvae_loss
 from videodit.autoencoder.presets import PRESETS
+from videodit.autoencoder.pseudo3d import TemporalDownsample, TemporalUpsample
 from videodit.shapes import Size, UserError
 
 VARIANTS = {
@@ -94,6 +95,23 @@ def test_clips_of_a_batch_are_apart() -> None:
     z = autoencoder.encode(video).mean
     torch.testing.assert_close(autoencoder.encode(video[1:]).mean, z[1:], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(autoencoder.decode(z[1:]), autoencoder.decode(z)[1:], rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_scaling_and_shift_are_only_a_way_to_write_latents() -> None:
+    one, other = tiny.dpvae(trained=True), tiny.dpvae(trained=True, scaling=2.0, shift=-0.3)
+    video = clips(one)
+    z, y = one.encode(video), other.encode(video)
+    torch.testing.assert_close(z.mean / 0.8 + 0.1, y.mean / 2.0 - 0.3, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(z.std / 0.8, y.std / 2.0, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(one.decode(z.mean), other.decode(y.mean), rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_frames_are_halved_as_means_and_doubled_as_repeats() -> None:
+    x = tiny.grid(2, 8, 6, 3, 5)
+    torch.testing.assert_close(TemporalDownsample(8)(x), (x[:, :, ::2] + x[:, :, 1::2]) / 2)
+    torch.testing.assert_close(TemporalUpsample(8)(x), x.repeat_interleave(2, dim=2))
 
 
 def test_only_the_trained_pair_has_gradients() -> None:

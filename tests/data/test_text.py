@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
 
 import tiny
 from videodit.data import toybox
@@ -87,7 +89,7 @@ def test_learning_twice_gives_the_same_tokenizer(tmp_path: Path) -> None:
     one, other = (learn_tokenizer(captions, tiny.TEXT) for _ in range(2))
     assert one.to_str() == other.to_str() and one.get_vocab_size() <= tiny.TEXT.vocabulary
     one.save(str(tmp_path / "tokenizer.json"))
-    assert load_tokenizer(tmp_path / "tokenizer.json").to_str() == one.to_str()
+    assert load_tokenizer(tmp_path / "tokenizer.json", tiny.TEXT).to_str() == one.to_str()
 
 
 def test_a_vocabulary_without_room_for_the_bytes_is_refused() -> None:
@@ -99,4 +101,14 @@ def test_a_file_that_is_no_tokenizer_is_said(tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.json"
     path.write_text('{"model": 3}')
     with pytest.raises(UserError, match="is not a tokenizer"):
-        load_tokenizer(path)
+        load_tokenizer(path, tiny.TEXT)
+
+
+def test_a_tokenizer_of_another_encoder_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    tiny.tokenizer().save(str(path))
+    with pytest.raises(UserError, match="is not a tokenizer of this text encoder"):
+        load_tokenizer(path, TextSettings(vocabulary=tiny.tokenizer().get_vocab_size() - 1))
+    Tokenizer(BPE()).save(str(path))
+    with pytest.raises(UserError, match="is not a tokenizer of this text encoder"):
+        load_tokenizer(path, tiny.TEXT)

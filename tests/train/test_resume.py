@@ -18,7 +18,7 @@ from videodit.train import checkpoint, recipes
 from videodit.train.recipes import Interrupted, Recipe
 from videodit.train.step import Figures
 
-pytestmark = pytest.mark.usefixtures("two_threads", "few_sentences")
+pytestmark = pytest.mark.usefixtures("two_threads", "few_sentences", "unchecked")
 KINDS = ("image-autoencoder", "autoencoder", "image", "video")
 
 

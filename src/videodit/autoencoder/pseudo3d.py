@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 Features = Float[Tensor, "b c f h w"]
+Changed = Float[Tensor, "b d g y x"]  # any other width or extent
 
 
-def each_frame(module: nn.Module, x: Features, *rest: object) -> Float[Tensor, "b d f y x"]:
+def each_frame(module: nn.Module, x: Features, *rest: object) -> Changed:
     """Apply a 2D module to every frame."""
     return rearrange(module(rearrange(x, "b c f h w -> (b f) c h w"), *rest), "(b f) c h w -> b c f h w", b=len(x))
 
@@ -68,7 +69,7 @@ class TemporalDownsample(nn.Module):
             self.conv.weight.copy_(0.5 * torch.eye(channels)[:, :, None, None, None].expand(-1, -1, 2, 1, 1))
             self.conv.bias.zero_()  # pyright: ignore[reportOptionalMemberAccess]
 
-    def forward(self, x: Features) -> Features:
+    def forward(self, x: Features) -> Changed:
         return self.conv(x)
 
 
@@ -80,7 +81,7 @@ class TemporalUpsample(nn.Module):
         self.conv = temporal_conv(channels)
         nn.init.dirac_(self.conv.weight)
 
-    def forward(self, x: Features) -> Features:
+    def forward(self, x: Features) -> Changed:
         return self.conv(x.repeat_interleave(2, dim=2))
 
 
@@ -98,7 +99,7 @@ class ResBlock3D(nn.Module):
         self.space = block
         self.time = TemporalResBlock(block.out_channels, block.norm2.num_groups)
 
-    def forward(self, x: Features) -> Features:
+    def forward(self, x: Features) -> Changed:
         return self.time(each_frame(self.space, x, None))
 
 
@@ -126,7 +127,7 @@ class EachFrame(nn.Module):
         super().__init__()
         self.module = module
 
-    def forward(self, x: Features) -> Features:
+    def forward(self, x: Features) -> Changed:
         return each_frame(self.module, x)
 
 
@@ -147,7 +148,7 @@ class Encoder3D(nn.Module):
         self.stages = nn.Sequential(*stages)
         self.norm, self.conv_out = EachFrame(encoder.conv_norm_out), EachFrame(encoder.conv_out)
 
-    def forward(self, x: Features) -> Features:
+    def forward(self, x: Features) -> Changed:
         return self.conv_out(F.silu(self.norm(self.stages(x))))
 
 
@@ -168,5 +169,5 @@ class Decoder3D(nn.Module):
         self.stages = nn.Sequential(*stages)
         self.norm, self.conv_out = EachFrame(decoder.conv_norm_out), EachFrame(decoder.conv_out)
 
-    def forward(self, x: Features) -> Features:
+    def forward(self, x: Features) -> Changed:
         return self.conv_out(F.silu(self.norm(self.stages(x))))

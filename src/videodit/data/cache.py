@@ -23,9 +23,9 @@ def remembered(folder: Path, key: dict[str, Any], make: Callable[[], dict[str, T
                 return load_file(path)
     except (OSError, SafetensorError, AttributeError):
         path.unlink(missing_ok=True)
-    tensors = make()
+    tensors = {name: value.contiguous() for name, value in make().items()}  # laid out as they come back, to the last bit of a sum
     folder.mkdir(parents=True, exist_ok=True)
     aside = path.with_suffix(".writing")
-    save_file({name: value.contiguous() for name, value in tensors.items()}, aside, metadata={"key": words})
+    save_file(tensors, aside, metadata={"key": words})
     aside.rename(path)
     return tensors

@@ -107,11 +107,14 @@ class TextLayer(nn.Module):
         return x + self.mlp(self.norm2(x))
 
 
-def load_tokenizer(path: Path) -> Tokenizer:
+def load_tokenizer(path: Path, settings: TextSettings) -> Tokenizer:
     try:
-        return Tokenizer.from_file(str(path))
+        tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare exceptions
         raise UserError(f"{path} is not a tokenizer ({error}): copy the model folder again.") from error
+    if None in (tokenizer.token_to_id(PAD), tokenizer.token_to_id(START)) or tokenizer.get_vocab_size() > settings.vocabulary:
+        raise UserError(f"{path} is not a tokenizer of this text encoder: copy the model folder again.")
+    return tokenizer
 
 
 def _shortened(text: str, length: int = 60) -> str:

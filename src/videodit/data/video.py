@@ -18,6 +18,8 @@ from typing import Any
 
 import av
 import numpy as np
+from av.error import FFmpegError
+from av.filter import Graph
 from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -44,7 +46,7 @@ def read(path: str | Path, *, frames: int | None = None) -> tuple[Frames, float]
     reader = _read_pictures if path.suffix.lower() in _PICTURES else _read_stream
     try:
         video, fps = reader(path, frames)
-    except (av.FFmpegError, UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
+    except (FFmpegError, UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
         raise UserError(f"{path} cannot be read as a video or picture ({_one_line(error)}): name another, such as an .mp4.") from error
     if not len(video):
         raise UserError(f"{path} holds no picture: name a file with a video stream, such as an .mp4.")
@@ -60,7 +62,7 @@ def _read_stream(path: Path, frames: int | None) -> tuple[Frames, float]:
         rate = stream.average_rate or stream.guessed_rate
         decoded = list(islice(container.decode(stream), frames))
         if container.format.name == "gif" and decoded:  # its header has no rate, only a time for each frame
-            seconds = (decoded[-1].pts - decoded[0].pts + decoded[-1].duration) * decoded[0].time_base
+            seconds = sum(frame.duration * (frame.time_base or 0) for frame in decoded)
             rate = len(decoded) / seconds if seconds else None
     return np.stack([_upright(frame) for frame in decoded]) if decoded else NOTHING, float(rate or STILL)
 
@@ -93,7 +95,7 @@ def _one_line(error: Exception) -> str:
 
 
 def write(path: str | Path, frames: Frames, fps: float | int, quality: int | None = None) -> None:
-    """Write a video; the suffix says as what. `quality` runs from 0 to 100 and is for .mp4 (64 unless told) and .webp (lossless unless told)."""
+    """Write a video; the suffix says as what. `quality`, 0 to 100, is for .mp4 (64 unless told) and .webp (lossless unless told)."""
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not frames.size:
         raise ValueError(f"frames are uint8, f h w 3, and not empty; these are {frames.dtype} {frames.shape}")
     if not fps > 0:
@@ -130,11 +132,11 @@ def check_output(path: str | Path) -> Path:
 def contact_sheet(frames: Frames, columns: int | None = None) -> Sheet:
     """All frames in one picture, row by row, at most 8 in a row unless told."""
     count, height, width, _ = frames.shape
-    columns = columns or min(count, 8)
-    gap, rows = 2, math.ceil(count / columns)
-    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 128, np.uint8)
+    across = columns or min(count, 8)
+    gap, rows = 2, math.ceil(count / across)
+    sheet = np.full((rows * (height + gap) - gap, across * (width + gap) - gap, 3), 128, np.uint8)
     for index, frame in enumerate(frames):
-        top, left = index // columns * (height + gap), index % columns * (width + gap)
+        top, left = index // across * (height + gap), index % across * (width + gap)
         sheet[top : top + height, left : left + width] = frame
     return sheet
 
@@ -169,8 +171,8 @@ def _write_gif(path: Path, frames: Frames, fps: float | int, quality: int | None
 
 def _with_palette(frames: Frames, fps: float | int) -> Iterator[av.VideoFrame]:
     _, height, width, _ = frames.shape
-    graph = av.filter.Graph()
-    source = graph.add_buffer(width=width, height=height, format="rgb24", time_base=1 / _rate(fps))
+    graph = Graph()
+    source = graph.add_buffer(width=width, height=height, format=av.VideoFormat("rgb24"), time_base=1 / _rate(fps))
     split, palette, use, sink = (graph.add(name) for name in ("split", "palettegen", "paletteuse", "buffersink"))
     source.link_to(split)
     split.link_to(palette, 0, 0)
