@@ -38,7 +38,7 @@ def test_matrices_decay_and_vectors_do_not() -> None:
     with torch.no_grad():
         network[0].bias.fill_(1.0)
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    optimizer = Optimizer(learning_rate=0.1, weight_decay=0.5).build(network)
+    (optimizer,) = Optimizer(learning_rate=0.1, weight_decay=0.5).build(network)
     for parameter in network.parameters():
         parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
     optimizer.step()
@@ -49,7 +49,7 @@ def test_matrices_decay_and_vectors_do_not() -> None:
 
 def test_it_goes_down() -> None:
     network, optimizer = nn.Linear(4, 1), None
-    optimizer = Optimizer(learning_rate=0.05).build(network)
+    (optimizer,) = Optimizer(learning_rate=0.05).build(network)
     x = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
     for _ in range(200):
         optimizer.zero_grad()
@@ -57,3 +57,14 @@ def test_it_goes_down() -> None:
         loss.backward()
         optimizer.step()
     assert loss.item() < 1e-3
+
+
+def test_muon_has_the_matrices_of_the_blocks_and_adamw_the_rest() -> None:
+    network = nn.Sequential(nn.Linear(3, 4), nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4, bias=False)]))
+    network[1][1].requires_grad_(False)
+    adam, muon = Optimizer(learning_rate=1e-3, muon=3e-3).build(network)
+    assert isinstance(adam, torch.optim.AdamW) and isinstance(muon, torch.optim.Muon)
+    moved = {kind: {id(p) for group in kind.param_groups for p in group["params"]} for kind in (adam, muon)}
+    assert moved[muon] == {id(network[1][0].weight)}
+    assert moved[adam] == {id(network[0].weight), id(network[0].bias), id(network[1][0].bias)}
+    assert {group["scale"] for group in adam.param_groups} == {1.0} and [group["scale"] for group in muon.param_groups] == [3.0]

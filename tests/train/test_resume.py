@@ -49,9 +49,14 @@ def weights(run: Recipe) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted((run.output / "model").iterdir()) if path.suffix == ".safetensors"}
 
 
-@pytest.mark.parametrize("kind", KINDS)
+def muon(run: Recipe) -> Recipe:
+    return replace(run, optimizer=replace(run.optimizer, muon=2e-3))
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "muon"])
 def test_ctrl_c_and_the_same_command_again(world: tiny.World, tmp_path: Path, kind: str) -> None:
-    straight, broken = (tiny.runs(world, tmp_path / name, steps=6)[kind] for name in ("straight", "broken"))
+    straight, broken = (tiny.runs(world, tmp_path / name, steps=6) for name in ("straight", "broken"))
+    straight, broken = (muon(runs["video"]) if kind == "muon" else runs[kind] for runs in (straight, broken))
     whole, before, after = Seen(), Seen(3, ctrl_c), Seen()
     recipes.train(straight, whole)
     with pytest.raises(Interrupted, match="Stopped at step 3 of 6; the same command goes on from there"):
@@ -109,6 +114,13 @@ def test_a_checkpoint_of_another_network_is_said(world: tiny.World, tmp_path: Pa
     for other in (replace(run.text, depth=2), replace(run.text, width=32)):
         with pytest.raises(UserError, match=r"is of another network .*: use another output folder"):
             recipes.train(replace(run, text=other, steps=2))
+
+
+def test_a_checkpoint_of_another_optimiser_is_said(world: tiny.World, tmp_path: Path) -> None:
+    run = tiny.runs(world, tmp_path, steps=1)["image"]
+    recipes.train(run)
+    with pytest.raises(UserError, match=r"was written with another optimizer.muon: set it as it was"):
+        recipes.train(muon(replace(run, steps=2)))
 
 
 def test_the_newest_are_kept(world: tiny.World, tmp_path: Path) -> None:

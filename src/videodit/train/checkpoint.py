@@ -1,6 +1,6 @@
 """Checkpoints: everything a resume needs, as safetensors and one JSON file, written aside and renamed, so none is ever half there.
 
-A folder holds the trained weights (network), their average, the two moments of AdamW, and the step. Data, noise and
+A folder holds the trained weights (network), their average, the optimisers' moments, and the step. Data, noise and
 learning rate are functions of (seed, step), so there is no other state.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -19,9 +20,11 @@ from videodit.shapes import UserError
 from videodit.train.average import Average
 
 _PARTS = ("network", "average", "optimizer")
+_MOMENTS: dict[type, tuple[str, ...]] = {torch.optim.AdamW: ("exp_avg", "exp_avg_sq"), torch.optim.Muon: ("momentum_buffer",)}
+Optimizers = Sequence[torch.optim.Optimizer]
 
 
-def save(folder: Path, step: int, network: nn.Module, optimizer: torch.optim.AdamW, average: Average, *, keep: int = 1) -> Path:
+def save(folder: Path, step: int, network: nn.Module, optimizers: Optimizers, average: Average, *, keep: int = 1) -> Path:
     """Write checkpoint `step` (steps done) under `folder` and remove all but the newest `keep`."""
     target = folder / f"step-{step:08d}"
     aside = folder / f".writing-{step:08d}"
@@ -30,7 +33,8 @@ def save(folder: Path, step: int, network: nn.Module, optimizer: torch.optim.Ada
     trained = {name: p.detach() for name, p in network.named_parameters() if p.requires_grad}
     save_file({name: p.contiguous() for name, p in trained.items()}, aside / "network.safetensors")
     save_file({name: p.contiguous() for name, p in average.weights.items()}, aside / "average.safetensors")
-    save_file(_moments(network, optimizer), aside / "optimizer.safetensors")
+    moments = {name: optimizer.state[p][key].contiguous() for (p, key, optimizer), name in _moments(network, optimizers).items()}
+    save_file(moments, aside / "optimizer.safetensors")
     (aside / "state.json").write_text(json.dumps({"step": step}))
     shutil.rmtree(target, ignore_errors=True)
     aside.rename(target)
@@ -44,7 +48,7 @@ def found(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*") if (path / "state.json").is_file())
 
 
-def restore(checkpoint: Path, network: nn.Module, optimizer: torch.optim.AdamW, average: Average) -> int:
+def restore(checkpoint: Path, network: nn.Module, optimizers: Optimizers, average: Average) -> int:
     """Put a checkpoint back and return the number of steps done."""
     try:
         weights, averaged, moments = (load_file(checkpoint / f"{part}.safetensors") for part in _PARTS)
@@ -61,15 +65,24 @@ def restore(checkpoint: Path, network: nn.Module, optimizer: torch.optim.AdamW, 
         for name, p in named.items():
             p.copy_(weights[name])
             average.weights[name].copy_(averaged[name])
-            state = {key: moments[f"{name}/{key}"].to(p.device) for key in ("exp_avg", "exp_avg_sq")}
-            optimizer.state[p] = {"step": torch.tensor(float(step)), **state}
+    for (p, key, optimizer), name in _moments(network, optimizers).items():
+        if name not in moments:
+            raise UserError(
+                f"The checkpoint {checkpoint} was written with another optimizer.muon: set it as it was, or use another output."
+            )
+        if isinstance(optimizer, torch.optim.AdamW):
+            optimizer.state[p]["step"] = torch.tensor(float(step))
+        optimizer.state[p][key] = moments[name].to(p.device)
     return step
 
 
-def _moments(network: nn.Module, optimizer: torch.optim.AdamW) -> dict[str, Tensor]:
+def _moments(network: nn.Module, optimizers: Optimizers) -> dict[tuple[Tensor, str, torch.optim.Optimizer], str]:
+    """The name in the file of every moment of every trained weight."""
+    names = {p: name for name, p in network.named_parameters()}
     return {
-        f"{name}/{key}": optimizer.state[p][key].contiguous()
-        for name, p in network.named_parameters()
-        if p.requires_grad
-        for key in ("exp_avg", "exp_avg_sq")
+        (p, key, optimizer): f"{names[p]}/{key}"
+        for optimizer in optimizers
+        for group in optimizer.param_groups
+        for p in group["params"]
+        for key in _MOMENTS[type(optimizer)]
     }

@@ -1,4 +1,7 @@
-"""AdamW with warm-up and an optional cosine end; the rate is a function of the step alone, so a resume needs no schedule state."""
+"""AdamW, or Muon for the blocks' matrices beside it, with warm-up and an optional cosine end.
+
+The rate is a function of the step alone, so a resume needs no schedule state.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,7 @@ class Optimizer:
     beta1: float = setting(0.9, doc="decay of the mean of gradients")
     beta2: float = setting(0.98, doc="decay of the mean of squared gradients")
     clip: float = setting(1.0, doc="largest norm of the whole gradient")
+    muon: float = setting(0.0, doc="peak learning rate of Muon for the matrices of repeated blocks; 0 leaves them to AdamW")
 
     def rate(self, step: int, steps: int) -> float:
         """The learning rate of step `step` (from 0) of `steps`."""
@@ -30,10 +34,23 @@ class Optimizer:
         done = min(1.0, max(0, step - self.warmup) / max(1, steps - self.warmup))
         return self.learning_rate * warm * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * done)))
 
-    def build(self, network: nn.Module) -> torch.optim.AdamW:
+    def build(self, network: nn.Module) -> list[torch.optim.Optimizer]:
+        """One optimiser, or two; a group's `scale` says by how much its rate is above `learning_rate`."""
         trained = [p for p in network.parameters() if p.requires_grad]
+        blocks = [p for p in _block_matrices(network) if p.requires_grad] if self.muon else []
+        others = [p for p in trained if not any(p is q for q in blocks)]
         groups = [
-            {"params": [p for p in trained if p.ndim > 1], "weight_decay": self.weight_decay},
-            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+            {"params": [p for p in others if p.ndim > 1], "weight_decay": self.weight_decay, "scale": 1.0},
+            {"params": [p for p in others if p.ndim <= 1], "weight_decay": 0.0, "scale": 1.0},
         ]
-        return torch.optim.AdamW(groups, lr=self.learning_rate, betas=(self.beta1, self.beta2))
+        adam = torch.optim.AdamW(groups, lr=self.learning_rate, betas=(self.beta1, self.beta2))
+        if not blocks:
+            return [adam]
+        scaled = [{"params": blocks, "scale": self.muon / self.learning_rate}]
+        return [adam, torch.optim.Muon(scaled, lr=self.muon, weight_decay=self.weight_decay, adjust_lr_fn="match_rms_adamw")]
+
+
+def _block_matrices(network: nn.Module) -> list[nn.Parameter]:
+    """Matrices of what a network repeats: embeddings, first and last layers are not among them."""
+    lists = [module for module in network.modules() if isinstance(module, nn.ModuleList)]
+    return list({p: None for blocks in lists for p in blocks.parameters() if p.ndim == 2})

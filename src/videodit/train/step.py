@@ -60,7 +60,7 @@ class Run:
     precision: Literal["fp32", "bf16"] = setting("bf16", doc="of activations; weights, their average and the optimiser stay fp32")
     average: float = setting(0.995, doc="decay of the moving average of the weights")
     checkpoint: Checkpoint = setting(Checkpoint(), doc="when the run can be taken up again")
-    optimizer: Optimizer = setting(Optimizer(), doc="AdamW")
+    optimizer: Optimizer = setting(Optimizer(), doc="AdamW, or Muon beside it")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,21 +76,21 @@ class Job:
 def train(settings: Run, job: Job, watch: Watch | None = None) -> list[Figures]:
     """Train or take up again; returns the figures of the steps done now."""
     checkpoints, finished = settings.output / "checkpoints", settings.output / "model"
-    optimizer, average = settings.optimizer.build(job.network), Average(job.network, settings.average)
+    optimizers, average = settings.optimizer.build(job.network), Average(job.network, settings.average)
     _record(settings)
     done = 0
     if there := checkpoint.found(checkpoints):
-        done = checkpoint.restore(there[-1], job.network, optimizer, average)
+        done = checkpoint.restore(there[-1], job.network, optimizers, average)
     if done > settings.steps:
         raise UserError(f"{there[-1]} has {done} steps and the run asks for {settings.steps}: raise steps or choose another output.")
     history: list[Figures] = []
 
     def keep() -> None:
-        checkpoint.save(checkpoints, done, job.network, optimizer, average, keep=settings.checkpoint.keep)
+        checkpoint.save(checkpoints, done, job.network, optimizers, average, keep=settings.checkpoint.keep)
 
     with _stop_politely() as stopped, (settings.output / "log.jsonl").open("a") as log:
         for step, batch in _ahead(job.batch, done, settings.steps):
-            figures = _step(settings, job, optimizer, step, batch)
+            figures = _step(settings, job, optimizers, step, batch)
             average.update(job.network, step)
             done = step + 1
             history.append(figures)
@@ -108,19 +108,21 @@ def train(settings: Run, job: Job, watch: Watch | None = None) -> list[Figures]:
     return history
 
 
-def _step(settings: Run, job: Job, optimizer: torch.optim.AdamW, step: int, batch: Any) -> Figures:
+def _step(settings: Run, job: Job, optimizers: list[torch.optim.Optimizer], step: int, batch: Any) -> Figures:
     rate = settings.optimizer.rate(step, settings.steps)
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    optimizer.zero_grad(set_to_none=True)
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    for group in groups:
+        group["lr"] = rate * group["scale"]
+    job.network.zero_grad(set_to_none=True)
     with torch.autocast(torch.device(settings.device).type, torch.bfloat16, enabled=settings.precision == "bf16"):
         loss, figures = job.loss(step, batch)
     loss.backward()
-    trained = [p for group in optimizer.param_groups for p in group["params"]]
+    trained = [p for group in groups for p in group["params"]]
     norm = torch.nn.utils.clip_grad_norm_(trained, settings.optimizer.clip)
     if not torch.isfinite(loss) or not torch.isfinite(norm):
         raise UserError(f"The loss of step {step + 1} is not finite: lower optimizer.learning_rate; the last checkpoint is good.")
-    optimizer.step()
+    for optimizer in optimizers:
+        optimizer.step()
     return {"loss": loss.item(), **{name: value.item() for name, value in figures.items()}, "norm": norm.item(), "rate": rate}
 
 
