@@ -31,7 +31,7 @@ def test_the_figures() -> None:
     eps = noise(autoencoder).numpy()
     keys = VIDEO[:, :, ::4]
     posterior, still = autoencoder.encode(VIDEO), autoencoder.encode_image(keys)
-    z, z_k = (p.mean.numpy() + p.std.numpy() * eps for p in (posterior, still))
+    z, z_k = (p.mean.numpy() + p.std.numpy() * 0.6 * eps for p in (posterior, still))
     axes = (0, 2, 3, 4)
     rebuilt = autoencoder.decode(torch.from_numpy(z + 0.3 * eps)).numpy()
     pictures = autoencoder.decode_image(torch.from_numpy(z)).numpy()
@@ -43,9 +43,19 @@ def test_the_figures() -> None:
         "deviations": np.mean((z.std(axes, ddof=1) - z_k.std(axes, ddof=1)) ** 2),
     }
     assert min(wanted["means"], wanted["deviations"]) > 1e-6
-    loss, figures = dpvae_loss(autoencoder, VIDEO, noise(autoencoder), Weights(reconstruction=2.0, regulariser=3.0, noise=0.3))
+    weights = Weights(reconstruction=2.0, regulariser=3.0, deviation=0.6, noise=0.3)
+    loss, figures = dpvae_loss(autoencoder, VIDEO, noise(autoencoder), weights)
     assert {name: value.item() for name, value in figures.items()} == pytest.approx(wanted, rel=1e-3)
     assert loss.item() == pytest.approx(2 * error + 3 * (wanted["key_frames"] + wanted["means"] + wanted["deviations"]), rel=1e-4)
+
+
+@torch.no_grad()
+def test_without_a_share_of_the_deviation_the_mean_is_decoded() -> None:
+    autoencoder = tiny.dpvae(trained=True)
+    one, other = (dpvae_loss(autoencoder, VIDEO, k * noise(autoencoder), Weights(deviation=0.0))[0] for k in (1, 2))
+    error = (autoencoder.decode(autoencoder.encode(VIDEO).mean) - VIDEO).square().mean()
+    only = dpvae_loss(autoencoder, VIDEO, noise(autoencoder), Weights(deviation=0.0, regulariser=0.0))[0]
+    assert one == other and only.item() == pytest.approx(error.item(), rel=1e-6)
 
 
 def test_moments_are_per_channel() -> None:

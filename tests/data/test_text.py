@@ -45,6 +45,13 @@ def test_words_and_their_order_matter(encoder: TextEncoder) -> None:
 
 
 @torch.no_grad()
+def test_the_pooled_vector_is_the_mean_of_the_states(encoder: TextEncoder) -> None:
+    sequence, pooled, mask = unpacked(encoder(CAPTIONS))
+    for states, one, real in zip(sequence, pooled, mask, strict=True):
+        torch.testing.assert_close(one, states[real].mean(0))
+
+
+@torch.no_grad()
 def test_an_empty_caption_is_the_blank(encoder: TextEncoder) -> None:
     ids, mask = encoder.tokenize(["", "  "])
     assert ids.tolist() == [[encoder.tokenizer.token_to_id(START)]] * 2 and mask.all()

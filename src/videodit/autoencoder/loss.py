@@ -15,6 +15,9 @@ from videodit.config import setting
 class Weights:
     reconstruction: float = setting(1.0, doc="weight of |x - D(z)|^2")
     regulariser: float = setting(1.0, doc="weight of the three regularising terms together")
+    deviation: float = setting(
+        1.0, doc="share of the posterior's deviation that is drawn in training; under 1 where the image autoencoder's own is large"
+    )
     noise: float = setting(
         0.0, doc="deviation of noise added to what D decodes in training, since a sampler's latents are never exact; 0 is the paper"
     )
@@ -31,7 +34,8 @@ def dpvae_loss(
     """|x - D(z)|^2, and |x_k - D_k(z)|^2 + |mu_z - mu_zk|^2 + |sigma_z - sigma_zk|^2, each a figure of its own."""
     keys = video[:, :, :: autoencoder.time]
     posterior, still = autoencoder.encode(video), autoencoder.encode_image(keys)
-    z, z_k = posterior.mean + posterior.std * noise, still.mean + still.std * noise
+    drawn = weights.deviation * noise
+    z, z_k = posterior.mean + posterior.std * drawn, still.mean + still.std * drawn
     error = (autoencoder.decode(z + weights.noise * noise).float() - video).square().mean()
     (mean, std), (mean_k, std_k) = moments(z.float()), moments(z_k.float())
     terms = {

@@ -48,7 +48,7 @@ def learn_tokenizer(captions: Iterable[str], settings: TextSettings) -> Tokenize
 
 
 class TextEncoder(nn.Module):
-    """A pre-norm transformer over tokens; the first token's state is the pooled vector."""
+    """A pre-norm transformer over tokens; the mean of its states is the pooled vector."""
 
     def __init__(self, tokenizer: Tokenizer | None, settings: TextSettings) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class TextEncoder(nn.Module):
         for layer in self.layers:
             x = layer(x, mask)
         x = self.norm(x) * mask[..., None]
-        return Text(sequence=x, pooled=x[:, 0], mask=mask)
+        return Text(sequence=x, pooled=x.sum(1) / mask.sum(1, keepdim=True), mask=mask)
 
     def tokenize(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Token ids and their mask, as long as the longest caption here."""
