@@ -52,6 +52,14 @@ def test_the_pooled_vector_is_the_mean_of_the_states(encoder: TextEncoder) -> No
 
 
 @torch.no_grad()
+def test_confusion_is_low_where_states_are_their_words(encoder: TextEncoder) -> None:
+    ids, mask = encoder.tokenize(CAPTIONS)
+    told = Text(sequence=3 * encoder.tokens(ids) * mask[..., None])
+    swapped = Text(sequence=encoder.tokens(ids.roll(1, 1)) * mask[..., None])
+    assert 0 <= encoder.confusion(CAPTIONS, told) < 0.5 < 3 < encoder.confusion(CAPTIONS, swapped)
+
+
+@torch.no_grad()
 def test_an_empty_caption_is_the_blank(encoder: TextEncoder) -> None:
     ids, mask = encoder.tokenize(["", "  "])
     assert ids.tolist() == [[encoder.tokenizer.token_to_id(START)]] * 2 and mask.all()

@@ -46,6 +46,9 @@ class BackboneRun(Run):
     pictures: int = setting(12000, doc="pictures in the data")
     joint: Joint = setting(Joint(), doc="images and videos together")
     text_dropout: float = setting(0.1, doc="part of the captions left out, for guidance")
+    words: float = setting(
+        0.1, doc="weight of telling each word from its own state while the text encoder learns: pictures alone let words of motion go"
+    )
     times: Times = setting(Times(), doc="which times are trained")
     sampling: Sampling = setting(Sampling(), doc="the model's defaults of sampling")
 
@@ -62,7 +65,11 @@ def job(settings: BackboneRun) -> Job:
         words = batch.text.map(lambda x: x.to(settings.device)) if isinstance(batch.text, Text) else text(batch.text)
         velocity = transformer(corrupt(clean, noise, t), t, words)
         error = (velocity.float() - target(clean, noise)).square().mean()
-        return error, {"video" if clean.shape[2] > 1 else "image": error.detach()}
+        figures = {"video" if clean.shape[2] > 1 else "image": error.detach()}
+        if isinstance(batch.text, Text) or not settings.words:
+            return error, figures
+        confusion = text.confusion(batch.text, words)
+        return error + settings.words * confusion, {**figures, "words": confusion.detach()}
 
     def save(folder: Path) -> None:
         described = ModelFolder(
