@@ -10,7 +10,7 @@ from torch import Tensor
 import tiny
 from videodit import backbone
 from videodit.backbone.patches import unpatch
-from videodit.backbone.positions import grid_positions
+from videodit.backbone.positions import grid_positions, rotary_angles, turned
 from videodit.shapes import Size, Text, UserError
 
 NOISY = tiny.grid(3, 8, 4, 4, 6)
@@ -97,12 +97,36 @@ def test_attention_is_global(network: backbone.DualTransformer) -> None:
         assert (gradient.abs().amax((0, 1)) > 0).all()
 
 
+@pytest.mark.parametrize(
+    ("video", "rotary", "ordered"), [(False, "none", False), (True, "none", True), (False, "time", True), (False, "space-time", True)]
+)
 @torch.no_grad()
-def test_frames_have_an_order_only_through_the_3d_branch(network: backbone.DualTransformer) -> None:
-    image = tiny.transformer(video=False)
+def test_frames_have_an_order_only_through_the_3d_branch_or_turns(video: bool, rotary, ordered: bool) -> None:
+    network = tiny.transformer(video=video, rotary=rotary)
     text, t = WORDS.map(lambda x: x[:1]), TIMES[:1]
-    close(image(NOISY[:1].flip(2), t, text).flip(2), image(NOISY[:1], t, text))
-    assert (network(NOISY[:1].flip(2), t, text).flip(2) - network(NOISY[:1], t, text)).abs().max() > 1e-3
+    away = (network(NOISY[:1].flip(2), t, text).flip(2) - network(NOISY[:1], t, text)).abs().max()
+    assert away > 1e-3 if ordered else away < 1e-5
+
+
+@torch.no_grad()
+def test_turns_by_the_frame_leave_an_image_as_it_is() -> None:
+    still, turning = (tiny.transformer(video=False, rotary=rotary) for rotary in ("none", "time"))
+    picture = NOISY[:, :, :1]
+    assert torch.equal(turning(picture, TIMES, WORDS), still(picture, TIMES, WORDS))
+
+
+@pytest.mark.parametrize("rotary", ["time", "space-time"])
+@pytest.mark.parametrize("width", [8, 24, 32, 64])
+def test_what_turned_tokens_see_of_each_other_depends_on_how_far_they_are_apart(rotary, width: int) -> None:
+    grid, like = Size(4, 3, 3), torch.zeros(())
+    query, key = (tiny.grid(1, 1, 1, width, seed=seed).expand(-1, -1, grid.count, -1) for seed in (1, 2))
+    angles = rotary_angles(grid, width, rotary, like=like)
+    logits = (turned(query, angles) @ turned(key, angles).mT)[0, 0].reshape(*grid, *grid)
+    close(logits[:-1, :-1, :-1, :-1, :-1, :-1], logits[1:, 1:, 1:, 1:, 1:, 1:])
+    close(turned(query, angles).norm(dim=-1), query.norm(dim=-1))
+    seen = logits[0, 0, 0].flatten(1)  # by the first token: frame by place
+    assert ((seen - seen[:, :1]).abs().max() < 1e-4) == (rotary == "time")
+    assert (seen - seen[:1]).abs().max() > 1e-2
 
 
 def test_given_frames_are_refused(network: backbone.DualTransformer) -> None:

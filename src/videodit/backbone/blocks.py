@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from videodit.backbone.conditioning import Modulation, modulate
 from videodit.backbone.layouts import GlobalAttention, Layout
+from videodit.backbone.positions import turned
 
 Tokens = Float[Tensor, "b _ d"]  # text and video differ in their number
 
@@ -30,10 +31,11 @@ class Stream(nn.Module):
         self.norm2 = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), nn.Linear(4 * width, width))
 
-    def project(self, x: Tokens) -> tuple[Tensor, Tensor, Tensor]:
+    def project(self, x: Tokens, angles: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Query, key and value, each b k n d."""
         query, key, value = rearrange(self.qkv(x), "b n (three k d) -> three b k n d", three=3, k=self.heads)
-        return self.norm_q(query), self.norm_k(key), value
+        query, key = self.norm_q(query), self.norm_k(key)
+        return (query, key, value) if angles is None else (turned(query, angles), turned(key, angles), value)
 
     def finish(self, x: Tokens, seen: Tokens, gates: list[Tensor]) -> Tokens:
         """Both residuals: what attention saw, then the feed-forward."""
@@ -65,9 +67,9 @@ class DualBlock(nn.Module):
 
     def forward(self, text: Tokens, video: Tokens, signal: Float[Tensor, "b e"], layout: Layout) -> tuple[Tokens, Tokens]:
         parts, gates = [], []
-        for stream, x in ((self.text, text), (self.video, video)):
+        for stream, x, angles in ((self.text, text, None), (self.video, video, layout.angles)):
             shift, scale, *rest = stream.modulation(signal)
-            parts.append(stream.project(modulate(stream.norm1(x), shift, scale)))
+            parts.append(stream.project(modulate(stream.norm1(x), shift, scale), angles))
             gates.append(rest)
         joint = self.attention(*(torch.cat(pair, dim=2) for pair in zip(*parts, strict=True)), layout)
         seen = rearrange(joint, "b k n d -> b n (k d)").split([text.shape[1], video.shape[1]], dim=1)

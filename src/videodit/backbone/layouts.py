@@ -10,9 +10,10 @@ from torch.nn import functional as F
 
 
 class Layout(NamedTuple):
-    """`visible` (b 1 1 n): the text and video tokens that may be seen; None where all are."""
+    """`visible` (b 1 1 n): the text and video tokens that may be seen; None where all are. `angles`: how video tokens turn, if they do."""
 
     visible: Bool[Tensor, "b 1 1 n"] | None
+    angles: Float[Tensor, "m half"] | None = None
 
 
 class GlobalAttention(nn.Module):

@@ -12,8 +12,9 @@ from videodit.backbone.blocks import DualBlock
 from videodit.backbone.conditioning import Modulation, Signal, modulate
 from videodit.backbone.layouts import Layout
 from videodit.backbone.patches import PatchEmbedding, VideoBranch, unpatch
+from videodit.backbone.positions import Rotary, rotary_angles
 from videodit.config import setting
-from videodit.shapes import Size, Text
+from videodit.shapes import Size, Text, token_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,7 @@ class Transformer:
     text: int = setting(4096, doc="channels of the text's tokens")
     pooled: int = setting(2048, doc="channels of the pooled text")
     video: bool = setting(False, doc="whether the 3D patchify branch is there")
+    rotary: Rotary = setting("none", doc="what turns queries and keys, beside the tables: nothing, the frame, or frame, row and column")
 
 
 class DualTransformer(nn.Module):
@@ -57,12 +59,18 @@ class DualTransformer(nn.Module):
         if self.video is not None:
             video = video + self.video(noisy)
         words, signal = self.text(text.sequence), self.signal(t, text.pooled)
-        layout = Layout(_visible(text, video.shape[1]))
+        layout = Layout(_visible(text, video.shape[1]), self._angles(noisy))
         for block in self.blocks:
             words, video = block(words, video, signal, layout)
         shift, scale = self.modulation(signal)
         patch = self.settings.patch
         return unpatch(self.out(modulate(self.norm(video), shift, scale)), Size(*noisy.shape[2:]), (1, patch, patch))
+
+    def _angles(self, noisy: Tensor) -> Tensor | None:
+        s = self.settings
+        if s.rotary == "none":
+            return None
+        return rotary_angles(token_size(Size(*noisy.shape[2:]), (1, s.patch, s.patch)), s.width // s.heads, s.rotary, like=noisy)
 
 
 def _visible(text: Text, tokens: int) -> Tensor | None:

@@ -1,16 +1,24 @@
-"""Where a token stands: sine-cosine tables over rows and columns, or over frames, rows and columns.
+"""Where a token stands: sine-cosine tables over rows and columns, or over frames, rows and columns; and rotary turns.
 
-A table is centred, as SD3's cropped one is: the middle of the frame keeps its place when the frame grows. Time starts at 0,
-where an image stands.
+Places are centred, as SD3's cropped table is: the middle of the frame keeps its place when the frame grows. Time starts at 0,
+where an image stands, so a turn by the frame alone leaves an image as it is.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from typing import Literal
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from videodit.shapes import Size
+
+Rotary = Literal["none", "time", "space-time"]
+FASTEST, SLOWEST = math.pi / 2, math.pi / 32  # turns of a pair of channels from a token to the next
 
 
 def waves(places: Float[Tensor, "n"], width: int, *, longest: float = 10_000.0) -> Float[Tensor, "n d"]:
@@ -23,9 +31,35 @@ def waves(places: Float[Tensor, "n"], width: int, *, longest: float = 10_000.0) 
 def grid_positions(grid: Size, width: int, *, axes: int, like: Tensor) -> Float[Tensor, "n d"]:
     """The table of a token grid; `axes` 2 leaves time out, 3 shares the width between frames, rows and columns."""
     share = width // axes // 2 * 2
-    steps = [torch.arange(count, dtype=torch.float32, device=like.device) for count in grid]
-    places = [steps[0], steps[1] - (grid.rows - 1) / 2, steps[2] - (grid.columns - 1) / 2]
     shares = [share] * (axes - 1) + [width - share * (axes - 1)]
-    tables = [waves(place, part, longest=100.0) for place, part in zip(places[3 - axes :], shares, strict=True)]
-    spread = torch.meshgrid(*(torch.arange(count, device=like.device) for count in grid[3 - axes :]), indexing="ij")
-    return torch.cat([table[index.flatten()] for table, index in zip(tables, spread, strict=True)], dim=1).to(like.dtype)
+    tables = [waves(place, part, longest=100.0) for place, part in zip(_places(grid, like)[3 - axes :], shares, strict=True)]
+    return _spread(tables, grid[3 - axes :]).to(like.dtype)
+
+
+def rotary_angles(grid: Size, width: int, rotary: Rotary, *, like: Tensor) -> Float[Tensor, "n half"]:
+    """By how much each pair of a head's `width` channels turns: half of the pairs with time, or all, shared between the axes."""
+    pairs = width // 2
+    shares = {"none": (0, 0, 0), "time": (pairs // 2, 0, 0), "space-time": (pairs - pairs // 3 * 2, pairs // 3, pairs // 3)}[rotary]
+    tables = [
+        place[:, None] * FASTEST * (SLOWEST / FASTEST) ** torch.linspace(0, 1, share, device=like.device)
+        for place, share in zip(_places(grid, like), shares, strict=True)
+    ]
+    return F.pad(_spread(tables, grid), (0, pairs - sum(shares)))
+
+
+def turned(x: Float[Tensor, "b k n d"], angles: Float[Tensor, "n half"]) -> Float[Tensor, "b k n d"]:
+    """Queries or keys turned: channel i and channel i + d / 2 are a pair."""
+    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+    one, other = x.chunk(2, dim=-1)
+    return torch.cat([one * cos - other * sin, one * sin + other * cos], dim=-1)
+
+
+def _places(grid: Size, like: Tensor) -> list[Tensor]:
+    steps = [torch.arange(count, dtype=torch.float32, device=like.device) for count in grid]
+    return [steps[0], steps[1] - (grid.rows - 1) / 2, steps[2] - (grid.columns - 1) / 2]
+
+
+def _spread(tables: Sequence[Tensor], grid: Sequence[int]) -> Float[Tensor, "n d"]:
+    """Tables of each axis side by side, for every token of the grid."""
+    indices = torch.meshgrid(*(torch.arange(count, device=tables[0].device) for count in grid), indexing="ij")
+    return torch.cat([table[index.flatten()] for table, index in zip(tables, indices, strict=True)], dim=1)
