@@ -33,9 +33,9 @@ def dpvae_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """|x - D(z)|^2, and |x_k - D_k(z)|^2 + |mu_z - mu_zk|^2 + |sigma_z - sigma_zk|^2, each a figure of its own."""
     keys = video[:, :, :: autoencoder.time]
-    posterior, still = autoencoder.encode(video), autoencoder.encode_image(keys)
-    drawn = weights.deviation * noise
-    z, z_k = posterior.mean + posterior.std * drawn, still.mean + still.std * drawn
+    still = autoencoder.encode_image(keys)
+    z_k = still.mean + still.std * weights.deviation * noise
+    z = z_k + autoencoder.residual(video)
     error = (autoencoder.decode(z + weights.noise * noise).float() - video).square().mean()
     (mean, std), (mean_k, std_k) = moments(z.float()), moments(z_k.float())
     terms = {

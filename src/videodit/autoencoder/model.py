@@ -14,7 +14,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from videodit.autoencoder.pseudo3d import Decoder3D, Encoder3D, each_frame
+from videodit.autoencoder.pseudo3d import TEMPORAL, Decoder3D, Encoder3D, each_frame
 from videodit.config import setting
 from videodit.shapes import Size, UserError, latent_size
 
@@ -120,11 +120,20 @@ class DPVAE(PerFrame):
         if video.shape[2] == 1:
             return self.encode_image(video)
         keys = self.encode_image(video[:, :, :: self.time])
-        return Posterior(keys.mean + self.encoder(video) * self.scaling, keys.std)
+        return Posterior(keys.mean + self.residual(video), keys.std)
+
+    def residual(self, video: Video) -> Latents:
+        """z_r: what E_r adds to the latents of the key frames."""
+        return self.encoder(video) * self.scaling
 
     def decode(self, latents: Latents) -> Video:
         """The clip of some latents: `time` frames for each."""
         return self.decoder(self._through(self.image.post_quant_conv, self._raw(latents)))
+
+    def fresh(self) -> list[nn.Parameter]:
+        """The parameters that do not start as copies: E_r's last layer and all that sees time."""
+        modules = [self.encoder.conv_out, *(module for module in self.modules() if isinstance(module, TEMPORAL))]
+        return [parameter for module in modules for parameter in module.parameters()]
 
 
 def inflate(image: AutoencoderKL, settings: DPVAESettings | None = None) -> DPVAE:

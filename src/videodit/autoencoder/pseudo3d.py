@@ -74,15 +74,20 @@ class TemporalDownsample(nn.Module):
 
 
 class TemporalUpsample(nn.Module):
-    """Doubles the frames; starts as a repeat."""
+    """Doubles the frames, with weights of its own for the first and the second; starts as a repeat."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv = temporal_conv(channels)
-        nn.init.dirac_(self.conv.weight)
+        self.conv = nn.Conv3d(channels, 2 * channels, 1)
+        with torch.no_grad():
+            self.conv.weight.copy_(torch.eye(channels).repeat(2, 1)[:, :, None, None, None])
+            self.conv.bias.zero_()  # pyright: ignore[reportOptionalMemberAccess]
 
     def forward(self, x: Features) -> Changed:
-        return self.conv(x.repeat_interleave(2, dim=2))
+        return rearrange(self.conv(x), "b (two c) f h w -> b c (f two) h w", two=2)
+
+
+TEMPORAL = (TemporalResBlock, TemporalAttention, TemporalDownsample, TemporalUpsample)
 
 
 def temporal_conv(channels: int) -> nn.Conv3d:

@@ -45,16 +45,17 @@ def job(settings: AutoencoderRun) -> Job:
         batch=lambda step: clips(settings.seed, step * settings.batch, settings.batch, settings.size),
         loss=loss,
         save=lambda folder: models.save_autoencoder(folder, network, provenance(settings)),
+        fresh=network.fresh(),
     )
 
 
 def clips(seed: int, start: int, count: int, size: Size) -> Tensor:
-    """Clips for learning to compress, b c f h w in -1..1: crowds in every second one, speeds from a quarter to all of a motion."""
+    """Clips for learning to compress, b c f h w in -1..1: crowds in every second one, speeds from half to all of a motion."""
     videos = []
     for index in range(start, start + count):
         rng = np.random.default_rng([seed, index, 8])
         what = toybox.crowd(seed, index) if index % 2 else toybox.scene(seed, index)
-        pace = rng.uniform(0.25, 1.0)
+        pace = rng.uniform(0.5, 1.0)
         at = rng.uniform(0, 1 - pace) + pace * toybox.times(size.frames)
         videos.append(torch.from_numpy(toybox.render(what, size, at=at)))
     return torch.stack(videos).permute(0, 4, 1, 2, 3).float() / 127.5 - 1

@@ -6,6 +6,7 @@ The rate is a function of the step alone, so a resume needs no schedule state.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,6 +26,7 @@ class Optimizer:
     beta2: float = setting(0.98, doc="decay of the mean of squared gradients")
     clip: float = setting(1.0, doc="largest norm of the whole gradient")
     muon: float = setting(0.0, doc="peak learning rate of Muon for the matrices of repeated blocks; 0 leaves them to AdamW")
+    fresh: float = setting(1.0, doc="rate of parameters that an inflated network did not inherit, over that of the others")
 
     def rate(self, step: int, steps: int) -> float:
         """The learning rate of step `step` (from 0) of `steps`."""
@@ -34,19 +36,25 @@ class Optimizer:
         done = min(1.0, max(0, step - self.warmup) / max(1, steps - self.warmup))
         return self.learning_rate * warm * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * done)))
 
-    def build(self, network: nn.Module) -> list[torch.optim.Optimizer]:
+    def build(self, network: nn.Module, fresh: Sequence[nn.Parameter] = ()) -> list[torch.optim.Optimizer]:
         """One optimiser, or two; a group's `scale` says by how much its rate is above `learning_rate`."""
         trained = [p for p in network.parameters() if p.requires_grad]
-        blocks = [p for p in _block_matrices(network) if p.requires_grad] if self.muon else []
-        others = [p for p in trained if not any(p is q for q in blocks)]
+        blocks = {id(p) for p in _block_matrices(network) if p.requires_grad} if self.muon else set()
+        new = {id(p) for p in fresh} if self.fresh != 1 else set()
         groups = [
-            {"params": [p for p in others if p.ndim > 1], "weight_decay": self.weight_decay, "scale": 1.0},
-            {"params": [p for p in others if p.ndim <= 1], "weight_decay": 0.0, "scale": 1.0},
+            {
+                "params": [p for p in trained if id(p) not in blocks and (id(p) in new) == is_new and (p.ndim > 1) == is_matrix],
+                "weight_decay": self.weight_decay if is_matrix else 0.0,
+                "scale": self.fresh if is_new else 1.0,
+            }
+            for is_new in (False, True)
+            for is_matrix in (True, False)
         ]
+        groups = [group for group in groups if group["params"]]
         adam = torch.optim.AdamW(groups, lr=self.learning_rate, betas=(self.beta1, self.beta2))
         if not blocks:
             return [adam]
-        scaled = [{"params": blocks, "scale": self.muon / self.learning_rate}]
+        scaled = [{"params": [p for p in trained if id(p) in blocks], "scale": self.muon / self.learning_rate}]
         return [adam, torch.optim.Muon(scaled, lr=self.muon, weight_decay=self.weight_decay, adjust_lr_fn="match_rms_adamw")]
 
 

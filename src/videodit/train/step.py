@@ -10,7 +10,7 @@ import json
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -71,12 +71,13 @@ class Job:
     batch: Callable[[int], Any]  # step -> what `loss` takes; runs ahead in a thread
     loss: Callable[[int, Any], tuple[Tensor, dict[str, Tensor]]]
     save: Callable[[Path], None]  # writes the model folder, with the averaged weights in the network
+    fresh: Sequence[nn.Parameter] = ()  # what an inflated network did not inherit
 
 
 def train(settings: Run, job: Job, watch: Watch | None = None) -> list[Figures]:
     """Train or take up again; returns the figures of the steps done now."""
     checkpoints, finished = settings.output / "checkpoints", settings.output / "model"
-    optimizers, average = settings.optimizer.build(job.network), Average(job.network, settings.average)
+    optimizers, average = settings.optimizer.build(job.network, job.fresh), Average(job.network, settings.average)
     _record(settings)
     done = 0
     if there := checkpoint.found(checkpoints):
