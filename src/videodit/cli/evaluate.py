@@ -1,4 +1,4 @@
-"""Measure a model: `videodit evaluate toybox --prompts held-out --count 200`."""
+"""Measure a model: `videodit evaluate toybox --count 200`, or its autoencoder: `videodit evaluate reconstruction MODEL CLIP ...`."""
 
 from __future__ import annotations
 
@@ -168,8 +168,7 @@ def _taken(clip: dict[str, Any]) -> str:
     return whole if clip["fit"] == "whole" else f"{whole} {clip['fit']} from {rows}x{columns}"
 
 
-Options, Run = Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], None]
-MEASURES: dict[str, tuple[Options, Run, str]] = {
+MEASURES: dict[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], None], str]] = {
     "toybox": (_toybox_options, _toybox, "does a model make what it is asked for: toybox scenes, judged by their pixels"),
     "reconstruction": (_reconstruction_options, _reconstruction, "what an autoencoder leaves of videos: PSNR, SSIM, temporal error"),
 }
