@@ -14,11 +14,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+import tiny
 import videodit
 from videodit import config
+from videodit.autoencoder.perceptual import Perceptual
 from videodit.cli.main import LATER, VERBS, main
+from videodit.data.video import write
 from videodit.shapes import Size
 from videodit.train import recipes
 from videodit.train.progress import Progress, told
@@ -48,7 +52,16 @@ def painter(monkeypatch: pytest.MonkeyPatch) -> Painter:
     return model
 
 
-@pytest.mark.parametrize("arguments", [["--help"], *([verb, "--help"] for verb in VERBS), ["serve"], ["generate", "", "-o", "x.mp4"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        *([verb, "--help"] for verb in VERBS),
+        ["evaluate", "reconstruction", "--help"],
+        ["serve"],
+        ["generate", "", "-o", "x.mp4"],
+    ],
+)
 def test_help_and_plain_mistakes_come_without_torch(arguments: list[str]):
     code = (
         "import sys; from videodit.cli.main import main\n"
@@ -199,6 +212,42 @@ def test_evaluate_prints_the_table_and_the_object(painter: Painter, monkeypatch:
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["4", "clips", "shape", "colour", "motion", "all"]
     assert [line.split()[-2] for line in lines[2:]] == ["50.0", "100.0", "12.5"]
+
+
+def test_evaluate_reconstruction_measures_files_and_scenes(world: tiny.World, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    write(tmp_path / "clip.mp4", np.zeros((9, 20, 32, 3), np.uint8) + np.arange(0, 180, 20, dtype=np.uint8)[:, None, None, None], 8)
+    command = ["evaluate", "reconstruction", str(world.autoencoder), str(tmp_path / "clip.mp4"), "toybox"]
+    assert main([*command, "--count", "2", "--frames", "8", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    file, *drawn = result["clips"]
+    assert (file["frames"], file["size"], file["from"]) == ({"used": 8, "of": 8}, [16, 32], [20, 32])
+    assert [(clip["name"], clip["frames"]["of"], clip["size"]) for clip in drawn] == [(f"toybox {i}", 8, [64, 64]) for i in range(2)]
+    assert len(result["positions"]) == result["group"] == 4 and result["perceptual"] is None
+    assert result["positions"][0].keys() == {"psnr", "ssim", "temporal"}
+    (tmp_path / "clip.mp4").write_bytes(b"no video")
+    assert main(command) == 2
+    assert "clip.mp4 cannot be read as a video or picture" in capsys.readouterr().err
+
+
+def test_evaluate_reconstruction_prints_tables_with_the_name_of_the_network(
+    world: tiny.World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    torch.manual_seed(0)
+    net = Perceptual("st-lpips-alex")
+    names = ((re.sub(r"^weights\.(\d)$", r"lin\1.model.1.weight", name), value) for name, value in net.state_dict().items())
+    torch.save(dict(names), tmp_path / "net.pth")
+    options = ["--count", "1", "--frames", "10", "--size", "32x24"]
+    command = ["evaluate", "reconstruction", str(world.autoencoder), "toybox", *options]
+    assert main([*command, "--perceptual", str(tmp_path / "net.pth")]) == 0
+    written = capsys.readouterr()
+    lines = written.out.splitlines()
+    assert re.split(" {2,}", lines[0]) == ["1 clips", "frames of a group", "PSNR dB", "SSIM", "st-lpips-alex", "temporal error"]
+    assert [line.split()[0] for line in lines[3:7]] == ["key", "1", "2", "3"]
+    assert "8 of 10 frames, 32x24" in lines[-1] and written.err == ""
+    assert "|mu_z - mu_zk|" in written.out and "by the image decoder" in written.out
+    assert main(command) == 0
+    written = capsys.readouterr()
+    assert "lpips" not in written.out and "--perceptual FILE" in written.err
 
 
 def test_doctor_tries_everything_and_the_cpu_works(capsys: pytest.CaptureFixture[str]):

@@ -1,20 +1,48 @@
-"""Measure a model: `videodit evaluate toybox --prompts held-out --count 200`."""
+"""Measure a model: `videodit evaluate toybox --count 200`, or its autoencoder: `videodit evaluate reconstruction MODEL CLIP ...`."""
 
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from videodit.cli import terminal
-from videodit.shapes import UserError
+from videodit.shapes import Size, UserError, parse_extent
 
-LATER = ("reconstruction", "fvd", "fid", "is", "kvd", "kid", "alignment", "motion", "report", "compare")
+if TYPE_CHECKING:
+    from videodit.evaluate.reconstruction import Clip
+
+LATER = ("fvd", "fid", "is", "kvd", "kid", "alignment", "motion", "report", "compare")
 RATES = ("shape", "colour", "motion", "all")
+DRAWN = "toybox"  # in place of a file: scenes of the toybox
+DRAWN_SIZE, DRAWN_COUNT = Size(16, 64, 64), 20
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=("toybox", *LATER), metavar="WHAT", help=f"toybox (not in this version yet: {', '.join(LATER)})")
-    parser.add_argument("rest", nargs="*", metavar="...", help="what the measure compares (not in this version yet)")
+    measures = parser.add_subparsers(title="measures", dest="what", metavar="WHAT", required=True)
+    for name, (options, _, what) in MEASURES.items():
+        measure = measures.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
+        measure.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show where an error comes from")
+        options(measure)
+        measure.add_argument("--json", action="store_true", help="print one JSON object")
+    for name in LATER:  # no prefix marks an option there, so that whatever follows is read as `rest`
+        later = measures.add_parser(name, help="(not in this version yet)", add_help=False, prefix_chars="\0")
+        later.add_argument("rest", nargs="*")
+
+
+def run(given: argparse.Namespace) -> None:
+    if given.what in LATER:
+        raise UserError(f"evaluate {given.what} is not in this version yet; evaluate {' and evaluate '.join(MEASURES)} are.")
+    _, measure, _ = MEASURES[given.what]
+    measure(given)
+
+
+# --- toybox ---
+
+
+def _toybox_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("rest", nargs="*", help=argparse.SUPPRESS)
     parser.add_argument("--prompts", choices=("held-out", "seen", "two"), default="held-out", help="which scenes are asked for")
     parser.add_argument("--count", type=int, default=200, metavar="N", help="how many (default 200)")
     parser.add_argument("--model", default="toybox", metavar="M", help="a model folder (default: toybox, the bundled model)")
@@ -22,12 +50,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--guidance", type=float, metavar="G", help="how closely the prompt is followed")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the noise (default 0)")
     parser.add_argument("--task", metavar="T", help="(not in this version yet)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
-def run(given: argparse.Namespace) -> None:
-    if given.what in LATER:
-        raise UserError(f"evaluate {given.what} is not in this version yet; evaluate toybox is.")
+def _toybox(given: argparse.Namespace) -> None:
     if given.rest:
         raise UserError(f"evaluate toybox takes no {given.rest[0]!r}: give a model by --model.")
     if given.task is not None:
@@ -48,10 +73,102 @@ def run(given: argparse.Namespace) -> None:
     )
     if given.json:
         terminal.print_json(result)
-    else:
-        _print(result)
-
-
-def _print(result: dict[str, Any]) -> None:
+        return
     rows = [(name, *(f"{100 * result[name][rate]:.1f} %" for rate in RATES)) for name in ("model", "truth", "shuffled")]
     terminal.print_table([(f"{result['count']} clips", *RATES), *rows])
+
+
+# --- reconstruction ---
+
+
+def _reconstruction_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="the folder of a model or an autoencoder, or toybox for the bundled model")
+    parser.add_argument("clips", nargs="+", metavar="CLIP", help=f"videos, or {DRAWN} for held-out scenes of the toybox")
+    parser.add_argument("--perceptual", type=Path, metavar="FILE", help="weights of ST-LPIPS or LPIPS: adds that distance")
+    parser.add_argument("--frames", type=int, metavar="N", help=f"at most so many of each clip (default: all; {DRAWN_SIZE[0]} of {DRAWN})")
+    parser.add_argument("--size", metavar="HxW", help="rows and columns that clips are resized and cropped to (default: cropped to fit)")
+    parser.add_argument("--count", type=int, metavar="N", help=f"scenes of {DRAWN} (default {DRAWN_COUNT})")
+
+
+def _reconstruction(given: argparse.Namespace) -> None:
+    terminal.check_ranges(given, ("frames", "count"))
+    extent = parse_extent(given.size) if given.size else None
+    if given.count is not None and DRAWN not in given.clips:
+        raise UserError(f"--count is for scenes of the toybox: leave it out, or name {DRAWN} among the clips.")
+    absent = next((name for name in given.clips if name != DRAWN and not Path(name).is_file()), None)
+    if absent:
+        raise UserError(f"There is no file {absent}: name videos, or {DRAWN} for scenes of the toybox.")
+
+    from videodit.autoencoder import perceptual
+    from videodit.evaluate import reconstruction
+    from videodit.models import load_autoencoder
+
+    net = perceptual.load(given.perceptual) if given.perceptual else None
+    try:
+        result = reconstruction.measure(load_autoencoder(given.model), _clips(given, extent), perceptual=net, size=extent)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryError) or "memory" in str(error):
+            raise UserError("A clip does not fit into memory whole: use fewer --frames or a smaller --size.") from error
+        raise
+    if given.json:
+        terminal.print_json({"model": given.model, **result})
+    else:
+        _print_reconstruction(result)
+
+
+def _clips(given: argparse.Namespace, extent: tuple[int, int] | None) -> Iterator[Clip]:
+    """Each clip when its turn comes."""
+    from videodit.data import video
+    from videodit.evaluate import reconstruction
+
+    size = Size(given.frames or DRAWN_SIZE.frames, *(extent or DRAWN_SIZE[1:]))
+    many = given.count or DRAWN_COUNT
+    total, count = sum(many if name == DRAWN else 1 for name in given.clips), terminal.counter("clips")
+    done = 0
+    for name in given.clips:
+        drawn = name == DRAWN
+        for clip in reconstruction.toybox_clips(many, size) if drawn else [(name, video.read(name, frames=given.frames)[0])]:
+            yield clip
+            count(done := done + 1, total)
+
+
+def _print_reconstruction(result: dict[str, Any]) -> None:
+    figures = ["psnr", "ssim", *filter(None, [result["perceptual"]]), "temporal"]
+    head = ("PSNR dB", "SSIM", *filter(None, [result["perceptual"]]), "temporal error")
+    group = result["group"]
+    table = [(f"{len(result['clips'])} clips", "frames of a group", *head)]
+    for row, held in (("reconstruction", result), *result["references"].items()):
+        places = [("key", *map(str, range(1, group)))[place] for place in range(group)] if group > 1 else []
+        table += [(row, "all", *_cells(held["all"], figures))]
+        table += [("", place, *_cells(figures_, figures)) for place, figures_ in zip(places, held["positions"], strict=False)]
+    terminal.print_table(table)
+    if latents := result["latents"]:
+        print()
+        print(f"latents: |mu_z - mu_zk| {_cell(latents['mean'])}, |sigma_z - sigma_zk| {_cell(latents['deviation'])}")
+        psnrs = [_cell(latents[f"image_{part}_psnr"], 2) for part in ("decoder", "autoencoder")]
+        print(f"key frames by the image decoder: {psnrs[0]} dB of z, {psnrs[1]} dB of z_k")
+    print()
+    rows = [(clip["name"], _taken(clip), *_cells(clip["all"], figures)) for clip in result["clips"]]
+    terminal.print_table([("clip", "taken", *head), *rows])
+    if not result["perceptual"]:
+        terminal.say("No perceptual distance: name its weights by --perceptual FILE; docs/evaluate.md says where they are.")
+
+
+def _cells(figures: dict[str, float | None], names: list[str]) -> list[str]:
+    return [_cell(figures[name], 2 if name == "psnr" else 4) for name in names]
+
+
+def _cell(value: float | None, digits: int = 4) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _taken(clip: dict[str, Any]) -> str:
+    frames, (rows, columns) = clip["frames"], clip["from"]
+    whole = f"{frames['used']} of {frames['of']} frames, {clip['size'][0]}x{clip['size'][1]}"
+    return whole if clip["fit"] == "whole" else f"{whole} {clip['fit']} from {rows}x{columns}"
+
+
+MEASURES: dict[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], None], str]] = {
+    "toybox": (_toybox_options, _toybox, "does a model make what it is asked for: toybox scenes, judged by their pixels"),
+    "reconstruction": (_reconstruction_options, _reconstruction, "what an autoencoder leaves of videos: PSNR, SSIM, temporal error"),
+}
