@@ -58,9 +58,9 @@ def image_autoencoder(**changes: object) -> AutoencoderKL:
     return replace(PRESETS["tiny"], **{"scaling": 0.8, "shift": 0.1, **changes}).build().eval()
 
 
-def dpvae(time: int = 4, *, trained: bool = False, **changes: object) -> DPVAE:
+def dpvae(time: int = 4, *, trained: bool = False, settings: DPVAESettings | None = None, **changes: object) -> DPVAE:
     """A DP-VAE at step 0, or one whose temporal parts do something (`trained`)."""
-    autoencoder = inflate(image_autoencoder(**changes), DPVAESettings(time=time)).eval()
+    autoencoder = inflate(image_autoencoder(**changes), settings or DPVAESettings(time=time)).eval()
     if trained:
         randomised(autoencoder.encoder)
         randomised(autoencoder.decoder)

@@ -220,7 +220,7 @@ def test_evaluate_reconstruction_measures_files_and_scenes(world: tiny.World, tm
     assert main([*command, "--count", "2", "--frames", "8", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     file, *drawn = result["clips"]
-    assert (file["frames"], file["size"], file["from"]) == ({"used": 8, "of": 8}, [16, 32], [20, 32])
+    assert (file["frames"], file["size"], file["from"]) == (8, [16, 32], [20, 32])
     assert [(clip["name"], clip["frames"]["of"], clip["size"]) for clip in drawn] == [(f"toybox {i}", 8, [64, 64]) for i in range(2)]
     assert len(result["positions"]) == result["group"] == 4 and result["perceptual"] is None
     assert result["positions"][0].keys() == {"psnr", "ssim", "temporal"}

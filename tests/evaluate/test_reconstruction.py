@@ -123,25 +123,25 @@ def test_a_shrunk_frame_keeps_what_is_even_and_the_mean_of_a_square():
 @pytest.mark.parametrize(
     ("extent", "size", "told"),
     [
-        ((8, 32, 40), None, {"used": 8, "of": 8, "size": [32, 40], "fit": "whole"}),
-        ((11, 32, 40), None, {"used": 8, "of": 11, "size": [32, 40], "fit": "whole"}),
-        ((1, 32, 40), None, {"used": 1, "of": 1, "size": [32, 40], "fit": "whole"}),
-        ((4, 34, 47), None, {"used": 4, "of": 4, "size": [32, 40], "fit": "cropped"}),
-        ((4, 32, 40), (32, 40), {"used": 4, "of": 4, "size": [32, 40], "fit": "whole"}),
-        ((4, 64, 80), (32, 40), {"used": 4, "of": 4, "size": [32, 40], "fit": "resized"}),
-        ((4, 30, 90), (32, 32), {"used": 4, "of": 4, "size": [32, 32], "fit": "resized and cropped"}),
+        ((8, 32, 40), None, {"frames": 8, "size": [32, 40], "fit": "whole"}),
+        ((11, 32, 40), None, {"frames": 11, "size": [32, 40], "fit": "whole"}),
+        ((1, 32, 40), None, {"frames": 1, "size": [32, 40], "fit": "whole"}),
+        ((4, 34, 47), None, {"frames": 4, "size": [32, 40], "fit": "cropped"}),
+        ((4, 32, 40), (32, 40), {"frames": 4, "size": [32, 40], "fit": "whole"}),
+        ((4, 64, 80), (32, 40), {"frames": 4, "size": [32, 40], "fit": "resized"}),
+        ((4, 30, 90), (32, 32), {"frames": 4, "size": [32, 32], "fit": "resized and cropped"}),
     ],
 )
 def test_what_is_done_to_a_clip_is_said(extent: tuple, size: tuple | None, told: dict):
     fitted = fit("a.mp4", drawn(*extent), tiny.dpvae(), size)
     assert fitted.told == {
         "name": "a.mp4",
-        "frames": {"used": told["used"], "of": told["of"]},
+        "frames": told["frames"],
         "from": list(extent[1:]),
         "size": told["size"],
         "fit": told["fit"],
     }
-    assert list(fitted.pictures.shape) == [told["used"], 3, *told["size"]]
+    assert list(fitted.pictures.shape) == [told["frames"], 3, *told["size"]]
     assert fitted.pictures.min() >= 0 and fitted.pictures.max() <= 1
 
 
@@ -154,8 +154,7 @@ def test_the_middle_is_kept():
 @pytest.mark.parametrize(
     ("extent", "size", "words"),
     [
-        ((3, 32, 32), None, "a.mp4 is too small .3 frames of 32x32.: name a clip of 4 frames of 8x8 at least, or of 1 frame"),
-        ((4, 7, 32), None, "a.mp4 is too small"),
+        ((4, 7, 32), None, "a.mp4 is too small .4 frames of 7x32.: name a clip of 8x8 at least"),
         ((4, 32, 32), (32, 33), "33 columns do not fit: use 32 or 40"),
     ],
 )
@@ -268,7 +267,7 @@ def test_a_picture_is_a_clip_of_one_frame(autoencoder: PerFrame):
 def test_an_image_autoencoder_has_one_place_and_takes_any_number_of_frames():
     result = measure(PerFrame(tiny.image_autoencoder()), [("a", drawn(5))])
     assert result["positions"] == [result["all"]] and result["latents"] is None
-    assert result["clips"][0]["frames"] == {"used": 5, "of": 5}
+    assert result["clips"][0]["frames"] == 5
 
 
 def test_toybox_clips_are_held_out():

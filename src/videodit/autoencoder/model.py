@@ -7,17 +7,20 @@ goes in and out is normalised: (latent - shift) * scaling, as the image transfor
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from videodit.autoencoder.pseudo3d import TEMPORAL, Decoder3D, Encoder3D, each_frame
+from videodit.autoencoder.pseudo3d import TEMPORAL, Decoder3D, Encoder3D, Past, Reach, each_frame
 from videodit.config import setting
 from videodit.shapes import Size, UserError, latent_size
 
+PRECISIONS = (torch.float32, torch.bfloat16)  # in half precision the activations of a decoder can overflow, which gives black frames
 Video = Float[Tensor, "b c f h w"]
 Latents = Float[Tensor, "b d t y x"]
 
@@ -27,6 +30,11 @@ class DPVAESettings:
     """What is chosen when an image autoencoder is inflated."""
 
     time: int = setting(4, doc="frames of a group of pictures, the first being its key frame; a power of two")
+    keys: bool = setting(True, doc="whether z = z_k + z_r; else z is E_r's own, which then keeps its copied output")
+    first: Literal["group", "alone"] = setting("group", doc="whether the first frame opens a group, or is one alone (4f + 1 frames)")
+    reach: Literal["symmetric", "causal"] = setting("symmetric", doc="what a group sees through time: all groups, or itself and the past")
+    window: int = setting(8, doc="groups that causal temporal attention sees, the present one included")
+    step: int = setting(2, doc="groups a causal autoencoder takes at once, which bounds its memory")
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,11 @@ class PerFrame(nn.Module):
         return 1
 
     @property
+    def lead(self) -> int:
+        """Frames that stand before the first of a clip to make a group of it."""
+        return 0
+
+    @property
     def channels(self) -> int:
         return self.image.config["latent_channels"]
 
@@ -77,19 +90,23 @@ class PerFrame(nn.Module):
 
     def encode_image(self, video: Video) -> Posterior:
         """Every frame by E_k alone."""
-        moments = self._through(self.image.quant_conv, each_frame(self.image.encoder, video))
-        mean, logvar = moments.chunk(2, dim=1)
+        _check_precision(video)
+        return self._posterior(each_frame(self.image.encoder, video))
+
+    def _posterior(self, features: Tensor) -> Posterior:
+        mean, logvar = self._through(self.image.quant_conv, features).chunk(2, dim=1)
         return Posterior((mean - self.shift) * self.scaling, (0.5 * logvar.clamp(-30, 20)).exp() * self.scaling)
 
     def decode_image(self, latents: Latents) -> Video:
         """Every latent frame by D_k alone."""
+        _check_precision(latents)
         return each_frame(self.image.decoder, self._through(self.image.post_quant_conv, self._raw(latents)))
 
     def encode(self, video: Video) -> Posterior:
         return self.encode_image(video)
 
-    def decode(self, latents: Latents) -> Video:
-        return self.decode_image(latents)
+    def decode(self, latents: Latents, frames: int | None = None) -> Video:
+        return self.decode_image(latents)[:, :, :frames]
 
     def _raw(self, latents: Tensor) -> Tensor:
         return latents / self.scaling + self.shift
@@ -107,38 +124,94 @@ class DPVAE(PerFrame):
         self.settings = settings or DPVAESettings()
         if self.time not in (fitting := [2**halvings for halvings in range(len(image.config["block_out_channels"]))]):
             raise UserError(f"Groups of {self.time} frames do not fit: use {', '.join(map(str, fitting[:-1]))} or {fitting[-1]}.")
-        self.encoder = Encoder3D(_residual(image), time=self.time).requires_grad_(True)
-        self.decoder = Decoder3D(copy.deepcopy(image.decoder), time=self.time).requires_grad_(True)
+        reach = Reach(kind=self.settings.reach, window=self.settings.window)
+        encoder = _residual(image) if self.settings.keys else copy.deepcopy(image.encoder)
+        self.encoder = Encoder3D(encoder, time=self.time, reach=reach).requires_grad_(True)
+        self.decoder = Decoder3D(copy.deepcopy(image.decoder), time=self.time, reach=reach).requires_grad_(True)
 
     @property
     def time(self) -> int:
         return self.settings.time
 
     def encode(self, video: Video) -> Posterior:
-        """The latents of a clip: z_r adds to the mean, the deviation is E_k's."""
+        """The latents of a clip of any length: one frame is an image, a last group that is not whole repeats the last frame."""
         self.latents(Size(*video.shape[2:]))
         if video.shape[2] == 1:
             return self.encode_image(video)
-        keys = self.encode_image(video[:, :, :: self.time])
-        return Posterior(keys.mean + self.residual(video), keys.std)
+        video, past = self.whole_groups(video), Past()
+        pieces = (self.encode_step(piece, past) for piece in self._pieces(video, self.time))
+        return Posterior(*_joined(((piece.mean, piece.std) for piece in pieces), video.shape[2] // self.time))
 
-    def residual(self, video: Video) -> Latents:
-        """z_r: what E_r adds to the latents of the key frames."""
-        return self.encoder(video) * self.scaling
+    def decode(self, latents: Latents, frames: int | None = None) -> Video:
+        """The clip of some latents: `time` frames for each, or the first `frames`; one frame is an image."""
+        if frames == 1:
+            return self.decode_image(latents[:, :, :1])
+        past = Past()
+        pieces = ((self.decode_step(piece, past),) for piece in self._pieces(latents, 1))
+        video = _joined(pieces, latents.shape[2] * self.time)[0][:, :, self.lead :]
+        if not 0 < (frames or 1) <= video.shape[2]:
+            raise UserError(f"{latents.shape[2]} latent frames hold at most {video.shape[2]} frames, not {frames}: ask for fewer.")
+        return video[:, :, :frames]
 
-    def decode(self, latents: Latents) -> Video:
-        """The clip of some latents: `time` frames for each."""
-        return self.decoder(self._through(self.image.post_quant_conv, self._raw(latents)))
+    def encode_step(self, video: Video, past: Past | None = None, *, still: Posterior | None = None) -> Posterior:
+        """z = z_k + z_r of whole groups; z_r adds to the mean, the deviation is E_k's. `still`: z_k, where it is known."""
+        _check_precision(video)
+        if not self.settings.keys:
+            return self._posterior(self.encoder(video, past))
+        still = still or self.encode_image(video[:, :, :: self.time])
+        return Posterior(still.mean + self.encoder(video, past) * self.scaling, still.std)
+
+    def decode_step(self, latents: Latents, past: Past | None = None) -> Video:
+        """The frames of whole groups by D."""
+        _check_precision(latents)
+        return self.decoder(self._through(self.image.post_quant_conv, self._raw(latents)), past)
+
+    @property
+    def lead(self) -> int:
+        return self.time - 1 if self.settings.first == "alone" else 0
+
+    def latents(self, video: Size) -> Size:
+        groups = -(-(video.frames + self.lead) // self.time)
+        return super().latents(video if video.frames == 1 else video._replace(frames=groups * self.time))
+
+    def whole_groups(self, video: Video) -> Float[Tensor, "b c g h w"]:
+        """The clip with its last frame repeated until the last group is whole, and its first where that stands alone."""
+        missing = -(video.shape[2] + self.lead) % self.time
+        ends = (video[:, :, :1].expand(-1, -1, self.lead, -1, -1), video[:, :, -1:].expand(-1, -1, missing, -1, -1))
+        return torch.cat([ends[0], video, ends[1]], dim=2) if self.lead + missing else video
 
     def fresh(self) -> list[nn.Parameter]:
         """The parameters that do not start as copies: E_r's last layer and all that sees time."""
         modules = [self.encoder.conv_out, *(module for module in self.modules() if isinstance(module, TEMPORAL))]
         return [parameter for module in modules for parameter in module.parameters()]
 
+    def _pieces(self, x: Tensor, frames: int) -> tuple[Tensor, ...]:
+        """What is run at once: everything where time is symmetric, else `step` groups, each of so many `frames`."""
+        return (x,) if self.settings.reach == "symmetric" else x.split(self.settings.step * frames, dim=2)
+
 
 def inflate(image: AutoencoderKL, settings: DPVAESettings | None = None) -> DPVAE:
     """Any diffusers `AutoencoderKL` -> a video autoencoder that starts as it: z = z_k, and D repeats D_k's pictures."""
     return DPVAE(image, settings)
+
+
+def _joined(pieces: Iterable[tuple[Tensor, ...]], frames: int) -> list[Tensor]:
+    """Consecutive pieces as whole tensors of so many frames; no piece is kept beside them."""
+    whole: list[Tensor] = []
+    at = 0
+    for piece in pieces:
+        if not whole and piece[0].shape[2] == frames:
+            return list(piece)
+        whole = whole or [part.new_empty(*part.shape[:2], frames, *part.shape[3:]) for part in piece]
+        for into, part in zip(whole, piece, strict=True):
+            into[:, :, at : at + part.shape[2]] = part
+        at += piece[0].shape[2]
+    return whole
+
+
+def _check_precision(x: Tensor) -> None:
+    if x.dtype not in PRECISIONS:
+        raise UserError(f"Autoencoders are safe in float32 and bfloat16, not in {str(x.dtype)[6:]}: convert the input.")
 
 
 def _residual(image: AutoencoderKL):

@@ -163,8 +163,8 @@ def _cell(value: float | None, digits: int = 4) -> str:
 
 
 def _taken(clip: dict[str, Any]) -> str:
-    frames, (rows, columns) = clip["frames"], clip["from"]
-    whole = f"{frames['used']} of {frames['of']} frames, {clip['size'][0]}x{clip['size'][1]}"
+    rows, columns = clip["from"]
+    whole = f"{clip['frames']} frames, {clip['size'][0]}x{clip['size'][1]}"
     return whole if clip["fit"] == "whole" else f"{whole} {clip['fit']} from {rows}x{columns}"
 
 

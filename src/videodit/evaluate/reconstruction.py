@@ -128,16 +128,14 @@ class Fitted:
 
 
 def fit(name: str, frames: Frames, autoencoder: PerFrame, size: tuple[int, int] | None = None) -> Fitted:
-    """Whole groups of frames, and the middle of each: as many rows and columns as fit, or resized to cover `size`."""
+    """The middle of every frame: as many rows and columns as fit, or resized to cover `size`."""
     count, rows, columns = frames.shape[:3]
-    used = count if count == 1 else count // autoencoder.time * autoencoder.time
     step = autoencoder.space
     wanted = size or (rows // step * step, columns // step * step)
-    if not used or not min(wanted):
-        least = Size(autoencoder.time, step, step)
-        raise UserError(f"{name} is too small ({Size(count, rows, columns)}): name a clip of {least} at least, or of 1 frame.")
-    autoencoder.latents(Size(used, *wanted))
-    pictures, done = _pictures(frames[:used]), "whole"
+    if not min(wanted):
+        raise UserError(f"{name} is too small ({Size(count, rows, columns)}): name a clip of {step}x{step} at least.")
+    autoencoder.latents(Size(count, *wanted))
+    pictures, done = _pictures(frames), "whole"
     if size and size != (rows, columns):
         scale = max(size[0] / rows, size[1] / columns)
         cover = max(size[0], round(rows * scale)), max(size[1], round(columns * scale))
@@ -146,7 +144,7 @@ def fit(name: str, frames: Frames, autoencoder: PerFrame, size: tuple[int, int] 
     elif wanted != (rows, columns):
         done = "cropped"
     top, left = (pictures.shape[2] - wanted[0]) // 2, (pictures.shape[3] - wanted[1]) // 2
-    told = {"name": name, "frames": {"used": used, "of": count}, "size": list(wanted), "from": [rows, columns], "fit": done}
+    told = {"name": name, "frames": count, "size": list(wanted), "from": [rows, columns], "fit": done}
     return Fitted(pictures=pictures[:, :, top : top + wanted[0], left : left + wanted[1]], told=told)
 
 
@@ -221,10 +219,12 @@ def measure(
 def _measured(autoencoder: PerFrame, original: Pictures, perceptual: Perceptual | None) -> _Measured:
     video = rearrange(2 * original - 1, "f c h w -> 1 c f h w")
     z = autoencoder.encode(video).mode()
-    decode = autoencoder.decode_image if len(original) == 1 else autoencoder.decode
-    others = {"reconstruction": _unit(decode(z)), **{name: made(original) for name, made in REFERENCES.items()}}
+    others = {
+        "reconstruction": _unit(autoencoder.decode(z, frames=len(original))),
+        **{name: made(original) for name, made in REFERENCES.items()},
+    }
     return _Measured(
-        positions=torch.arange(len(original)) % autoencoder.time,
+        positions=(torch.arange(len(original)) + autoencoder.lead) % autoencoder.time,
         figures={name: _figures(original, other, perceptual) for name, other in others.items()},
         latents=_latents(autoencoder, video, z) if isinstance(autoencoder, DPVAE) else None,
     )
@@ -242,7 +242,7 @@ def _figures(original: Pictures, other: Pictures, perceptual: Perceptual | None)
 
 
 def _latents(autoencoder: DPVAE, video: Float[Tensor, "1 c f h w"], z: Float[Tensor, "1 d t y x"]) -> _Latents:
-    keys = video[:, :, :: autoencoder.time]
+    keys = video if video.shape[2] == 1 else autoencoder.whole_groups(video)[:, :, :: autoencoder.time]
     z_k = autoencoder.encode_image(keys).mode()
     errors = [_squared_error(_unit(keys), _unit(autoencoder.decode_image(latents))).cpu() for latents in (z, z_k)]
     return _Latents(z=LatentMoments.of(z), z_k=LatentMoments.of(z_k), errors=errors[0], errors_k=errors[1])
