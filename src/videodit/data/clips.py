@@ -1,0 +1,105 @@
+"""Video files -> clips for training: frames are shrunk once and kept by content, cut into shots, and windows are drawn from those."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from PIL import Image
+
+from videodit.config import setting
+from videodit.data import video
+from videodit.data.cache import remembered
+from videodit.shapes import Size, UserError
+
+Frames = UInt8[np.ndarray, "f h w 3"]
+Shot = np.ndarray  # frames, as many as the shot lasts
+SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".gif")
+CUT = 24.0  # least mean difference of two thumbnails, of 255, where a shot may end
+AROUND = 4  # and by how often it exceeds the median of so many differences before and after
+THUMBNAIL = (24, 16)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clips:
+    """Where clips come from beside the toybox."""
+
+    files: tuple[str, ...] = setting((), doc="videos, or folders of them; without any the toybox alone is drawn")
+    share: float = setting(1.0, doc="part of the samples that come from these files; the others are of the toybox")
+    side: int = setting(96, doc="rows or columns, whichever are fewer, that files are shrunk to before clips are cut out")
+    every: int = setting(1, doc="a clip takes every so many-th frame")
+    cache: Path = setting(Path("out/cache"), doc="folder where shrunk frames are kept")
+
+
+def shots(settings: Clips) -> list[Shot]:
+    """All shots of all files, shrunk."""
+    found: list[Shot] = []
+    for path in _listed(settings.files):
+        key = {"file": _digest(path), "side": settings.side, "resize": "lanczos"}
+        frames = remembered(settings.cache, key, lambda path=path: {"frames": torch.from_numpy(_shrunk(path, settings.side))})["frames"]
+        found += split(frames.numpy())
+    return found
+
+
+def split(frames: Frames) -> list[Shot]:
+    """A video cut where it changes at once, and far more than around."""
+    grey = np.stack(
+        [np.asarray(Image.fromarray(frame).convert("L").resize(THUMBNAIL, Image.Resampling.BOX), np.float32) for frame in frames]
+    )
+    change = abs(np.diff(grey, axis=0)).mean((1, 2))
+    cuts = [0]
+    for i, value in enumerate(change):
+        near = np.delete(change[max(0, i - AROUND) : i + AROUND + 1], min(i, AROUND))
+        if value > CUT and value > AROUND * (np.median(near) if len(near) else 0):
+            cuts.append(i + 1)
+    return [frames[start:stop] for start, stop in zip(cuts, [*cuts[1:], len(frames)], strict=True)]
+
+
+def window(found: Sequence[Shot], size: Size, every: int, rng: np.random.Generator) -> Frames:
+    """A clip from a place, a time and a side drawn at random; every frame of every shot is as likely to open one."""
+    span = (size.frames - 1) * every + 1
+    starts = np.array([max(0, len(shot) - span + 1) for shot in found])
+    if not starts.sum():
+        raise UserError(f"No shot lasts {span} frames: use fewer frames (size), a smaller clips.every, or longer videos.")
+    shot = found[int(rng.choice(len(found), p=starts / starts.sum()))]
+    rows, columns = shot.shape[1:3]
+    if rows < size.rows or columns < size.columns:
+        raise UserError(f"Clips of {size.rows}x{size.columns} do not fit frames of {rows}x{columns}: use a larger clips.side.")
+    at = int(rng.integers(len(shot) - span + 1))
+    top, left = int(rng.integers(rows - size.rows + 1)), int(rng.integers(columns - size.columns + 1))
+    clip = shot[at : at + span : every, top : top + size.rows, left : left + size.columns]
+    return clip[:, :, ::-1] if rng.random() < 0.5 else clip
+
+
+def _listed(files: Iterable[str]) -> list[Path]:
+    """Files by name, and those in folders, in an order that does not depend on the machine."""
+    paths: list[Path] = []
+    for path in map(Path, files):
+        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+        if not inside:
+            raise UserError(f"There is no video in {path}: name a folder with files such as .mp4, or the files themselves.")
+        paths += inside
+    return paths
+
+
+def _digest(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): name a video that exists.") from error
+
+
+def _shrunk(path: Path, side: int) -> Frames:
+    frames, _ = video.read(path)
+    rows, columns = frames.shape[1:3]
+    factor = side / min(rows, columns)
+    if factor >= 1:
+        return frames
+    extent = round(columns * factor), round(rows * factor)
+    return np.stack([np.asarray(Image.fromarray(frame).resize(extent, Image.Resampling.LANCZOS)) for frame in frames])

@@ -1,0 +1,77 @@
+"""Shots end at cuts and nowhere else, and windows are what was filmed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from videodit.data import clips, toybox, video
+from videodit.data.clips import Clips
+from videodit.shapes import Size, UserError
+
+SIZE = Size(4, 16, 24)
+
+
+def drawn(seeds: list[int], frames: int = 12) -> np.ndarray:
+    """Toybox scenes one after another, each before another background."""
+    names = list(toybox.BACKGROUNDS)
+    return np.concatenate([toybox.render(replace(toybox.scene(7, i), background=names[i % 2]), Size(frames, 48, 64)) for i in seeds])
+
+
+def test_a_video_is_cut_where_the_scene_changes() -> None:
+    assert [len(shot) for shot in clips.split(drawn([0, 1, 2]))] == [12, 12, 12]
+
+
+@pytest.mark.parametrize("frames", [1, 2, 30])
+def test_one_scene_is_one_shot(frames: int) -> None:
+    assert [len(shot) for shot in clips.split(drawn([3], frames))] == [frames]
+    noisy = np.random.default_rng(0).integers(0, 255, (frames, 32, 32, 3), np.uint8)  # all change and no cut
+    assert len(clips.split(noisy)) == (2 if frames == 2 else 1)
+
+
+def test_windows_are_pieces_of_one_shot() -> None:
+    """Frames whose pixels tell (shot, frame, row, column)."""
+    found = []
+    for shot, frames in enumerate((3, 9, 20)):
+        grid = np.stack(np.meshgrid(np.arange(frames), np.arange(20), np.arange(30), indexing="ij"), axis=-1).astype(np.uint8)
+        grid[..., 0] += 100 * shot
+        found.append(grid)
+    rng, seen, flips = np.random.default_rng(1), set(), 0
+    for _ in range(400):
+        clip = clips.window(found, SIZE, 2, rng)
+        assert clip.shape == (4, 16, 24, 3)
+        first = clip[0, 0, 0]
+        flips += clip[0, 0, 0, 2] > clip[0, 0, 1, 2]
+        assert (np.diff(clip[:, 0, 0, 0].astype(int)) == 2).all() and (np.diff(clip[0, :, 0, 1].astype(int)) == 1).all()
+        seen.add(int(first[0]))
+    assert seen == {100, 101, 102, *range(200, 214)}  # every start of the shots that are long enough
+    assert 150 < flips < 250
+
+
+def test_files_are_shrunk_once_and_kept(tmp_path: Path) -> None:
+    frames = drawn([0, 1])
+    video.write(tmp_path / "a.mp4", frames, 8)
+    settings = Clips(files=(str(tmp_path),), side=24, cache=tmp_path / "cache")
+    found = clips.shots(settings)
+    assert [shot.shape for shot in found] == [(12, 24, 32, 3)] * 2
+    (kept,) = (tmp_path / "cache").iterdir()
+    before = kept.stat().st_mtime_ns
+    assert all(np.array_equal(one, other) for one, other in zip(clips.shots(settings), found, strict=True))
+    assert kept.stat().st_mtime_ns == before
+    large = clips.shots(replace(settings, side=100))
+    assert large[0].shape == (12, 48, 64, 3)  # never enlarged
+
+
+def test_mistakes_are_said(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="There is no video in"):
+        clips.shots(Clips(files=(str(tmp_path),)))
+    with pytest.raises(UserError, match="cannot be read"):
+        clips.shots(Clips(files=(str(tmp_path / "none.mp4"),)))
+    shot = np.zeros((5, 16, 24, 3), np.uint8)
+    with pytest.raises(UserError, match="No shot lasts 7 frames"):
+        clips.window([shot], SIZE, 2, np.random.default_rng(0))
+    with pytest.raises(UserError, match=r"use a larger clips\.side"):
+        clips.window([shot], Size(4, 32, 24), 1, np.random.default_rng(0))
