@@ -161,6 +161,14 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def latent_space(autoencoder: PerFrame) -> str:
+    """What tells one latent space from another: SHA-256 of the image autoencoder as it would be saved, and of its scaling."""
+    found = hashlib.sha256(f"{autoencoder.scaling} {autoencoder.shift}".encode())
+    for name, value in sorted(autoencoder.image.state_dict().items()):
+        found.update(name.encode() + value.detach().half().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
 # --- Loading ---
 
 

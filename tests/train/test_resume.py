@@ -13,8 +13,11 @@ import pytest
 
 import tiny
 from videodit import models
+from videodit.autoencoder.discriminator import Discriminator
+from videodit.autoencoder.loss import Weights
 from videodit.shapes import UserError
 from videodit.train import checkpoint, recipes
+from videodit.train.autoencoder import AutoencoderRun, Critics
 from videodit.train.recipes import Interrupted, Recipe
 from videodit.train.step import Figures
 
@@ -53,10 +56,21 @@ def muon(run: Recipe) -> Recipe:
     return replace(run, optimizer=replace(run.optimizer, muon=2e-3))
 
 
-@pytest.mark.parametrize("kind", [*KINDS, "muon"])
+def two_players(run: Recipe) -> Recipe:
+    """A discriminator that begins late, and two passes a step."""
+    assert isinstance(run, AutoencoderRun)
+    critics = Critics(discriminator=Discriminator(width=8, depth=2), start=2)
+    return replace(run, critics=critics, weights=Weights(adversarial=0.1, like="random"), accumulate=2)
+
+
+def variant(runs: dict[str, Recipe], kind: str) -> Recipe:
+    return muon(runs["video"]) if kind == "muon" else two_players(runs["autoencoder"]) if kind == "two players" else runs[kind]
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "muon", "two players"])
 def test_ctrl_c_and_the_same_command_again(world: tiny.World, tmp_path: Path, kind: str) -> None:
     straight, broken = (tiny.runs(world, tmp_path / name, steps=6) for name in ("straight", "broken"))
-    straight, broken = (muon(runs["video"]) if kind == "muon" else runs[kind] for runs in (straight, broken))
+    straight, broken = (variant(runs, kind) for runs in (straight, broken))
     whole, before, after = Seen(), Seen(3, ctrl_c), Seen()
     recipes.train(straight, whole)
     with pytest.raises(Interrupted, match="Stopped at step 3 of 6; the same command goes on from there"):

@@ -2,60 +2,141 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from videodit import models
-from videodit.autoencoder import DPVAESettings, inflate
-from videodit.autoencoder.loss import Weights, dpvae_loss
+from videodit.autoencoder import DPVAE, DPVAESettings, inflate, perceptual
+from videodit.autoencoder.discriminator import Discriminator, PatchDiscriminator, fools, tells
+from videodit.autoencoder.loss import Critic, Distance, Draw, Weights, dpvae_loss
 from videodit.config import setting
 from videodit.data import toybox
-from videodit.shapes import Size
-from videodit.train.step import Job, Run, provenance
+from videodit.data.clips import Clips, Shot, shots, window
+from videodit.shapes import Size, UserError
+from videodit.train.optimizer import Optimizer
+from videodit.train.step import Job, Rival, Run, provenance
+
+
+@dataclass(frozen=True, kw_only=True)
+class Critics:
+    """Networks that judge what D makes, beside the plain difference."""
+
+    discriminator: Discriminator = setting(Discriminator(), doc="its shape; it is there where weights.adversarial is not 0")
+    optimizer: Optimizer = setting(Optimizer(learning_rate=1e-4, beta1=0.5), doc="how the discriminator learns")
+    start: int = setting(0, doc="step from which the discriminator learns and is heard")
+    perceptual: Path | None = setting(None, doc="file of a perceptual network's weights; needed where weights.perceptual is not 0")
 
 
 @dataclass(frozen=True, kw_only=True)
 class AutoencoderRun(Run):
-    """Trains a DP-VAE on clips of the toybox."""
+    """Trains a DP-VAE on clips of the toybox, of video files, or of both."""
 
     kind: Literal["autoencoder"] = "autoencoder"
     image: Path = setting(doc="folder of the image autoencoder, as diffusers saves it")
     size: Size = setting(Size(16, 64, 64), doc="frames, rows, columns of a sample")
+    clips: Clips = setting(Clips(), doc="video files to learn from")
     groups: DPVAESettings = setting(DPVAESettings(), doc="how the image autoencoder is inflated")
     weights: Weights = setting(Weights(), doc="the terms of the loss")
+    critics: Critics = setting(Critics(), doc="the discriminator and the perceptual network")
+    recompute: bool = setting(False, doc="compute activations again in the backward pass: less memory, a third more time")
 
 
 def job(settings: AutoencoderRun) -> Job:
     torch.manual_seed(settings.seed)  # the starting weights of the temporal blocks
     network = inflate(models.load_autoencoder(settings.image).image, settings.groups).to(settings.device)
+    if settings.recompute:
+        recomputed(network)
+    found = shots(settings.clips)
+    distance = _perceptual(settings)
+    critic = PatchDiscriminator(settings.critics.discriminator).to(settings.device) if settings.weights.adversarial else None
     latents = (network.channels, *network.latents(settings.size))
+    left: dict[str, Tensor] = {}  # what the discriminator learns from
 
-    def loss(step: int, video: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        generator = torch.Generator(settings.device).manual_seed(settings.seed * 1_000_003 + step)
+    def loss(index: int, video: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        generator = torch.Generator(settings.device).manual_seed(settings.seed * 1_000_003 + index)
         noise = torch.randn(len(video), *latents, generator=generator, device=settings.device)
-        return dpvae_loss(network, video.to(settings.device), noise, settings.weights)
+        frame = int(torch.randint(network.time, (), generator=generator, device=settings.device))
+        heard = critic is not None and index // settings.accumulate >= settings.critics.start
+        real = video.to(settings.device)
+        out = dpvae_loss(
+            network, real, Draw(noise, frame), settings.weights, perceptual=distance, critic=_frozen(critic) if heard and critic else None
+        )
+        left.update(real=real, rebuilt=out.rebuilt.detach())
+        return out.total, out.figures
 
+    def rival_loss() -> tuple[Tensor, dict[str, Tensor]]:
+        assert critic is not None
+        told = tells(critic, left["real"], left["rebuilt"])
+        return told, {"discriminator": told.detach()}
+
+    rival = Rival(network=critic, loss=rival_loss, optimizer=settings.critics.optimizer, start=settings.critics.start) if critic else None
     return Job(
         network=network,
-        batch=lambda step: clips(settings.seed, step * settings.batch, settings.batch, settings.size),
+        batch=lambda index: batch(settings, found, index * settings.batch),
         loss=loss,
         save=lambda folder: models.save_autoencoder(folder, network, provenance(settings)),
         fresh=network.fresh(),
+        rival=rival,
     )
 
 
-def clips(seed: int, start: int, count: int, size: Size) -> Tensor:
-    """Clips for learning to compress, b c f h w in -1..1: crowds in every second one, speeds from half to all of a motion."""
+def _frozen(critic: PatchDiscriminator) -> Critic:
+    """The discriminator as the autoencoder hears it: gradients pass through it and none stays."""
+
+    def says(rebuilt: Tensor) -> Tensor:
+        critic.requires_grad_(False)
+        value = fools(critic, rebuilt)
+        critic.requires_grad_(True)
+        return value
+
+    return says
+
+
+def _perceptual(settings: AutoencoderRun) -> Distance | None:
+    if not settings.weights.perceptual:
+        return None
+    if settings.critics.perceptual is None:
+        raise UserError("weights.perceptual needs a network: name its file by critics.perceptual=FILE, or set weights.perceptual=0.")
+    network = perceptual.load(settings.critics.perceptual).to(settings.device)
+    return lambda one, other: network(_pictures(one), _pictures(other)).mean()
+
+
+def _pictures(video: Tensor) -> Tensor:
+    return rearrange(video, "b c f h w -> (b f) c h w")
+
+
+def recomputed(network: DPVAE) -> None:
+    """Make every stage of E_r and D keep its input alone, and compute the rest again when the gradient comes by."""
+    for part in (network.encoder, network.decoder):
+        for stage in part.stages:
+            stage.forward = partial(checkpoint, stage.forward, use_reentrant=False)
+
+
+def batch(settings: AutoencoderRun, found: Sequence[Shot], start: int) -> Tensor:
+    """Clips `start` and on, b c f h w in -1..1: of the files where there are any, as often as they are to be, else of the toybox."""
     videos = []
-    for index in range(start, start + count):
-        rng = np.random.default_rng([seed, index, 8])
-        what = toybox.crowd(seed, index) if index % 2 else toybox.scene(seed, index)
-        pace = rng.uniform(0.5, 1.0)
-        at = rng.uniform(0, 1 - pace) + pace * toybox.times(size.frames)
-        videos.append(torch.from_numpy(toybox.render(what, size, at=at)))
+    for index in range(start, start + settings.batch):
+        rng = np.random.default_rng([settings.seed, index, 8])
+        if found and np.random.default_rng([settings.seed, index, 9]).random() < settings.clips.share:
+            clip = window(found, settings.size, settings.clips.every, rng)
+        else:
+            clip = _drawn(settings, index, rng)
+        videos.append(torch.from_numpy(np.ascontiguousarray(clip)))
     return torch.stack(videos).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+
+
+def _drawn(settings: AutoencoderRun, index: int, rng: np.random.Generator) -> np.ndarray:
+    """A clip of the toybox for learning to compress: crowds in every second one, speeds from half to all of a motion."""
+    what = toybox.crowd(settings.seed, index) if index % 2 else toybox.scene(settings.seed, index)
+    pace = rng.uniform(0.5, 1.0)
+    at = rng.uniform(0, 1 - pace) + pace * toybox.times(settings.size.frames)
+    return toybox.render(what, settings.size, at=at)

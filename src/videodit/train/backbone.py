@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from videodit import backbone, convert, models
+from videodit.autoencoder import PerFrame
 from videodit.backbone import Transformer
 from videodit.config import setting
 from videodit.data import toybox
@@ -55,7 +56,7 @@ class BackboneRun(Run):
 
 def job(settings: BackboneRun) -> Job:
     autoencoder = models.load_autoencoder(settings.autoencoder, settings.device)
-    network = starting(settings, autoencoder.channels).to(settings.device)
+    network = starting(settings, autoencoder).to(settings.device)
     text, transformer = network["text"], network["backbone"]
     assert isinstance(text, TextEncoder) and isinstance(transformer, backbone.DualTransformer)
     data = Latents(settings, autoencoder, text if settings.start else None)
@@ -86,14 +87,14 @@ def job(settings: BackboneRun) -> Job:
     return Job(network=network, batch=data.batch, loss=loss, save=save)
 
 
-def starting(settings: BackboneRun, channels: int) -> nn.ModuleDict:
+def starting(settings: BackboneRun, autoencoder: PerFrame) -> nn.ModuleDict:
     """The transformer and its text encoder as the run starts them."""
     torch.manual_seed(settings.seed)
     if settings.start is None:
         text = TextEncoder(learn_tokenizer(toybox.sentences(), settings.text), settings.text)
-        return nn.ModuleDict({"backbone": backbone.build(shape(settings, channels)), "text": text})
+        return nn.ModuleDict({"backbone": backbone.build(shape(settings, autoencoder.channels)), "text": text})
     image = models.load(settings.start)
-    if image.settings.backbone.channels != channels:
+    if models.latent_space(image.autoencoder) != models.latent_space(autoencoder):
         raise UserError(f"{settings.start} and {settings.autoencoder} have other latents: convert a model of the same image autoencoder.")
     converts = settings.size.frames > 1 and not image.settings.backbone.video
     network = convert.inflate(image.backbone) if converts else image.backbone

@@ -1,6 +1,6 @@
 """Checkpoints: everything a resume needs, as safetensors and one JSON file, written aside and renamed, so none is ever half there.
 
-A folder holds the trained weights (network), their average, the optimisers' moments, and the step. Data, noise and
+A folder holds the trained weights (network), their average, the optimisers' state, and the step. Data, noise and
 learning rate are functions of (seed, step), so there is no other state.
 """
 
@@ -20,7 +20,7 @@ from videodit.shapes import UserError
 from videodit.train.average import Average
 
 _PARTS = ("network", "average", "optimizer")
-_MOMENTS: dict[type, tuple[str, ...]] = {torch.optim.AdamW: ("exp_avg", "exp_avg_sq"), torch.optim.Muon: ("momentum_buffer",)}
+_MOMENTS: dict[type, tuple[str, ...]] = {torch.optim.AdamW: ("step", "exp_avg", "exp_avg_sq"), torch.optim.Muon: ("momentum_buffer",)}
 Optimizers = Sequence[torch.optim.Optimizer]
 
 
@@ -33,7 +33,8 @@ def save(folder: Path, step: int, network: nn.Module, optimizers: Optimizers, av
     trained = {name: p.detach() for name, p in network.named_parameters() if p.requires_grad}
     save_file({name: p.contiguous() for name, p in trained.items()}, aside / "network.safetensors")
     save_file({name: p.contiguous() for name, p in average.weights.items()}, aside / "average.safetensors")
-    moments = {name: optimizer.state[p][key].contiguous() for (p, key, optimizer), name in _moments(network, optimizers).items()}
+    begun = ((optimizer.state[p], key, name) for (p, key, optimizer), name in _moments(network, optimizers).items() if p in optimizer.state)
+    moments = {name: state[key].contiguous() for state, key, name in begun}
     save_file(moments, aside / "optimizer.safetensors")
     (aside / "state.json").write_text(json.dumps({"step": step}))
     shutil.rmtree(target, ignore_errors=True)
@@ -64,15 +65,16 @@ def restore(checkpoint: Path, network: nn.Module, optimizers: Optimizers, averag
     with torch.no_grad():
         for name, p in named.items():
             p.copy_(weights[name])
-            average.weights[name].copy_(averaged[name])
+        for name, weight in average.weights.items():
+            weight.copy_(averaged[name])
+    begun = {name.rpartition("/")[0] for name in moments}
     for (p, key, optimizer), name in _moments(network, optimizers).items():
-        if name not in moments:
+        if name in moments:
+            optimizer.state[p][key] = moments[name] if key == "step" else moments[name].to(p.device)
+        elif name.rpartition("/")[0] in begun:
             raise UserError(
                 f"The checkpoint {checkpoint} was written with another optimizer.muon: set it as it was, or use another output."
             )
-        if isinstance(optimizer, torch.optim.AdamW):
-            optimizer.state[p]["step"] = torch.tensor(float(step))
-        optimizer.state[p][key] = moments[name].to(p.device)
     return step
 
 

@@ -8,7 +8,9 @@ from typing import Literal
 import numpy as np
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from videodit.autoencoder import PerFrame
 from videodit.autoencoder.presets import PRESETS, ImageAutoencoder
@@ -27,6 +29,9 @@ class ImageAutoencoderRun(Run):
     size: Size = setting(Size(1, 64, 64), doc="frames, rows, columns of a sample")
     kl: float = setting(2e-4, doc="weight of the divergence from a standard normal, mean over latent elements")
     absolute: float = setting(0.5, doc="weight of the absolute error beside the squared one")
+    equivariance: float = setting(
+        0.0, doc="part of the steps that decode latents shrunk and turned, to pictures changed alike: such latents are easier to generate"
+    )
 
 
 def job(settings: ImageAutoencoderRun) -> Job:
@@ -37,7 +42,10 @@ def job(settings: ImageAutoencoderRun) -> Job:
         x = pictures.to(settings.device)
         posterior = network.encode(x)
         generator = torch.Generator(settings.device).manual_seed(settings.seed * 1_000_003 + step)
-        error = network.decode(posterior.sample(generator)).float() - x
+        z = posterior.sample(generator)
+        if torch.rand((), generator=generator, device=settings.device) < settings.equivariance:
+            z, x = changed_alike(generator, z, x)
+        error = network.decode(z).float() - x
         squared, absolute = error.square().mean(), error.abs().mean()
         mean, std = posterior.mean.float(), posterior.std.float()
         kl = 0.5 * (mean.square() + std.square() - 1 - 2 * std.log()).mean()
@@ -50,6 +58,19 @@ def job(settings: ImageAutoencoderRun) -> Job:
         loss=loss,
         save=lambda folder: normalised(network, settings).save_pretrained(folder),
     )
+
+
+def changed_alike(generator: torch.Generator, *grids: Float[Tensor, "b _c 1 _h _w"]) -> list[Tensor]:
+    """Grids of any resolution, shrunk to a half, to three quarters or not, and turned by quarters: EQ-VAE's changes (arXiv:2502.09509)."""
+    shrink, turns = (int(torch.randint(most, (), generator=generator, device=generator.device)) for most in (3, 4))
+    changed = []
+    for grid in grids:
+        frame = grid[:, :, 0]
+        if shrink:
+            extent = [side * (4 - shrink) // 4 for side in frame.shape[-2:]]
+            frame = F.interpolate(frame.float(), extent, mode="bilinear", antialias=True).to(grid.dtype)
+        changed.append(frame.rot90(turns, (-2, -1))[:, :, None])
+    return changed
 
 
 def shape(settings: ImageAutoencoderRun) -> ImageAutoencoder:

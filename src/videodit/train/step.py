@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -55,7 +56,8 @@ class Run:
     output: Path = setting(doc="folder of the run: OUTPUT/checkpoints while it lasts, OUTPUT/model when finished")
     seed: int = setting(0, doc="with the step, decides every sample and all noise")
     steps: int = setting(1000, doc="optimiser steps in all")
-    batch: int = setting(32, doc="clips or images a step")
+    batch: int = setting(32, doc="clips or images a pass")
+    accumulate: int = setting(1, doc="passes whose gradients make one step: a step is on batch times accumulate")
     device: str = setting("cpu", doc="cpu, cuda or mps")
     precision: Literal["fp32", "bf16"] = setting("bf16", doc="of activations; weights, their average and the optimiser stay fp32")
     average: float = setting(0.995, doc="decay of the moving average of the weights")
@@ -64,34 +66,74 @@ class Run:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
-    """What is trained, on what, to what end."""
+class Rival:
+    """A second player, such as a discriminator: it learns after each pass of the first, from what that pass left.
+
+    Its own parameters must be out of the first player's graph.
+    """
 
     network: nn.Module
-    batch: Callable[[int], Any]  # step -> what `loss` takes; runs ahead in a thread
+    loss: Callable[[], tuple[Tensor, dict[str, Tensor]]]
+    optimizer: Optimizer
+    start: int = 0  # the step from which it learns
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What is trained, on what, to what end. A pass is one forward and backward; a step is `accumulate` of them."""
+
+    network: nn.Module
+    batch: Callable[[int], Any]  # pass -> what `loss` takes; runs ahead in a thread
     loss: Callable[[int, Any], tuple[Tensor, dict[str, Tensor]]]
     save: Callable[[Path], None]  # writes the model folder, with the averaged weights in the network
     fresh: Sequence[nn.Parameter] = ()  # what an inflated network did not inherit
+    rival: Rival | None = None
+
+
+@dataclass(frozen=True)
+class Player:
+    """A network that learns: its optimisers, their rate, and how many steps it has waited before it began."""
+
+    network: nn.Module
+    settings: Optimizer
+    optimizers: list[torch.optim.Optimizer]
+    start: int = 0
+
+    def learn(self, step: int, steps: int) -> float:
+        """One step along the gradients; returns their norm."""
+        groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
+        rate = self.settings.rate(step, steps)
+        for group in groups:
+            group["lr"] = rate * group["scale"]
+        norm = torch.nn.utils.clip_grad_norm_([p for group in groups for p in group["params"]], self.settings.clip)
+        if not torch.isfinite(norm):
+            raise UserError(f"The gradient of step {step + 1} is not finite: lower optimizer.learning_rate; the last checkpoint is good.")
+        for optimizer in self.optimizers:
+            optimizer.step()
+        return norm.item()
 
 
 def train(settings: Run, job: Job, watch: Watch | None = None) -> list[Figures]:
     """Train or take up again; returns the figures of the steps done now."""
     checkpoints, finished = settings.output / "checkpoints", settings.output / "model"
-    optimizers, average = settings.optimizer.build(job.network, job.fresh), Average(job.network, settings.average)
+    players = [Player(job.network, settings.optimizer, settings.optimizer.build(job.network, job.fresh))]
+    if job.rival:
+        players.append(Player(job.rival.network, job.rival.optimizer, job.rival.optimizer.build(job.rival.network), job.rival.start))
+    average = Average(job.network, settings.average)
+    everything = job.network if not job.rival else nn.ModuleDict({"network": job.network, "rival": job.rival.network})
+    optimizers = [optimizer for player in players for optimizer in player.optimizers]
     _record(settings)
     done = 0
     if there := checkpoint.found(checkpoints):
-        done = checkpoint.restore(there[-1], job.network, optimizers, average)
+        done = checkpoint.restore(there[-1], everything, optimizers, average)
     if done > settings.steps:
         raise UserError(f"{there[-1]} has {done} steps and the run asks for {settings.steps}: raise steps or choose another output.")
     history: list[Figures] = []
-
-    def keep() -> None:
-        checkpoint.save(checkpoints, done, job.network, optimizers, average, keep=settings.checkpoint.keep)
+    passes = _ahead(job.batch, done * settings.accumulate, settings.steps * settings.accumulate)
 
     with _stop_politely() as stopped, (settings.output / "log.jsonl").open("a") as log:
-        for step, batch in _ahead(job.batch, done, settings.steps):
-            figures = _step(settings, job, optimizers, step, batch)
+        for step in range(done, settings.steps):
+            figures = _step(settings, job, players, step, passes)
             average.update(job.network, step)
             done = step + 1
             history.append(figures)
@@ -99,7 +141,7 @@ def train(settings: Run, job: Job, watch: Watch | None = None) -> list[Figures]:
             if watch:
                 watch.step(done, settings.steps, figures)
             if stopped or done % settings.checkpoint.every == 0 or done == settings.steps:
-                keep()
+                checkpoint.save(checkpoints, done, everything, optimizers, average, keep=settings.checkpoint.keep)
                 log.flush()
             if stopped:
                 raise Interrupted(f"Stopped at step {done} of {settings.steps}; the same command goes on from there.")
@@ -109,22 +151,32 @@ def train(settings: Run, job: Job, watch: Watch | None = None) -> list[Figures]:
     return history
 
 
-def _step(settings: Run, job: Job, optimizers: list[torch.optim.Optimizer], step: int, batch: Any) -> Figures:
-    rate = settings.optimizer.rate(step, settings.steps)
-    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-    for group in groups:
-        group["lr"] = rate * group["scale"]
-    job.network.zero_grad(set_to_none=True)
-    with torch.autocast(torch.device(settings.device).type, torch.bfloat16, enabled=settings.precision == "bf16"):
-        loss, figures = job.loss(step, batch)
-    loss.backward()
-    trained = [p for group in groups for p in group["params"]]
-    norm = torch.nn.utils.clip_grad_norm_(trained, settings.optimizer.clip)
-    if not torch.isfinite(loss) or not torch.isfinite(norm):
+def _step(settings: Run, job: Job, players: list[Player], step: int, passes: Iterator[tuple[int, Any]]) -> Figures:
+    """All passes of a step, then each player's move; figures are means over the passes."""
+    first, *others = players
+    rival = others[0] if others and step >= others[0].start else None
+    everyone = [first, *([rival] if rival else [])]
+    for player in everyone:
+        player.network.zero_grad(set_to_none=True)
+    totals: dict[str, Tensor] = {}
+    mixed = torch.autocast(torch.device(settings.device).type, torch.bfloat16, enabled=settings.precision == "bf16")
+    for index, batch in islice(passes, settings.accumulate):
+        with mixed:
+            loss, figures = job.loss(index, batch)
+        (loss / settings.accumulate).backward()
+        figures = {"loss": loss.detach(), **figures}
+        if rival and job.rival:
+            with mixed:
+                loss, more = job.rival.loss()
+            (loss / settings.accumulate).backward()
+            figures |= more
+        for name, value in figures.items():
+            totals[name] = totals.get(name, torch.zeros(())) + value.float().cpu() / settings.accumulate
+    if not torch.isfinite(totals["loss"]):
         raise UserError(f"The loss of step {step + 1} is not finite: lower optimizer.learning_rate; the last checkpoint is good.")
-    for optimizer in optimizers:
-        optimizer.step()
-    return {"loss": loss.item(), **{name: value.item() for name, value in figures.items()}, "norm": norm.item(), "rate": rate}
+    norms = [player.learn(step, settings.steps) for player in everyone]
+    rate = settings.optimizer.rate(step, settings.steps)
+    return {**{name: value.item() for name, value in totals.items()}, "norm": norms[0], "rate": rate}
 
 
 def _ahead(batch: Callable[[int], Any], start: int, stop: int) -> Iterator[tuple[int, Any]]:

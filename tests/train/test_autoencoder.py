@@ -1,0 +1,82 @@
+"""The training of DP-VAE: its two players, passes that add up, and activations that are computed again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import tiny
+from videodit.autoencoder.discriminator import Discriminator
+from videodit.autoencoder.loss import Weights
+from videodit.data import video
+from videodit.data.clips import Clips, shots
+from videodit.shapes import UserError
+from videodit.train import autoencoder, recipes
+from videodit.train.autoencoder import AutoencoderRun, Critics
+
+CRITICS = Critics(discriminator=Discriminator(width=8, depth=2), start=1)
+pytestmark = pytest.mark.usefixtures("two_threads", "unchecked")
+
+
+@pytest.fixture
+def run(world: tiny.World, tmp_path: Path) -> AutoencoderRun:
+    run = tiny.runs(world, tmp_path, steps=3)["autoencoder"]
+    assert isinstance(run, AutoencoderRun)
+    return run
+
+
+def test_the_discriminator_is_heard_from_its_start_on(run: AutoencoderRun) -> None:
+    first, *rest = recipes.train(replace(run, weights=Weights(adversarial=0.5), critics=CRITICS))
+    assert "adversarial" not in first and "discriminator" not in first
+    assert all({"adversarial", "discriminator"} <= figures.keys() for figures in rest)
+    told = [figures["discriminator"] for figures in rest]
+    assert told[0] == pytest.approx(1, abs=0.5) and told[0] != told[1]
+
+
+def test_the_players_learn_from_their_own_side_alone(run: AutoencoderRun) -> None:
+    job = autoencoder.job(replace(run, weights=Weights(adversarial=0.5), critics=replace(CRITICS, start=0)))
+    assert job.rival
+    job.loss(0, job.batch(0))[0].backward()
+    assert all(p.grad is None and p.requires_grad for p in job.rival.network.parameters())
+    before = {name: p.grad.clone() for name, p in job.network.named_parameters() if p.grad is not None}
+    job.rival.loss()[0].backward()
+    assert all(p.grad is not None and p.grad.any() for p in job.rival.network.parameters() if p.ndim > 1)
+    assert all(torch.equal(p.grad, before[name]) for name, p in job.network.named_parameters() if p.grad is not None)
+
+
+def test_passes_add_up_to_a_batch(run: AutoencoderRun) -> None:
+    """Only the reconstruction, whose mean over two halves is the mean over the whole, and no noise."""
+    plain = replace(run, weights=Weights(regulariser=0.0, deviation=0.0))
+    whole = recipes.train(replace(plain, batch=2, output=run.output / "whole"))
+    halves = recipes.train(replace(plain, batch=1, accumulate=2, output=run.output / "halves"))
+    assert [figures["loss"] for figures in halves] == pytest.approx([figures["loss"] for figures in whole], rel=1e-4)
+    assert [figures["norm"] for figures in halves] == pytest.approx([figures["norm"] for figures in whole], rel=1e-3)
+
+
+def test_recomputed_activations_change_nothing(run: AutoencoderRun) -> None:
+    causal = replace(run, groups=replace(run.groups, reach="causal"))
+    for kind in (run, causal):
+        kept = recipes.train(replace(kind, output=run.output / "kept" / kind.groups.reach))
+        again = recipes.train(replace(kind, output=run.output / "again" / kind.groups.reach, recompute=True))
+        assert kept == again
+
+
+def test_a_perceptual_weight_needs_a_file(run: AutoencoderRun) -> None:
+    with pytest.raises(UserError, match=r"critics.perceptual=FILE, or set weights.perceptual=0"):
+        recipes.train(replace(run, weights=Weights(perceptual=0.1)))
+
+
+def test_files_and_the_toybox_share_the_samples(run: AutoencoderRun, tmp_path: Path) -> None:
+    frames = np.full((12, 48, 64, 3), 200, np.uint8)
+    video.write(tmp_path / "grey.mp4", frames, 8)
+    mixed = replace(run, batch=200, clips=Clips(files=(str(tmp_path / "grey.mp4"),), share=0.3, side=48, cache=tmp_path / "cache"))
+    clips = autoencoder.batch(mixed, shots(mixed.clips), 0)
+    grey = (clips - (200 / 127.5 - 1)).abs().amax((1, 2, 3, 4)) < 0.05
+    assert 0.2 < grey.float().mean() < 0.4
+    alone = autoencoder.batch(replace(mixed, batch=1), shots(mixed.clips), 7)
+    assert torch.equal(alone[0], clips[7])
+    assert len(recipes.train(replace(mixed, batch=2))) == 3

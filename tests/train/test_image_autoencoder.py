@@ -1,0 +1,40 @@
+"""What the training of the image autoencoder does to latents and pictures alike."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import tiny
+from videodit.train import recipes
+from videodit.train.image_autoencoder import ImageAutoencoderRun, changed_alike
+
+
+def test_a_picture_and_its_own_shrunken_copy_change_alike() -> None:
+    """A smooth picture and its means over 2x2 places stay what they are to each other."""
+    ramp = torch.linspace(-1, 1, 32)
+    picture = (ramp[:, None] + 0.5 * ramp).expand(1, 3, 1, 32, 32).contiguous()
+    means = torch.nn.functional.avg_pool2d(picture[:, :, 0], 4)[:, :, None]
+    seen = set()
+    for seed in range(60):
+        large, small = changed_alike(torch.Generator().manual_seed(seed), picture, means)
+        extent = small.shape[-1]
+        assert large.shape[-2:] == (4 * extent, 4 * extent)
+        pooled = torch.nn.functional.avg_pool2d(large[:, :, 0], 4)[:, :, None]
+        torch.testing.assert_close(pooled[..., 1:-1, 1:-1], small[..., 1:-1, 1:-1], rtol=0, atol=0.02)
+        seen.add((extent, bool(small[0, 0, 0, 0, 0] < small[0, 0, 0, -1, -1]), bool(small[0, 0, 0, 0, -1] < small[0, 0, 0, -1, 0])))
+    assert {extent for extent, *_ in seen} == {4, 6, 8} and len(seen) == 12  # every size, every turn
+
+
+@pytest.mark.usefixtures("two_threads", "unchecked")
+def test_it_is_a_part_of_the_steps(world: tiny.World, tmp_path: Path) -> None:
+    run = tiny.runs(world, tmp_path, steps=6)["image-autoencoder"]
+    assert isinstance(run, ImageAutoencoderRun)
+    plain, half, always = (
+        [figures["loss"] for figures in recipes.train(replace(run, equivariance=part, output=tmp_path / str(part)))]
+        for part in (0.0, 0.5, 1.0)
+    )
+    assert plain != half != always != plain and all(loss > 0 for loss in plain + half + always)
