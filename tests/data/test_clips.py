@@ -70,6 +70,9 @@ def test_mistakes_are_said(tmp_path: Path) -> None:
         clips.shots(Clips(files=(str(tmp_path),)))
     with pytest.raises(UserError, match="cannot be read"):
         clips.shots(Clips(files=(str(tmp_path / "none.mp4"),)))
+    (tmp_path / "text.mp4").write_text("no video")
+    with pytest.raises(UserError, match="cannot be read as a video"):
+        clips.shots(Clips(files=(str(tmp_path / "text.mp4"),), cache=tmp_path / "cache"))
     shot = np.zeros((5, 16, 24, 3), np.uint8)
     with pytest.raises(UserError, match="No shot lasts 7 frames"):
         clips.window([shot], SIZE, 2, np.random.default_rng(0))

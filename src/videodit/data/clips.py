@@ -96,10 +96,15 @@ def _digest(path: Path) -> str:
 
 
 def _shrunk(path: Path, side: int) -> Frames:
-    frames, _ = video.read(path)
-    rows, columns = frames.shape[1:3]
+    frames = [_small(frame, side) for frame in video.stream(path)]
+    if not frames:
+        raise UserError(f"{path} holds no picture: name a file with a video stream, such as an .mp4.")
+    return np.stack(frames)
+
+
+def _small(frame: np.ndarray, side: int) -> np.ndarray:
+    rows, columns = frame.shape[:2]
     factor = side / min(rows, columns)
     if factor >= 1:
-        return frames
-    extent = round(columns * factor), round(rows * factor)
-    return np.stack([np.asarray(Image.fromarray(frame).resize(extent, Image.Resampling.LANCZOS)) for frame in frames])
+        return frame
+    return np.asarray(Image.fromarray(frame).resize((round(columns * factor), round(rows * factor)), Image.Resampling.LANCZOS))

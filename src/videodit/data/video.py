@@ -11,6 +11,7 @@ import math
 import os
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -41,16 +42,32 @@ _BT709 = 1  # FFmpeg's number for it: the colours are stated in the file, becaus
 def read(path: str | Path, *, frames: int | None = None) -> tuple[Frames, float]:
     """The frames of a video or picture and its rate in frames a second; `frames` stops after so many."""
     path = Path(path)
-    if path.is_dir() or not path.exists():
-        raise UserError(f"{path} is {'a directory' if path.is_dir() else 'not there'}: name a video or picture that exists.")
-    reader = _read_pictures if path.suffix.lower() in _PICTURES else _read_stream
-    try:
+    with _said(path):
+        reader = _read_pictures if path.suffix.lower() in _PICTURES else _read_stream
         video, fps = reader(path, frames)
-    except (FFmpegError, UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as a video or picture ({_one_line(error)}): name another, such as an .mp4.") from error
     if not len(video):
         raise UserError(f"{path} holds no picture: name a file with a video stream, such as an .mp4.")
     return video, fps
+
+
+def stream(path: str | Path) -> Iterator[np.ndarray]:
+    """The frames (h w 3) of a video one by one, for files that memory does not hold."""
+    path = Path(path)
+    with _said(path), av.open(str(path)) as container:
+        if container.streams.video:
+            container.streams.video[0].thread_type = "AUTO"
+            yield from map(_upright, container.decode(container.streams.video[0]))
+
+
+@contextmanager
+def _said(path: Path) -> Iterator[None]:
+    """What keeps a file from being read, in one sentence."""
+    if path.is_dir() or not path.exists():
+        raise UserError(f"{path} is {'a directory' if path.is_dir() else 'not there'}: name a video or picture that exists.")
+    try:
+        yield
+    except (FFmpegError, UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as a video or picture ({_one_line(error)}): name another, such as an .mp4.") from error
 
 
 def _read_stream(path: Path, frames: int | None) -> tuple[Frames, float]:
