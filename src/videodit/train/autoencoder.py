@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,9 +19,10 @@ from videodit.autoencoder.discriminator import Discriminator, PatchDiscriminator
 from videodit.autoencoder.loss import Critic, Distance, Draw, Weights, dpvae_loss
 from videodit.config import setting
 from videodit.data import toybox
-from videodit.data.clips import Clips, Shot, shots, window
+from videodit.data.clips import Clips
 from videodit.shapes import Size, UserError
 from videodit.train.optimizer import Optimizer
+from videodit.train.pixels import Pixels
 from videodit.train.step import Job, Rival, Run, provenance
 
 
@@ -55,7 +55,7 @@ def job(settings: AutoencoderRun) -> Job:
     network = inflate(models.load_autoencoder(settings.image).image, settings.groups).to(settings.device)
     if settings.recompute:
         recomputed(network)
-    found = shots(settings.clips)
+    pixels = Pixels(settings.seed, settings.size, settings.clips, partial(drawn, settings))
     distance = _perceptual(settings)
     critic = PatchDiscriminator(settings.critics.discriminator).to(settings.device) if settings.weights.adversarial else None
     latents = (network.channels, *network.latents(settings.size))
@@ -81,7 +81,7 @@ def job(settings: AutoencoderRun) -> Job:
     rival = Rival(network=critic, loss=rival_loss, optimizer=settings.critics.optimizer, start=settings.critics.start) if critic else None
     return Job(
         network=network,
-        batch=lambda index: batch(settings, found, index * settings.batch),
+        batch=lambda index: pixels.batch(index * settings.batch, settings.batch),
         loss=loss,
         save=lambda folder: models.save_autoencoder(folder, network, provenance(settings)),
         fresh=network.fresh(),
@@ -121,20 +121,7 @@ def recomputed(network: DPVAE) -> None:
             stage.forward = partial(checkpoint, stage.forward, use_reentrant=False)
 
 
-def batch(settings: AutoencoderRun, found: Sequence[Shot], start: int) -> Tensor:
-    """Clips `start` and on, b c f h w in -1..1: of the files where there are any, as often as they are to be, else of the toybox."""
-    videos = []
-    for index in range(start, start + settings.batch):
-        rng = np.random.default_rng([settings.seed, index, 8])
-        if found and np.random.default_rng([settings.seed, index, 9]).random() < settings.clips.share:
-            clip = window(found, settings.size, settings.clips.every, rng)
-        else:
-            clip = _drawn(settings, index, rng)
-        videos.append(torch.from_numpy(np.ascontiguousarray(clip)))
-    return torch.stack(videos).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
-
-
-def _drawn(settings: AutoencoderRun, index: int, rng: np.random.Generator) -> np.ndarray:
+def drawn(settings: AutoencoderRun, index: int, rng: np.random.Generator) -> np.ndarray:
     """A clip of the toybox for learning to compress: crowds in every second one, speeds from half to all of a motion."""
     what = toybox.crowd(settings.seed, index) if index % 2 else toybox.scene(settings.seed, index)
     pace = rng.uniform(0.5, 1.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -16,17 +17,20 @@ from videodit.autoencoder import PerFrame
 from videodit.autoencoder.presets import PRESETS, ImageAutoencoder
 from videodit.config import setting
 from videodit.data import toybox
+from videodit.data.clips import Clips
 from videodit.shapes import Size, UserError
+from videodit.train.pixels import Pixels
 from videodit.train.step import Job, Run
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageAutoencoderRun(Run):
-    """Trains an `AutoencoderKL` on pictures of the toybox."""
+    """Trains an `AutoencoderKL` on pictures of the toybox, on frames of video files, or on both."""
 
     kind: Literal["image-autoencoder"] = "image-autoencoder"
     preset: str = setting("toybox", doc="shape of the autoencoder, a name of autoencoder.presets")
     size: Size = setting(Size(1, 64, 64), doc="frames, rows, columns of a sample")
+    clips: Clips = setting(Clips(), doc="video files to learn from")
     kl: float = setting(2e-4, doc="weight of the divergence from a standard normal, mean over latent elements")
     absolute: float = setting(0.5, doc="weight of the absolute error beside the squared one")
     equivariance: float = setting(
@@ -37,11 +41,12 @@ class ImageAutoencoderRun(Run):
 def job(settings: ImageAutoencoderRun) -> Job:
     torch.manual_seed(settings.seed)  # the starting weights
     network = PerFrame(shape(settings).build()).to(settings.device).train().requires_grad_(True)
+    pixels = Pixels(settings.seed, settings.size, settings.clips, partial(drawn, settings))
 
-    def loss(step: int, pictures: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(index: int, pictures: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         x = pictures.to(settings.device)
         posterior = network.encode(x)
-        generator = torch.Generator(settings.device).manual_seed(settings.seed * 1_000_003 + step)
+        generator = torch.Generator(settings.device).manual_seed(settings.seed * 1_000_003 + index)
         z = posterior.sample(generator)
         if torch.rand((), generator=generator, device=settings.device) < settings.equivariance:
             z, x = changed_alike(generator, z, x)
@@ -54,9 +59,9 @@ def job(settings: ImageAutoencoderRun) -> Job:
 
     return Job(
         network=network,
-        batch=lambda step: pictures(settings.seed, step * settings.batch, settings.batch, settings.size),
+        batch=lambda index: pixels.batch(index * settings.batch, settings.batch),
         loss=loss,
-        save=lambda folder: normalised(network, settings).save_pretrained(folder),
+        save=lambda folder: normalised(network, settings, pixels).save_pretrained(folder),
     )
 
 
@@ -79,17 +84,16 @@ def shape(settings: ImageAutoencoderRun) -> ImageAutoencoder:
     return PRESETS[settings.preset]
 
 
-def pictures(seed: int, start: int, count: int, size: Size) -> Tensor:
-    """Single frames of crowded scenes, b c f h w in -1..1."""
-    moments = np.random.default_rng([seed, start, 7]).random(count, np.float32)
-    frames = [torch.from_numpy(toybox.render(toybox.crowd(seed, start + i), size, at=moments[i : i + 1])) for i in range(count)]
-    return torch.stack(frames).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+def drawn(settings: ImageAutoencoderRun, index: int, rng: np.random.Generator) -> np.ndarray:
+    """A moment of a crowded scene."""
+    return toybox.render(toybox.crowd(settings.seed, index), settings.size, at=rng.random(1, np.float32))
 
 
 @torch.no_grad()
-def normalised(network: PerFrame, settings: ImageAutoencoderRun) -> AutoencoderKL:
+def normalised(network: PerFrame, settings: ImageAutoencoderRun, pixels: Pixels) -> AutoencoderKL:
     """Write into the configuration the shift and scaling that give latents mean 0 and deviation 1 on 512 pictures of no training step."""
-    x = pictures(settings.seed + 1, 0, 512, settings.size).to(settings.device)
-    z = torch.cat([network.encode(part).mean.float() for part in x.split(64)])
+    start = settings.steps * settings.accumulate * settings.batch
+    parts = (pixels.batch(start + 64 * i, 64).to(settings.device) for i in range(8))
+    z = torch.cat([network.encode(part).mean.float() for part in parts])
     network.image.register_to_config(shift_factor=round(z.mean().item(), 6), scaling_factor=round(1 / z.std().item(), 6))
     return network.image
