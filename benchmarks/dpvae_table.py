@@ -4,7 +4,8 @@
     videodit train runs/dpvae_small_image.toml
     python benchmarks/dpvae_table.py [--rows NAME ...] [--perceptual FILE] [--run runs/dpvae_small.toml] [--test out/clips/test]
 
-A row that was trained is not trained again. Prints one table in Markdown: reconstruction of the clips in TEST and of held-out toybox scenes.
+A row that was trained is not trained again. Prints one table in Markdown: reconstruction of the clips in TEST and of held-out scenes of the
+toybox.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ def main() -> None:
     options = ["--size", "64x64", "--frames", "64", "--json", *(["--perceptual", given.perceptual] if given.perceptual else [])]
     lines: list[str] = []
     for name in given.rows:
-        output = f"{settings['output']}_{name.replace(' ', '_').replace('(', '').replace(')', '').replace(',', '')}"
+        output = f"{settings['output']}/{''.join(letter if letter.isalnum() else '_' for letter in name)}"
         if not Path(output, "model").exists():
             videodit("train", str(given.run), f"output={output}", *ROWS[name])
         lines.append(row(name, json.loads(videodit("evaluate", "reconstruction", f"{output}/model", *clips, *options))))
