@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKLCogVideoX, AutoencoderKLWan
@@ -96,9 +96,16 @@ def peak(name: str, widths: tuple[int, ...], size: tuple[int, int, int], precisi
     latents = torch.randn(1, 16, 33, size[1] // 8, size[2] // 8, dtype=TYPES[precision])
     with torch.no_grad():
         decoded(model, latents[:, :, :2])
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew (Linux)
+        before = _high_water()
         video = decoded(model, latents)
-    print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) - video.numel() * video.element_size())
+    print(_high_water() - before - video.numel() * video.element_size())
+
+
+def _high_water() -> int:
+    """The most bytes that this process held in memory."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
 
 
 def main() -> None:
