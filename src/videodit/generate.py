@@ -67,7 +67,7 @@ class Generator:
         times = self.model.settings.times.schedule(steps).to(self.device)
         sampler = SAMPLERS[self.model.settings.sampling.sampler]
         latents = sampler(field, start, times, lambda step: progress(step, steps) if progress else None)
-        frames = to_frames(autoencoder.decode_image(latents) if size.frames == 1 else autoencoder.decode(latents))
+        frames = to_frames(autoencoder.decode(latents, frames=size.frames))
         return frames[0] if isinstance(prompt, str) else frames
 
     def _checked(self, prompts: list[str], steps: int | None, guidance: float | None, seed: int) -> tuple[int, float]:

@@ -150,3 +150,12 @@ def test_sd3_becomes_195_million_parameters() -> None:
         autoencoder = inflate(PRESETS["sd3"].build())
     assert isinstance(autoencoder, DPVAE) and autoencoder.settings == DPVAESettings()
     assert sum(p.numel() for p in autoencoder.parameters()) == pytest.approx(195e6, rel=0.01)
+
+
+def test_what_was_not_inherited_is_what_no_image_autoencoder_has() -> None:
+    for keys in (True, False):
+        autoencoder = tiny.dpvae(settings=DPVAESettings(keys=keys))
+        fresh = {id(p) for p in autoencoder.fresh()}
+        names = {name for name, p in autoencoder.named_parameters() if id(p) in fresh}
+        assert any(".time." in name for name in names) and all(".space." not in name for name in names)
+        assert any("conv_out" in name for name in names) == keys

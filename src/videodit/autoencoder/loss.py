@@ -9,10 +9,9 @@ from typing import Literal, NamedTuple
 from jaxtyping import Float
 from torch import Tensor
 
-from videodit.autoencoder.model import DPVAE
+from videodit.autoencoder.model import DPVAE, Latents, Video
 from videodit.config import setting
 
-Video = Float[Tensor, "b c f h w"]
 Critic = Callable[[Tensor], Tensor]  # a video -> one number
 Distance = Callable[[Tensor, Tensor], Tensor]  # two videos -> one number
 
@@ -39,9 +38,9 @@ class Weights:
 
 
 class Draw(NamedTuple):
-    """What chance decides in one step."""
+    """What chance decides in one pass."""
 
-    noise: Float[Tensor, "b d t y x"]
+    noise: Latents
     frame: int = 0  # of a group, for `like = "random"`
 
 
@@ -65,8 +64,7 @@ def dpvae_loss(
     perceptual: Distance | None = None,
     critic: Critic | None = None,
 ) -> Loss:
-    """|x - D(z)|^2 + |x_k - D_k(z)|^2 + |mu_z - mu_zk|^2 + |sigma_z - sigma_zk|^2 + what a critic and a perceptual distance say of D(z)."""
-    video = autoencoder.whole_groups(video)
+    """|x - D(z)|^2 + |x_k - D_k(z)|^2 + |mu_z - mu_zk|^2 + |sigma_z - sigma_zk|^2 + what critics say of D(z), for whole groups."""
     still = autoencoder.encode_image(video[:, :, :: autoencoder.time])
     posterior = autoencoder.encode_step(video, still=still)
     z = posterior.mean + posterior.std * weights.deviation * draw.noise

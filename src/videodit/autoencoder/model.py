@@ -181,8 +181,9 @@ class DPVAE(PerFrame):
         return torch.cat([ends[0], video, ends[1]], dim=2) if self.lead + missing else video
 
     def fresh(self) -> list[nn.Parameter]:
-        """The parameters that do not start as copies: E_r's last layer and all that sees time."""
-        modules = [self.encoder.conv_out, *(module for module in self.modules() if isinstance(module, TEMPORAL))]
+        """The parameters that do not start as copies: all that sees time and, where E_r puts out a residual, its last layer."""
+        modules = [module for module in self.modules() if isinstance(module, TEMPORAL)]
+        modules += [self.encoder.conv_out] if self.settings.keys else []
         return [parameter for module in modules for parameter in module.parameters()]
 
     def _pieces(self, x: Tensor, frames: int) -> tuple[Tensor, ...]:

@@ -104,12 +104,8 @@ class Pose:
 
 
 def _pose(u: Array, x: Array | float = 0.0, y: Array | float = 0.0, scale: Array | float = 1.0, angle: Array | float = 0.0) -> Pose:
-    return Pose(
-        **{
-            name: np.broadcast_to(np.asarray(value, np.float32), u.shape)
-            for name, value in {"x": x, "y": y, "scale": scale, "angle": angle}.items()
-        }
-    )
+    parts = {"x": x, "y": y, "scale": scale, "angle": angle}
+    return Pose(**{name: np.broadcast_to(np.asarray(value, np.float32), u.shape) for name, value in parts.items()})
 
 
 # A motion: (time in 0..1, amount, phase in 0..1) -> pose.

@@ -65,11 +65,9 @@ def job(settings: AutoencoderRun) -> Job:
         generator = torch.Generator(settings.device).manual_seed(settings.seed * 1_000_003 + index)
         noise = torch.randn(len(video), *latents, generator=generator, device=settings.device)
         frame = int(torch.randint(network.time, (), generator=generator, device=settings.device))
-        heard = critic is not None and index // settings.accumulate >= settings.critics.start
-        real = video.to(settings.device)
-        out = dpvae_loss(
-            network, real, Draw(noise, frame), settings.weights, perceptual=distance, critic=_frozen(critic) if heard and critic else None
-        )
+        heard = _frozen(critic) if critic and index // settings.accumulate >= settings.critics.start else None
+        real = network.whole_groups(video.to(settings.device))
+        out = dpvae_loss(network, real, Draw(noise, frame), settings.weights, perceptual=distance, critic=heard)
         left.update(real=real, rebuilt=out.rebuilt.detach())
         return out.total, out.figures
 

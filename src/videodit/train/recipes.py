@@ -61,7 +61,7 @@ def plan(settings: Recipe) -> dict[str, Any]:
         "trained": trained,
         **extent,
         "steps": settings.steps,
-        "samples": settings.steps * settings.batch,
+        "samples": settings.steps * settings.accumulate * settings.batch,
         # fp32: weights, and of what is trained gradient, average and two moments; activations come on top
         "state_bytes": 4 * (parameters + 4 * trained),
         "checkpoint_bytes": 16 * trained * settings.checkpoint.keep,

@@ -92,7 +92,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Player:
-    """A network that learns: its optimisers, their rate, and how many steps it has waited before it began."""
+    """A network that learns: its optimisers, their rate, and the step from which it does."""
 
     network: nn.Module
     settings: Optimizer
@@ -107,7 +107,7 @@ class Player:
             group["lr"] = rate * group["scale"]
         norm = torch.nn.utils.clip_grad_norm_([p for group in groups for p in group["params"]], self.settings.clip)
         if not torch.isfinite(norm):
-            raise UserError(f"The gradient of step {step + 1} is not finite: lower optimizer.learning_rate; the last checkpoint is good.")
+            raise UserError(f"The gradient of step {step + 1} is not finite: lower the learning rate; the last checkpoint is good.")
         for optimizer in self.optimizers:
             optimizer.step()
         return norm.item()
@@ -180,7 +180,7 @@ def _step(settings: Run, job: Job, players: list[Player], step: int, passes: Ite
 
 
 def _ahead(batch: Callable[[int], Any], start: int, stop: int) -> Iterator[tuple[int, Any]]:
-    """(step, batch), the next batch being made in a thread while this one is used."""
+    """(pass, batch), the next batch being made in a thread while this one is used."""
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(batch, start)
         for step in range(start, stop):
