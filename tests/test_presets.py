@@ -14,6 +14,7 @@ from videodit.autoencoder import inflate
 from videodit.autoencoder.presets import PRESETS, ImageAutoencoder
 from videodit.shapes import Size
 from videodit.train import recipes
+from videodit.train.autoencoder import AutoencoderRun
 
 RUNS = sorted((Path(__file__).parents[1] / "runs").glob("*.toml"))
 
@@ -26,7 +27,7 @@ def test_autoencoder(name: str) -> None:
         autoencoder = inflate(image)
         latents = autoencoder.encode(torch.empty(1, 3, 8, 32, 48)).mean
         video = autoencoder.decode(latents)
-    assert settings.space == autoencoder.space == 8 and ImageAutoencoder.of(image) == settings
+    assert settings.space == autoencoder.space == 2 ** (len(settings.widths) - 1) and ImageAutoencoder.of(image) == settings
     assert latents.shape == (1, settings.latent_channels, *autoencoder.latents(Size(8, 32, 48))) and video.shape == (1, 3, 8, 32, 48)
 
 
@@ -69,6 +70,15 @@ def test_a_plan_counts_what_is_trained(world: tiny.World, tmp_path: Path) -> Non
         assert plan["trained"] == sum(p.numel() for p in network.parameters() if p.requires_grad), kind
         assert plan["assumed"] == [] and plan["samples"] == 3 * run.batch, kind
         assert job.loss(0, job.batch(0))[0].isfinite(), kind  # the one step of each kind whose shapes are checked
+
+
+@pytest.mark.usefixtures("few_sentences")
+def test_a_plan_counts_the_discriminator(world: tiny.World, tmp_path: Path) -> None:
+    run = next(run for run in tiny.runs(world, tmp_path, steps=3).values() if isinstance(run, AutoencoderRun))
+    judged = replace(run, weights=replace(run.weights, adversarial=0.01))
+    rival, plain, plan = recipes.JOBS[judged.kind](judged).rival, recipes.plan(run), recipes.plan(judged)
+    assert rival is not None and plan["discriminator"] == models.parameters(rival.network)
+    assert plan["trained"] - plain["trained"] == plan["parameters"] - plain["parameters"] == plan["discriminator"]
 
 
 def test_runs_are_there() -> None:

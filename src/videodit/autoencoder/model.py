@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from diffusers.models.attention_processor import Attention
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -58,6 +59,9 @@ class PerFrame(nn.Module):
     def __init__(self, image: AutoencoderKL) -> None:
         super().__init__()
         self.image = image.requires_grad_(False).eval()
+        for module in image.modules():
+            if isinstance(module, Attention):
+                module.register_forward_hook(_as_it_came)
 
     @property
     def space(self) -> int:
@@ -90,8 +94,7 @@ class PerFrame(nn.Module):
 
     def encode_image(self, video: Video) -> Posterior:
         """Every frame by E_k alone."""
-        _check_precision(video)
-        return self._posterior(each_frame(self.image.encoder, video))
+        return self._posterior(each_frame(self.image.encoder, _laid_out(video)))
 
     def _posterior(self, features: Tensor) -> Posterior:
         mean, logvar = self._through(self.image.quant_conv, features).chunk(2, dim=1)
@@ -99,8 +102,7 @@ class PerFrame(nn.Module):
 
     def decode_image(self, latents: Latents) -> Video:
         """Every latent frame by D_k alone."""
-        _check_precision(latents)
-        return each_frame(self.image.decoder, self._through(self.image.post_quant_conv, self._raw(latents)))
+        return each_frame(self.image.decoder, self._through(self.image.post_quant_conv, self._raw(_laid_out(latents))))
 
     def encode(self, video: Video) -> Posterior:
         return self.encode_image(video)
@@ -155,7 +157,7 @@ class DPVAE(PerFrame):
 
     def encode_step(self, video: Video, past: Past | None = None, *, still: Posterior | None = None) -> Posterior:
         """z = z_k + z_r of whole groups; z_r adds to the mean, the deviation is E_k's. `still`: z_k, where it is known."""
-        _check_precision(video)
+        video = _laid_out(video)
         if not self.settings.keys:
             return self._posterior(self.encoder(video, past))
         still = still or self.encode_image(video[:, :, :: self.time])
@@ -163,8 +165,7 @@ class DPVAE(PerFrame):
 
     def decode_step(self, latents: Latents, past: Past | None = None) -> Video:
         """The frames of whole groups by D."""
-        _check_precision(latents)
-        return self.decoder(self._through(self.image.post_quant_conv, self._raw(latents)), past)
+        return self.decoder(self._through(self.image.post_quant_conv, self._raw(_laid_out(latents))), past)
 
     @property
     def lead(self) -> int:
@@ -210,9 +211,17 @@ def _joined(pieces: Iterable[tuple[Tensor, ...]], frames: int) -> list[Tensor]:
     return whole
 
 
-def _check_precision(x: Tensor) -> None:
+def _laid_out(x: Tensor) -> Tensor:
+    """What goes in. Channels innermost make convolutions in half precision fast, and normalisation slow where something learns."""
     if x.dtype not in PRECISIONS:
         raise UserError(f"Autoencoders are safe in float32 and bfloat16, not in {str(x.dtype)[6:]}: convert the input.")
+    innermost = x.dtype == torch.bfloat16 and not torch.is_grad_enabled()
+    return x.contiguous(memory_format=torch.channels_last_3d if innermost else torch.contiguous_format)
+
+
+def _as_it_came(module: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> Tensor:
+    """Diffusers' attention puts the channels innermost, whatever came in, and all that follows would be laid out so."""
+    return out.contiguous() if given[0].is_contiguous() else out
 
 
 def _residual(image: AutoencoderKL):

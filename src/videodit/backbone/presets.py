@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from videodit.backbone.model import DualTransformer, Transformer
 
-_TOYBOX = Transformer(width=160, depth=6, heads=5, text=128, pooled=128, rotary="space-time")
+_TOYBOX = Transformer(channels=4, width=128, depth=6, heads=4, text=128, pooled=128, rotary="space-time")
 PRESETS: dict[str, Transformer] = {
     "toybox": _TOYBOX,
     "toybox-tiny": replace(_TOYBOX, width=48, depth=2, heads=2, text=32, pooled=32, channels=8),

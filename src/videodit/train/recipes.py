@@ -12,6 +12,7 @@ from torch import nn
 
 from videodit import backbone, config, models
 from videodit.autoencoder import inflate
+from videodit.autoencoder.discriminator import PatchDiscriminator
 from videodit.autoencoder.presets import PRESETS
 from videodit.data.text import TextEncoder
 from videodit.shapes import latent_size, token_size
@@ -76,7 +77,12 @@ def _image_autoencoder(settings: ImageAutoencoderRun, assumed: list[str]) -> tup
 
 def _autoencoder(settings: AutoencoderRun, assumed: list[str]) -> tuple[nn.Module, dict[str, Any]]:
     network = inflate(_described(settings.image, assumed).image.build(), settings.groups)
-    return network, {"latents": list(network.latents(settings.size))}
+    extent: dict[str, Any] = {"latents": list(network.latents(settings.size))}
+    if not settings.weights.adversarial:
+        return network, extent
+    critic = PatchDiscriminator(settings.critics.discriminator)
+    extent["discriminator"] = sum(p.numel() for p in critic.parameters())
+    return nn.ModuleList([network, critic]), extent
 
 
 def _backbone(settings: BackboneRun, assumed: list[str]) -> tuple[nn.Module, dict[str, Any]]:

@@ -1,0 +1,58 @@
+"""Attention that learns on a CPU in half precision: plain products beside PyTorch's kernel, forward and backward.
+
+    python benchmarks/attention.py [--tokens 32 144 512] [--batch 64] [--heads 5] [--width 32] [--repeats 7] [--json]
+
+Outputs and gradients are compared first. `videodit.backbone.layouts.attend` chooses by these figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+import torch
+from side_by_side import Noisy, least_times
+from torch import Tensor
+
+from videodit.backbone import layouts
+
+
+def step(leaves: list[Tensor], tokens: int) -> list[Tensor]:
+    """Output and gradients where up to `tokens` tokens go by plain products."""
+    layouts.PLAIN_TOKENS = tokens
+    for leaf in leaves:
+        leaf.grad = None
+    with torch.autocast("cpu", torch.bfloat16):
+        out = layouts.attend(*leaves, None)
+    out.backward(torch.ones_like(out))
+    return [out.detach(), *(leaf.grad for leaf in leaves if leaf.grad is not None)]
+
+
+def measure(tokens: int, batch: int, heads: int, width: int, repeats: int) -> dict[str, float]:
+    leaves = [torch.randn(batch, heads, tokens, width, dtype=torch.bfloat16).requires_grad_() for _ in range(3)]
+    for one, other in zip(step(leaves, tokens), step(leaves, 0), strict=True):
+        torch.testing.assert_close(one, other, rtol=0.05, atol=0.05)
+    return least_times({"plain": lambda: step(leaves, tokens), "kernel": lambda: step(leaves, 0)}, repeats=repeats)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tokens", type=int, nargs="+", default=[32, 144, 512])
+    for name, default in (("batch", 64), ("heads", 5), ("width", 32), ("repeats", 7)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    try:
+        found = {n: measure(n, given.batch, given.heads, given.width, given.repeats) for n in given.tokens}
+    except Noisy as error:
+        sys.exit(str(error))
+    if given.json:
+        print(json.dumps(found))
+        return
+    for tokens, times in found.items():
+        print(f"{tokens:5} tokens: plain {times['plain']:.4f} s, kernel {times['kernel']:.4f} s ({times['kernel'] / times['plain']:.2f})")
+
+
+if __name__ == "__main__":
+    main()

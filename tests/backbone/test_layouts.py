@@ -1,0 +1,37 @@
+"""Who attends to whom: every way to compute it is the same attention."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+import tiny
+from videodit.backbone import layouts
+
+QUERY, KEY, VALUE = (tiny.grid(2, 3, 7, 4, seed=i) for i in range(3))
+VISIBLE = torch.tensor([[True] * 7, [True, True, False, False, True, True, True]])[:, None, None]
+
+
+def with_gradients(dtype: torch.dtype, visible: Tensor | None) -> list[Tensor]:
+    leaves = [x.to(dtype, copy=True).requires_grad_() for x in (QUERY, KEY, VALUE)]
+    out = layouts.attend(*leaves, visible)
+    (out * tiny.grid(*out.shape, seed=9)).sum().backward()
+    return [out.detach().float(), *(leaf.grad.float() for leaf in leaves if leaf.grad is not None)]
+
+
+@pytest.mark.parametrize("visible", [None, VISIBLE])
+def test_plain_products_are_the_same_attention(visible: Tensor | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    exact = with_gradients(torch.float32, visible)
+    plain = with_gradients(torch.bfloat16, visible)
+    monkeypatch.setattr(layouts, "PLAIN_TOKENS", 0)
+    kernel = with_gradients(torch.bfloat16, visible)
+    for truth, one, other in zip(exact, plain, kernel, strict=True):
+        assert not torch.equal(one, truth)  # half precision it was
+        torch.testing.assert_close(one, truth, rtol=0.03, atol=0.03)
+        torch.testing.assert_close(one, other, rtol=0.03, atol=0.03)
+
+
+def test_what_cannot_be_seen_has_no_gradient() -> None:
+    _, _, key, value = with_gradients(torch.bfloat16, VISIBLE)
+    assert not key[1, :, 2:4].any() and not value[1, :, 2:4].any() and value[1, :, 4].any()
