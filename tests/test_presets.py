@@ -35,7 +35,7 @@ def test_autoencoder(name: str) -> None:
 @pytest.mark.parametrize("video", [False, True])
 def test_transformer(name: str, video: bool) -> None:
     settings = replace(backbone.PRESETS[name], video=video)
-    text = tiny.text([3, 1], settings.text)
+    text = tiny.text([3, 1], settings.text)._replace(pooled=torch.ones(2, settings.pooled))
     with torch.device("meta"):
         network = backbone.build(settings)
         noisy = torch.empty(2, settings.channels, 3, 4, 6)

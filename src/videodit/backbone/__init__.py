@@ -1,6 +1,7 @@
 """The transformer. Tokens never leave this room: what goes in and out is a latent grid b c f h w."""
 
 from videodit.backbone.model import DualTransformer, Transformer
+from videodit.backbone.positions import Centred, Cropped
 from videodit.backbone.presets import PRESETS, build
 
-__all__ = ["PRESETS", "DualTransformer", "Transformer", "build"]
+__all__ = ["PRESETS", "Centred", "Cropped", "DualTransformer", "Transformer", "build"]

@@ -12,7 +12,7 @@ from videodit.backbone.blocks import DualBlock
 from videodit.backbone.conditioning import Modulation, Signal, modulate
 from videodit.backbone.layouts import Layout
 from videodit.backbone.patches import PatchEmbedding, VideoBranch, unpatch
-from videodit.backbone.positions import Rotary, rotary_angles
+from videodit.backbone.positions import Centred, Cropped, Rotary, rotary_angles
 from videodit.config import setting
 from videodit.shapes import Size, Text, token_size
 
@@ -29,6 +29,9 @@ class Transformer:
     text: int = setting(4096, doc="channels of the text's tokens")
     pooled: int = setting(2048, doc="channels of the pooled text")
     video: bool = setting(False, doc="whether the 3D patchify branch is there")
+    normed: bool = setting(True, doc="whether queries and keys are normalised: in SD3.5 they are, in SD3 they are not")
+    twice: int = setting(0, doc="first blocks in which the video also attends to itself alone; 13 in SD3.5 medium")
+    places: Centred | Cropped = setting(Centred(), doc="the table of rows and columns")
     rotary: Rotary = setting("none", doc="what turns queries and keys, beside the tables: nothing, the frame, or frame, row and column")
 
 
@@ -38,11 +41,14 @@ class DualTransformer(nn.Module):
     def __init__(self, settings: Transformer) -> None:
         super().__init__()
         self.settings, width = settings, settings.width
-        self.patches = PatchEmbedding(settings.channels, width, settings.patch)
+        self.patches = PatchEmbedding(settings.channels, width, settings.patch, settings.places)
         self.video = VideoBranch(settings.channels, width, settings.patch) if settings.video else None
         self.text = nn.Linear(settings.text, width)
         self.signal = Signal(width, settings.pooled)
-        self.blocks = nn.ModuleList(DualBlock(width, settings.heads, last=i == settings.depth - 1) for i in range(settings.depth))
+        self.blocks = nn.ModuleList(
+            DualBlock(width, settings.heads, normed=settings.normed, twice=i < settings.twice, last=i == settings.depth - 1)
+            for i in range(settings.depth)
+        )
         self.modulation = Modulation(width, 2)
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.out = nn.Linear(width, settings.patch**2 * settings.channels)

@@ -6,7 +6,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from videodit.backbone.positions import grid_positions
+from videodit.backbone.positions import Places, frame_positions, grid_positions
 from videodit.shapes import Size, token_size
 
 Patch = tuple[int, int, int]
@@ -15,15 +15,15 @@ Patch = tuple[int, int, int]
 class PatchEmbedding(nn.Module):
     """One frame's patches and their places in space: what the image model knows."""
 
-    def __init__(self, channels: int, width: int, patch: int) -> None:
+    def __init__(self, channels: int, width: int, patch: int, places: Places) -> None:
         super().__init__()
-        self.patch = patch
+        self.patch, self.places = patch, places
         self.proj = nn.Conv2d(channels, width, patch, stride=patch)
 
     def forward(self, latents: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b n d"]:
         frames = self.proj(rearrange(latents, "b c f h w -> (b f) c h w"))
         tokens = rearrange(frames, "(b f) d h w -> b f (h w) d", b=len(latents))
-        places = grid_positions(Size(1, *frames.shape[-2:]), tokens.shape[-1], axes=2, like=tokens)
+        places = frame_positions(Size(1, *frames.shape[-2:]), tokens.shape[-1], self.places, like=tokens)
         return (tokens + places).flatten(1, 2)
 
 

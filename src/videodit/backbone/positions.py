@@ -1,13 +1,14 @@
 """Where a token stands: sine-cosine tables over rows and columns, or over frames, rows and columns; and rotary turns.
 
-Places are centred, as SD3's cropped table is: the middle of the frame keeps its place when the frame grows. Time starts at 0,
-where an image stands, so a turn by the frame alone leaves an image as it is.
+Places are centred: the middle of the frame keeps its place when the frame grows. Time starts at 0, where an image stands, so a turn by the
+frame alone leaves an image as it is. SD3's own table is the middle of a larger one.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -15,15 +16,34 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from videodit.shapes import Size
+from videodit.config import setting
+from videodit.shapes import Size, UserError
 
+
+@dataclass(frozen=True, kw_only=True)
+class Centred:
+    """Rows and columns counted from the middle of the frame."""
+
+    kind: Literal["centred"] = "centred"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cropped:
+    """SD3's: the middle of a table of `side` tokens, whose places are those of `base` tokens spread over it."""
+
+    kind: Literal["cropped"] = "cropped"
+    side: int = setting(192, doc="rows and columns of the whole table: the most that a frame may have")
+    base: int = setting(64, doc="rows and columns the model was first trained at")
+
+
+Places = Centred | Cropped
 Rotary = Literal["none", "time", "space-time"]
 FASTEST, SLOWEST = math.pi / 2, math.pi / 32  # turns of a pair of channels from a token to the next
 
 
 def waves(places: Float[Tensor, "n"], width: int, *, longest: float = 10_000.0) -> Float[Tensor, "n d"]:
     """Sines, then cosines, of places at `width` / 2 frequencies."""
-    rates = longest ** -(torch.arange(width // 2, dtype=torch.float32, device=places.device) / (width // 2))
+    rates = torch.exp(-math.log(longest) * torch.arange(width // 2, dtype=torch.float32, device=places.device) / (width // 2))
     angles = places.float()[:, None] * rates
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
@@ -34,6 +54,21 @@ def grid_positions(grid: Size, width: int, *, axes: int, like: Tensor) -> Float[
     shares = [share] * (axes - 1) + [width - share * (axes - 1)]
     tables = [waves(place, part, longest=100.0) for place, part in zip(_places(grid, like)[3 - axes :], shares, strict=True)]
     return _spread(tables, grid[3 - axes :]).to(like.dtype)
+
+
+def frame_positions(grid: Size, width: int, places: Places, *, like: Tensor) -> Float[Tensor, "n d"]:
+    """The table of one frame's tokens."""
+    if isinstance(places, Centred):
+        return grid_positions(Size(1, grid.rows, grid.columns), width, axes=2, like=like)
+    if max(grid.rows, grid.columns) > places.side:
+        raise UserError(
+            f"The table of places has {places.side} rows and columns of tokens, not {grid.rows} x {grid.columns}: use a smaller frame."
+        )
+    rows, columns = (
+        waves((torch.arange(n, device=like.device) + (places.side - n) // 2) * (places.base / places.side), width // 2)
+        for n in (grid.rows, grid.columns)
+    )
+    return torch.cat([columns.repeat(grid.rows, 1), rows.repeat_interleave(grid.columns, dim=0)], dim=1).to(like.dtype)
 
 
 def rotary_angles(grid: Size, width: int, rotary: Rotary, *, like: Tensor) -> Float[Tensor, "n half"]:
