@@ -2,7 +2,7 @@
 
     python benchmarks/attention.py [--tokens 32 144 512] [--batch 64] [--heads 5] [--width 32] [--repeats 7] [--json]
 
-Outputs and gradients are compared first. `videodit.backbone.layouts.attend` chooses by these figures.
+Outputs and gradients are compared first. `videodit.backbone.layouts.attend` is what chooses between them.
 """
 
 from __future__ import annotations

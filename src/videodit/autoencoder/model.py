@@ -60,7 +60,7 @@ class PerFrame(nn.Module):
         super().__init__()
         self.image = image.requires_grad_(False).eval()
         for module in image.modules():
-            if isinstance(module, Attention):
+            if isinstance(module, Attention) and not module._forward_hooks:  # it may have come out of another of ours
                 module.register_forward_hook(_as_it_came)
 
     @property

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-PLAIN_TOKENS = 1024  # as benchmarks/attention.py finds; beyond, the memory of all scores counts
+PLAIN_TOKENS = 1024  # beyond, the memory of all scores counts; benchmarks/attention.py compares
 
 
 class Layout(NamedTuple):

@@ -12,7 +12,7 @@ from videodit.backbone.blocks import DualBlock
 from videodit.backbone.conditioning import Modulation, Signal, modulate
 from videodit.backbone.layouts import Layout
 from videodit.backbone.patches import PatchEmbedding, VideoBranch, unpatch
-from videodit.backbone.positions import Centred, Cropped, Rotary, rotary_angles
+from videodit.backbone.positions import Centred, Places, Rotary, rotary_angles
 from videodit.config import setting
 from videodit.shapes import Size, Text, token_size
 
@@ -31,7 +31,7 @@ class Transformer:
     video: bool = setting(False, doc="whether the 3D patchify branch is there")
     normed: bool = setting(True, doc="whether queries and keys are normalised: in SD3.5 they are, in SD3 they are not")
     twice: int = setting(0, doc="first blocks in which the video also attends to itself alone; 13 in SD3.5 medium")
-    places: Centred | Cropped = setting(Centred(), doc="the table of rows and columns")
+    places: Places = setting(Centred(), doc="the table of rows and columns")
     rotary: Rotary = setting("none", doc="what turns queries and keys, beside the tables: nothing, the frame, or frame, row and column")
 
 
