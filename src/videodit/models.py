@@ -8,16 +8,16 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -27,6 +27,7 @@ from videodit.autoencoder.presets import ImageAutoencoder
 from videodit.backbone import DualTransformer, Transformer
 from videodit.config import setting
 from videodit.data.text import TextEncoder, TextSettings, load_tokenizer
+from videodit.data.text_sd3 import SD3Text, SD3TextSettings
 from videodit.diffusion.times import Times
 from videodit.shapes import Size, UserError
 
@@ -64,6 +65,19 @@ class Sampling:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Proof:
+    """What was measured when an image model was converted; differences are parts of the largest value of the image model's."""
+
+    source: str = setting("", doc="class that the image model was read by")
+    digest: str = setting("", doc="SHA-256 of the image transformer's weights")
+    difference: float = setting(0.0, doc="of the video model's output on one frame from that class's")
+    autoencoder: float | None = setting(None, doc="of the latents of key frames from those of the image autoencoder's class")
+    blocks: int = setting(0, doc="parameters added to the blocks")
+    added: int = setting(0, doc="parameters added in all")
+    output: float = setting(0.0, doc="largest output of what was added")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Provenance:
     """Where weights come from."""
 
@@ -73,6 +87,7 @@ class Provenance:
     hours: float = setting(0.0, doc="hours of training, on the machine that `machine` names")
     machine: str = setting("", doc="what they were trained on")
     scores: dict[str, float] = setting({}, doc="what they score")
+    proof: Proof | None = setting(None, doc="what was measured at conversion, before any training")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +101,16 @@ class AutoencoderFolder:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BackboneFolder:
+    """What `model.toml` says of a folder that holds a transformer alone."""
+
+    kind: Literal["backbone"] = "backbone"
+    backbone: Transformer = setting(Transformer(), doc="the transformer")
+    provenance: Provenance = setting(Provenance(), doc="where the weights come from")
+    digests: dict[str, str] = setting({}, doc="SHA-256 of each file")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelFolder:
     """What `model.toml` says of a whole model."""
 
@@ -94,7 +119,7 @@ class ModelFolder:
     size: Size = setting(Size(16, 64, 64), doc="frames, rows, columns it was trained at")
     fps: float = setting(8.0, doc="frames a second")
     autoencoder: DPVAEFile | PerFrameFile = setting(DPVAEFile(), doc="pixels to latents")
-    text: TextSettings = setting(TextSettings(), doc="the text encoder")
+    text: TextSettings | SD3TextSettings = setting(TextSettings(), doc="the text encoder")
     backbone: Transformer = setting(Transformer(), doc="the transformer")
     times: Times = setting(Times(), doc="the times it was trained on; sampling visits them alike")
     sampling: Sampling = setting(Sampling(), doc="defaults of sampling")
@@ -108,8 +133,14 @@ class Model:
 
     settings: ModelFolder
     autoencoder: PerFrame
-    text: TextEncoder
+    text: TextEncoder | SD3Text
     backbone: DualTransformer
+
+
+Folder = ModelFolder | BackboneFolder | AutoencoderFolder
+Kind = TypeVar("Kind")
+HOLDS: dict[type, str] = {ModelFolder: "a whole model", AutoencoderFolder: "an autoencoder", BackboneFolder: "a transformer alone"}
+Precisions = Mapping[str, torch.dtype]  # on disk, by part; half where it is not said
 
 
 def describe_autoencoder(autoencoder: PerFrame) -> DPVAEFile | PerFrameFile:
@@ -121,24 +152,35 @@ def describe_autoencoder(autoencoder: PerFrame) -> DPVAEFile | PerFrameFile:
 # --- Saving ---
 
 
-def save(folder: Path, model: Model) -> None:
-    with _written(folder) as aside:
-        model.text.tokenizer.save(str(aside / "tokenizer.json"))
-        for name, part in (("autoencoder", model.autoencoder), ("text", model.text), ("backbone", model.backbone)):
-            _save_half(part, aside / f"{name}.safetensors")
+def save(folder: Path, model: Model, precisions: Precisions | None = None) -> None:
+    with written(folder) as aside:
+        for name, part in (("autoencoder", model.autoencoder), ("backbone", model.backbone)):
+            _save_part(part, aside / f"{name}.safetensors", (precisions or {}).get(name, torch.half))
+        if isinstance(model.text, SD3Text):
+            model.text.save(aside / "text")
+        else:
+            model.text.tokenizer.save(str(aside / "tokenizer.json"))
+            _save_part(model.text, aside / "text.safetensors")
         described = replace(model.settings, autoencoder=describe_autoencoder(model.autoencoder), digests=_digests(aside))
         (aside / "model.toml").write_text(config.write(described), encoding="utf-8")
 
 
 def save_autoencoder(folder: Path, autoencoder: PerFrame, provenance: Provenance) -> None:
-    with _written(folder) as aside:
-        _save_half(autoencoder, aside / "autoencoder.safetensors")
+    with written(folder) as aside:
+        _save_part(autoencoder, aside / "autoencoder.safetensors")
         described = AutoencoderFolder(autoencoder=describe_autoencoder(autoencoder), provenance=provenance, digests=_digests(aside))
         (aside / "model.toml").write_text(config.write(described), encoding="utf-8")
 
 
+def save_backbone(folder: Path, network: DualTransformer, provenance: Provenance, precision: torch.dtype = torch.half) -> None:
+    with written(folder) as aside:
+        _save_part(network, aside / "backbone.safetensors", precision)
+        described = BackboneFolder(backbone=network.settings, provenance=provenance, digests=_digests(aside))
+        (aside / "model.toml").write_text(config.write(described), encoding="utf-8")
+
+
 @contextmanager
-def _written(folder: Path) -> Iterator[Path]:
+def written(folder: Path) -> Iterator[Path]:
     """A folder that appears whole or not at all."""
     aside = folder.with_name(f".writing-{folder.name}")
     shutil.rmtree(aside, ignore_errors=True)
@@ -148,12 +190,13 @@ def _written(folder: Path) -> Iterator[Path]:
     aside.rename(folder)
 
 
-def _save_half(module: nn.Module, path: Path) -> None:
-    save_file({name: value.detach().half().contiguous() for name, value in module.state_dict().items()}, path)
+def _save_part(module: nn.Module, path: Path, precision: torch.dtype = torch.half) -> None:
+    save_file({name: value.detach().to(precision).contiguous() for name, value in module.state_dict().items()}, path)
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    return {path.name: digest(path) for path in sorted(folder.iterdir()) if path.name != "model.toml"}
+    """Of every file, by its path in the folder."""
+    return {path.relative_to(folder).as_posix(): digest(path) for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def digest(path: Path) -> str:
@@ -187,21 +230,50 @@ def locate(name: str | Path) -> Path:
         pickles = sorted(p.name for p in path.iterdir() if p.suffix in PICKLES)
         if pickles:
             raise UserError(f"{path} holds a pickle ({pickles[0]}), which can run code: only safetensors are read; have it saved as those.")
+        if (path / "model_index.json").is_file():
+            raise UserError(f"{path} is a pipeline of diffusers: `videodit convert {path} OUT` makes a model of it.")
         raise UserError(f"There is no model.toml in {path}: give the folder that training left in OUTPUT/model.")
     return path
 
 
 def load(name: str | Path, device: str = "cpu") -> Model:
     """A whole model, in fp32 and ready to be used."""
-    folder = locate(name)
-    settings = config.read(ModelFolder | AutoencoderFolder, folder / "model.toml")
-    if not isinstance(settings, ModelFolder):
-        raise UserError(f"{folder} holds an autoencoder, not a whole model: give the OUTPUT/model of a transformer's run.")
-    tokenizer = load_tokenizer(_checked(folder, "tokenizer.json", settings.digests), settings.text)
-    parts = settings.autoencoder.build(), TextEncoder(tokenizer, settings.text), backbone.build(settings.backbone)
-    for part, file in zip(parts, ("autoencoder", "text", "backbone"), strict=True):
+    folder, settings = read(name, ModelFolder)
+    text = _load_text(folder, settings)
+    autoencoder, network = settings.autoencoder.build(), backbone.build(settings.backbone)
+    for part, file in ((autoencoder, "autoencoder"), (network, "backbone")):
         _fill(part.to(device).eval(), _checked(folder, f"{file}.safetensors", settings.digests))
-    return Model(settings, *parts)
+    return Model(settings, autoencoder, text.to(device), network)
+
+
+def read(name: str | Path, *kinds: type[Kind]) -> tuple[Path, Kind]:
+    """A folder of ours and what its model.toml says, if it is of one of these kinds."""
+    folder = locate(name)
+    settings = config.read(Folder, folder / "model.toml")
+    if not isinstance(settings, kinds):
+        wanted = " or ".join(HOLDS[kind] for kind in kinds)
+        raise UserError(f"{folder} holds {HOLDS[type(settings)]}, not {wanted}: give such a folder; training leaves OUTPUT/model.")
+    return folder, settings
+
+
+def _load_text(folder: Path, settings: ModelFolder) -> TextEncoder | SD3Text:
+    if isinstance(settings.text, SD3TextSettings):
+        for file in settings.digests:
+            if file.startswith("text/"):
+                _checked(folder, file, settings.digests)
+        return SD3Text.of_pipeline(folder / "text", settings.text).float()
+    tokenizer = load_tokenizer(_checked(folder, "tokenizer.json", settings.digests), settings.text)
+    text = TextEncoder(tokenizer, settings.text).eval()
+    _fill(text, _checked(folder, "text.safetensors", settings.digests))
+    return text
+
+
+def load_backbone(name: str | Path) -> DualTransformer:
+    """A transformer: from its own folder or a whole model's."""
+    folder, settings = read(name, ModelFolder, BackboneFolder)
+    network = backbone.build(settings.backbone).eval()
+    _fill(network, _checked(folder, "backbone.safetensors", settings.digests))
+    return network
 
 
 def load_autoencoder(name: str | Path, device: str = "cpu") -> PerFrame:
@@ -209,8 +281,7 @@ def load_autoencoder(name: str | Path, device: str = "cpu") -> PerFrame:
     path = Path(name)
     if (path / "config.json").is_file():
         return PerFrame(_load_diffusers(path)).to(device)
-    folder = locate(name)
-    settings = config.read(ModelFolder | AutoencoderFolder, folder / "model.toml")
+    folder, settings = read(name, ModelFolder, AutoencoderFolder)
     autoencoder = settings.autoencoder.build().to(device).eval()
     _fill(autoencoder, _checked(folder, "autoencoder.safetensors", settings.digests))
     return autoencoder
@@ -221,7 +292,7 @@ def describe(name: str | Path) -> DPVAEFile | PerFrameFile:
     path = Path(name)
     if (path / "config.json").is_file():
         return PerFrameFile(image=ImageAutoencoder.of(_unfilled(path)))
-    return config.read(ModelFolder | AutoencoderFolder, locate(name) / "model.toml").autoencoder
+    return read(name, ModelFolder, AutoencoderFolder)[1].autoencoder
 
 
 def _load_diffusers(folder: Path) -> AutoencoderKL:
@@ -259,6 +330,12 @@ def _checked(folder: Path, file: str, digests: dict[str, str]) -> Path:
     if file in digests and digest(path) != digests[file]:
         raise UserError(f"{path} is not the file that was saved (its SHA-256 differs from model.toml): copy the whole folder again.")
     return path
+
+
+def precision_of(path: Path) -> torch.dtype:
+    """In which precision a file holds its weights: that of the first."""
+    with safe_open(path, "pt") as file:
+        return file.get_tensor(next(iter(file.keys()))).dtype
 
 
 def _fill(module: nn.Module, path: Path) -> None:

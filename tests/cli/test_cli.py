@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 import tiny
+import tiny_sd3
 import videodit
 from videodit import config
 from videodit.autoencoder.perceptual import Perceptual
@@ -192,6 +193,27 @@ def test_an_interrupted_run_says_how_to_go_on(run_file: Path, monkeypatch: pytes
     monkeypatch.setattr(recipes, "train", stopped)
     assert main(["train", str(run_file)]) == 130
     assert capsys.readouterr().err == "videodit: Stopped at step 1 of 2; the same command goes on from there.\n"
+
+
+def test_convert_prints_its_proof_and_what_to_type_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    source = tiny_sd3.pipeline(tmp_path)
+    assert main(["convert", str(source), str(tmp_path / "video"), "--time", "2", "--frames", "6", "--size", "32x64", "--fps", "12"]) == 0
+    written = capsys.readouterr()
+    rows = [re.split(r"  +", line) for line in written.out.splitlines()]
+    assert [row[0].split(",")[0] for row in rows[2:]] == [
+        "output on one frame",
+        "latents of key frames",
+        "parameters added to the blocks",
+        "parameters added to the transformer in all",
+        "largest output of what was added",
+    ]
+    assert 0 < float(rows[2][1]) <= 1e-5 and rows[4][1] == rows[6][1] == "0"
+    assert f'videodit generate "..." --model {tmp_path / "video"} -o out.mp4' in written.err
+    model = videodit.load(tmp_path / "video")
+    assert model.size == Size(6, 32, 64) and model.fps == 12 and model.model.autoencoder.time == 2
+    assert main(["convert", str(tmp_path / "video"), str(tmp_path / "back"), "--to", "diffusers", "--json"]) == 0
+    done = json.loads(capsys.readouterr().out)
+    assert done["whole"] and done["left"] > 0 and done["out"] == str(tmp_path / "back")
 
 
 def test_evaluate_prints_the_table_and_the_object(painter: Painter, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):

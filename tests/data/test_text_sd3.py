@@ -7,42 +7,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from tokenizers.pre_tokenizers import ByteLevel
-from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer, T5Config, T5EncoderModel, T5Tokenizer
+from transformers import CLIPTextModelWithProjection, CLIPTokenizer, T5EncoderModel, T5Tokenizer
 
-from videodit.data.text_sd3 import SD3Text
+import tiny_sd3
+from videodit.data.text_sd3 import SD3Text, SD3TextSettings
 from videodit.shapes import UserError
 
 CAPTIONS = ["a red circle moves right", "", "two things, one of them " + "very " * 40 + "large"]
-WIDTH = 32
+WIDTH = tiny_sd3.WIDTH
+SETTINGS = SD3TextSettings(width=WIDTH)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The text half of an SD3 pipeline, tiny and random."""
-    torch.manual_seed(5)
-    folder = tmp_path_factory.mktemp("sd3")
-    letters = sorted(ByteLevel.alphabet())
-    words = {word: i for i, word in enumerate([*letters, *(f"{x}</w>" for x in letters), "<|startoftext|>", "<|endoftext|>"])}
-    for ending, width, act in (("", 12, "quick_gelu"), ("_2", 16, "gelu")):
-        config = CLIPTextConfig(
-            vocab_size=len(words),
-            hidden_size=width,
-            intermediate_size=24,
-            num_hidden_layers=3,
-            num_attention_heads=2,
-            projection_dim=width,
-            hidden_act=act,
-            eos_token_id=words["<|endoftext|>"],
-        )
-        pad = {"pad_token": "!"} if ending else {}
-        CLIPTokenizer(vocab=words, merges=[], model_max_length=77, **pad).save_pretrained(folder / f"tokenizer{ending}")
-        CLIPTextModelWithProjection(config).save_pretrained(folder / f"text_encoder{ending}")
-    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), *((x, -3.0) for x in "abcdefghijklmnopqrstuvwxyz")]
-    T5Tokenizer(vocab=pieces, extra_ids=0).save_pretrained(folder / "tokenizer_3")
-    config = T5Config(vocab_size=len(pieces), d_model=WIDTH, d_kv=8, d_ff=48, num_layers=2, num_heads=2)
-    T5EncoderModel(config).save_pretrained(folder / "text_encoder_3")
-    return folder
+    return tiny_sd3.text(tmp_path_factory.mktemp("sd3"))
 
 
 @pytest.fixture
@@ -75,7 +53,7 @@ def theirs(folder: Path, captions: list[str]) -> tuple[torch.Tensor, torch.Tenso
 def test_features_are_the_pipelines(t5: bool, folder: Path, without_t5: Path) -> None:
     folder = folder if t5 else without_t5
     captions = CAPTIONS if t5 else CAPTIONS[:2]
-    text = SD3Text.of_pipeline(folder, WIDTH)(captions)
+    text = SD3Text.of_pipeline(folder, SETTINGS)(captions)
     sequence, pooled = theirs(folder, captions)
     assert text.sequence is not None and text.pooled is not None and text.mask is None
     assert text.sequence.shape == (len(captions), 77 + 256, WIDTH) and text.sequence[:, 77:].any() == t5
@@ -84,32 +62,32 @@ def test_features_are_the_pipelines(t5: bool, folder: Path, without_t5: Path) ->
 
 
 def test_encoders_are_frozen(folder: Path) -> None:
-    encoders = SD3Text.of_pipeline(folder, WIDTH)
+    encoders = SD3Text.of_pipeline(folder, SETTINGS)
     assert not encoders.training and not any(p.requires_grad for p in encoders.parameters())
 
 
 def test_a_prompt_beyond_every_encoder_is_refused(folder: Path, without_t5: Path) -> None:
     with pytest.raises(UserError, match=r"'word word .* use at most 256"):
-        SD3Text.of_pipeline(folder, WIDTH)(["word " * 80])
+        SD3Text.of_pipeline(folder, SETTINGS)(["word " * 80])
     with pytest.raises(UserError, match="use at most 77"):
-        SD3Text.of_pipeline(without_t5, WIDTH)(["word " * 20])
+        SD3Text.of_pipeline(without_t5, SETTINGS)(["word " * 20])
 
 
 def test_a_part_that_is_missing_is_said(without_t5: Path) -> None:
     shutil.rmtree(without_t5 / "tokenizer_2")
     with pytest.raises(UserError, match=r"tokenizer_2 is missing"):
-        SD3Text.of_pipeline(without_t5, WIDTH)
+        SD3Text.of_pipeline(without_t5, SETTINGS)
 
 
 def test_a_pickle_is_not_read(without_t5: Path) -> None:
     weights = without_t5 / "text_encoder" / "model.safetensors"
     weights.rename(weights.with_name("pytorch_model.bin"))
     with pytest.raises(UserError, match="no safetensors"):
-        SD3Text.of_pipeline(without_t5, WIDTH)
+        SD3Text.of_pipeline(without_t5, SETTINGS)
 
 
 def test_a_truncated_file_is_said(without_t5: Path) -> None:
     weights = without_t5 / "text_encoder" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(UserError, match="cannot be read"):
-        SD3Text.of_pipeline(without_t5, WIDTH)
+        SD3Text.of_pipeline(without_t5, SETTINGS)

@@ -14,6 +14,8 @@ RANGES = {
     "num": (1, 100_000),
     "count": (1, 1_000_000),
     "frames": (1, 100_000),
+    "time": (1, 64),
+    "fps": (0.1, 1000),
     "steps": (1, 10_000),
     "guidance": (0, 100),
     "seed": (0, 2**63 - 1),  # what the noise's generator takes

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -22,6 +23,9 @@ SHARPNESS = 16.0  # of `confusion`: a cosine of a half with the own word, none w
 
 @dataclass(frozen=True, kw_only=True)
 class TextSettings:
+    """A small encoder that is trained here."""
+
+    kind: Literal["small"] = "small"
     width: int = setting(128, doc="channels of a token's state")
     depth: int = setting(3, doc="layers")
     heads: int = setting(4, doc="attention heads")
@@ -93,6 +97,10 @@ class TextEncoder(nn.Module):
         ids = torch.tensor([row + [pad] * (longest - len(row)) for row in rows], device=device)
         mask = torch.arange(longest, device=device) < torch.tensor([len(row) for row in rows], device=device)[:, None]
         return ids, mask
+
+    def spelling(self) -> str:
+        """What decides the tokens of a caption."""
+        return self.tokenizer.to_str()
 
     def unknown_words(self, prompt: str) -> list[str]:
         """The words that were in no caption the tokenizer learnt from: it has to spell them."""

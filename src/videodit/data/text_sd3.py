@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -12,12 +15,23 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from videodit.config import setting
 from videodit.shapes import Text, UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 CLIP_LENGTH, T5_LENGTH = 77, 256  # tokens
+PARTS = tuple(f"{part}{ending}" for part in ("tokenizer", "text_encoder") for ending in ("", "_2", "_3"))  # a pipeline's folders
+KEPT = (".json", ".safetensors", ".txt", ".model")  # of their files; nothing that can run
+
+
+@dataclass(frozen=True, kw_only=True)
+class SD3TextSettings:
+    """SD3's encoders, in the folder `text` as diffusers saves them."""
+
+    kind: Literal["sd3"] = "sd3"
+    width: int = setting(4096, doc="channels of a token: T5's, also where T5 is absent")
 
 
 class Reader(NamedTuple):
@@ -26,11 +40,11 @@ class Reader(NamedTuple):
 
 
 class SD3Text(nn.Module):
-    """Frozen encoders; without T5 its tokens are zeros. `width`: channels of a token, T5's."""
+    """Frozen encoders of a pipeline's `folder`; without T5 its tokens are zeros."""
 
-    def __init__(self, clips: Sequence[Reader], t5: Reader | None, width: int) -> None:
+    def __init__(self, clips: Sequence[Reader], t5: Reader | None, settings: SD3TextSettings, folder: Path) -> None:
         super().__init__()
-        self.width = width
+        self.settings, self.width, self.folder = settings, settings.width, folder
         readers = [*clips, *([t5] if t5 else [])]
         self.encoders = nn.ModuleList(reader.encoder for reader in readers)
         self.tokenizers = [reader.tokenizer for reader in readers]
@@ -38,13 +52,15 @@ class SD3Text(nn.Module):
         self.requires_grad_(False).eval()
 
     @classmethod
-    def of_pipeline(cls, folder: Path, width: int) -> SD3Text:
+    def of_pipeline(cls, folder: Path, settings: SD3TextSettings) -> SD3Text:
         """The encoders and tokenizers of an SD3 pipeline's folder, as diffusers saves it; T5 may be absent."""
         from transformers import CLIPTextModelWithProjection, CLIPTokenizer, T5EncoderModel, T5Tokenizer
+        from transformers.utils.logging import disable_progress_bar
 
+        disable_progress_bar()  # one of its own for every encoder
         clips = [_read(folder, ending, CLIPTokenizer, CLIPTextModelWithProjection) for ending in ("", "_2")]
         t5 = _read(folder, "_3", T5Tokenizer, T5EncoderModel) if (folder / "text_encoder_3").is_dir() else None
-        return cls(clips, t5, width)
+        return cls(clips, t5, settings, folder)
 
     @torch.no_grad()
     def forward(self, captions: Sequence[str]) -> Text:
@@ -54,6 +70,25 @@ class SD3Text(nn.Module):
         clip = torch.cat(states, dim=-1)
         sequence = torch.cat([F.pad(clip, (0, self.width - clip.shape[-1])), self._t5(captions, clip)], dim=1)
         return Text(sequence=sequence, pooled=torch.cat(pooled, dim=-1))
+
+    def spelling(self) -> str:
+        """What decides the tokens of a caption: the tokenizers' files."""
+        found = hashlib.sha256()
+        for path in kept(self.folder):
+            if path.parent.name.startswith("tokenizer"):
+                found.update(path.name.encode() + path.read_bytes())
+        return found.hexdigest()
+
+    def unknown_words(self, prompt: str) -> list[str]:
+        """None: these encoders have read the web."""
+        return []
+
+    def save(self, folder: Path) -> None:
+        """Copy the pipeline's text half, bit by bit."""
+        for path in kept(self.folder):
+            target = folder / path.relative_to(self.folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
 
     def _clip(self, index: int, captions: Sequence[str]) -> tuple[Float[Tensor, "b l d"], Float[Tensor, "b e"]]:
         """The states before the last layer, and the projection of the end's state."""
@@ -75,6 +110,12 @@ class SD3Text(nn.Module):
         for caption in captions:
             if (count := len(self.tokenizers[-1](caption).input_ids)) > most:
                 raise UserError(f"The prompt {caption[:40]!r}... has {count} tokens: use at most {most}.")
+
+
+def kept(folder: Path) -> Iterator[Path]:
+    """The files of a pipeline's text half."""
+    for part in PARTS:
+        yield from sorted(path for path in (folder / part).glob("*") if path.suffix in KEPT and path.is_file())
 
 
 def _read(folder: Path, ending: str, tokenizer: type, encoder: type) -> Reader:

@@ -19,6 +19,7 @@ from videodit.backbone import Transformer
 from videodit.config import setting
 from videodit.data import toybox
 from videodit.data.text import TextEncoder, TextSettings, learn_tokenizer
+from videodit.data.text_sd3 import SD3Text
 from videodit.diffusion.objectives import corrupt, target
 from videodit.diffusion.times import Times
 from videodit.models import ModelFolder, Sampling
@@ -58,7 +59,7 @@ def job(settings: BackboneRun) -> Job:
     autoencoder = models.load_autoencoder(settings.autoencoder, settings.device)
     network = starting(settings, autoencoder).to(settings.device)
     text, transformer = network["text"], network["backbone"]
-    assert isinstance(text, TextEncoder) and isinstance(transformer, backbone.DualTransformer)
+    assert isinstance(text, TextEncoder | SD3Text) and isinstance(transformer, backbone.DualTransformer)
     data = Latents(settings, autoencoder, text if settings.start else None)
 
     def loss(step: int, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -67,7 +68,7 @@ def job(settings: BackboneRun) -> Job:
         velocity = transformer(corrupt(clean, noise, t), t, words)
         error = (velocity.float() - target(clean, noise)).square().mean()
         figures = {"video" if clean.shape[2] > 1 else "image": error.detach()}
-        if isinstance(batch.text, Text) or not settings.words:
+        if isinstance(batch.text, Text) or isinstance(text, SD3Text) or not settings.words:
             return error, figures
         confusion = text.confusion(batch.text, words)
         return error + settings.words * confusion, {**figures, "words": confusion.detach()}

@@ -15,6 +15,7 @@ from videodit.autoencoder import PerFrame
 from videodit.data import toybox
 from videodit.data.cache import remembered
 from videodit.data.text import TextEncoder
+from videodit.data.text_sd3 import SD3Text
 from videodit.shapes import Text
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class Batch(NamedTuple):
 class Latents:
     """Latents by kind (False pictures, True clips) with their captions; the blank's features stand behind all others."""
 
-    def __init__(self, settings: BackboneRun, autoencoder: PerFrame, frozen: TextEncoder | None) -> None:
+    def __init__(self, settings: BackboneRun, autoencoder: PerFrame, frozen: TextEncoder | SD3Text | None) -> None:
         self.settings = settings
         video = settings.joint.video_probability
         self.captions = {kind: _captions(settings, kind) for kind, used in ((False, video < 1), (True, video > 0)) if used}
@@ -46,7 +47,7 @@ class Latents:
         }
         self.features: dict[bool, dict[str, Tensor]] = {}
         if frozen is not None:
-            read = key | {"text": digest(frozen), "tokenizer": frozen.tokenizer.to_str()}
+            read = key | {"text": digest(frozen), "tokenizer": frozen.spelling()}
             self.features = {
                 kind: remembered(folder, read | {"video": kind, "captions": len(captions)}, partial(_read, frozen, captions))
                 for kind, captions in self.captions.items()
@@ -68,9 +69,10 @@ class Latents:
             return ["" if drop else self.captions[kind][i] for i, drop in zip(indices, dropped, strict=True)]
         features = self.features[kind]
         rows = torch.from_numpy(np.where(dropped, len(self.captions[kind]), indices))
-        mask = features["mask"][rows]
-        longest = int(mask.sum(1).max())
-        return Text(sequence=features["sequence"][rows, :longest].float(), pooled=features["pooled"][rows].float(), mask=mask[:, :longest])
+        mask = features["mask"][rows] if "mask" in features else None
+        longest = None if mask is None else int(mask.sum(1).max())
+        sequence, pooled = features["sequence"][rows, :longest].float(), features["pooled"][rows].float()
+        return Text(sequence=sequence, pooled=pooled, mask=None if mask is None else mask[:, :longest])
 
 
 def digest(module: nn.Module) -> str:
@@ -103,16 +105,14 @@ def _encode(settings: BackboneRun, autoencoder: PerFrame, video: bool) -> dict[s
 
 
 @torch.no_grad()
-def _read(encoder: TextEncoder, captions: list[str]) -> dict[str, Tensor]:
+def _read(encoder: TextEncoder | SD3Text, captions: list[str]) -> dict[str, Tensor]:
     """Features of all captions and of the blank, in half precision, padded to the longest."""
-    parts = [encoder([*captions, ""][start : start + 256]) for start in range(0, len(captions) + 1, 256)]
-    longest = max(part.sequence.shape[1] for part in parts if part.sequence is not None)
+    parts = [encoder([*captions, ""][start : start + 256])._asdict() for start in range(0, len(captions) + 1, 256)]
+    longest = max(part["sequence"].shape[1] for part in parts)
 
     def padded(x: Tensor) -> Tensor:
         return torch.cat([x, x.new_zeros(len(x), longest - x.shape[1], *x.shape[2:])], dim=1)
 
-    return {
-        "sequence": torch.cat([padded(part.sequence) for part in parts if part.sequence is not None]).half(),
-        "pooled": torch.cat([part.pooled for part in parts if part.pooled is not None]).half(),
-        "mask": torch.cat([padded(part.mask) for part in parts if part.mask is not None]),
-    }
+    features = {name: [part[name] for part in parts] for name, value in parts[0].items() if value is not None}
+    whole = {name: torch.cat(values if name == "pooled" else list(map(padded, values))) for name, values in features.items()}
+    return {name: value.half() if value.is_floating_point() else value for name, value in whole.items()}

@@ -14,7 +14,7 @@ from videodit import backbone, config, models
 from videodit.autoencoder import inflate
 from videodit.autoencoder.discriminator import PatchDiscriminator
 from videodit.autoencoder.presets import PRESETS
-from videodit.data.text import TextEncoder
+from videodit.data.text import TextEncoder, TextSettings
 from videodit.shapes import latent_size, token_size
 from videodit.train import autoencoder, image_autoencoder
 from videodit.train import backbone as transformer
@@ -89,12 +89,14 @@ def _backbone(settings: BackboneRun, assumed: list[str]) -> tuple[nn.Module, dic
     autoencoder = _described(settings.autoencoder, assumed).build()
     shape, text = transformer.shape(settings, autoencoder.channels), settings.text
     if settings.start is not None and (settings.start / "model.toml").is_file():
-        folder = config.read(models.ModelFolder, settings.start / "model.toml")
+        folder = models.read(settings.start, models.ModelFolder)[1]
         shape, text = replace(folder.backbone, video=settings.size.frames > 1), folder.text
     elif settings.start is not None:
         assumed.append(f"{settings.start} is not there yet; the preset {settings.preset} is assumed")
     latents = autoencoder.latents(settings.size)
-    network = nn.ModuleDict({"backbone": backbone.build(shape), "text": TextEncoder(None, text).requires_grad_(settings.start is None)})
+    network = nn.ModuleDict({"backbone": backbone.build(shape)})
+    if isinstance(text, TextSettings):  # the features of encoders as large as SD3's are cached before the run
+        network["text"] = TextEncoder(None, text).requires_grad_(settings.start is None)
     return network, {"latents": list(latents), "tokens": token_size(latents, (1, shape.patch, shape.patch)).count}
 
 

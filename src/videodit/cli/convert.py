@@ -1,0 +1,64 @@
+"""Turn an image model into a video model, with a proof: `videodit convert SOURCE OUT`; or write its image half back: `--to diffusers`."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from videodit.cli import terminal
+from videodit.shapes import UserError, parse_extent
+
+if TYPE_CHECKING:
+    from videodit.convert.pipeline import Converted
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", type=Path, metavar="SOURCE", help="a folder of an SD3 or SD3.5 pipeline or transformer, or one file")
+    parser.add_argument("out", type=Path, metavar="OUT", help="the folder to write, which must not exist")
+    parser.add_argument("--to", choices=("video", "diffusers"), default="video", help="what to write (default: video)")
+    parser.add_argument("--time", type=int, metavar="N", help="frames of a group of pictures (default 4)")
+    parser.add_argument("--frames", type=int, metavar="N", help="frames of the clips it will make (default: 8 groups)")
+    parser.add_argument("--size", metavar="HxW", help="their rows and columns (default: the image model's, at most 512x512)")
+    parser.add_argument("--fps", type=float, metavar="F", help="their frames a second (default 24)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(given: argparse.Namespace) -> None:
+    chosen = {name: getattr(given, name) for name in ("time", "frames", "size", "fps") if getattr(given, name) is not None}
+    if given.to == "diffusers" and chosen:
+        raise UserError(f"--{next(iter(chosen))} says how to make a video model: leave it out with --to diffusers.")
+    terminal.check_ranges(given, ("time", "frames", "fps"))
+    if "size" in chosen:
+        chosen["extent"] = parse_extent(chosen.pop("size"))
+
+    from videodit.convert import pipeline
+
+    done = (
+        pipeline.to_diffusers(given.source, given.out) if given.to == "diffusers" else pipeline.to_video(given.source, given.out, **chosen)
+    )
+    if given.json:
+        terminal.print_json({"out": str(given.out), **asdict(done)})
+    else:
+        _tell(done, given)
+
+
+def _tell(done: Converted, given: argparse.Namespace) -> None:
+    if proof := done.proof:
+        rows = [
+            ("shown with random inputs", "measured"),
+            (f"output on one frame, from {proof.source}'s, of its largest", f"{proof.difference:.1e}"),
+            *([("latents of key frames, from AutoencoderKL's", f"{proof.autoencoder:.1e}")] if proof.autoencoder is not None else []),
+            ("parameters added to the blocks", str(proof.blocks)),
+            ("parameters added to the transformer in all", terminal.amount(proof.added)),
+            ("largest output of what was added", f"{proof.output:g}"),
+        ]
+        terminal.print_table(rows)
+    if done.unused:
+        terminal.say(f"Not used: {', '.join(done.unused[:20])}{', ...' if len(done.unused) > 20 else ''} ({len(done.unused)} names).")
+    if done.left:
+        terminal.say(f"Left out: the 3D branch, {terminal.amount(done.left)} parameters, for which diffusers has no place.")
+    what = "A whole model" if done.whole else "A transformer"
+    then = f': videodit generate "..." --model {given.out} -o out.mp4' if done.whole and given.to == "video" else ""
+    terminal.say(f"{what} of {terminal.amount(done.parameters)} parameters is in {given.out}{then}")

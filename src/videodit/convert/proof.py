@@ -1,0 +1,66 @@
+"""What a conversion promises, measured: on one frame the video model is the image model, and what is new says nothing yet."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from videodit.autoencoder import PerFrame
+from videodit.backbone import DualTransformer
+from videodit.convert.sources import CLASS, Source
+from videodit.models import Proof, parameters
+from videodit.shapes import Size, Text, UserError
+
+BOUND = 1e-5  # of the largest output
+CLIPS, WORDS, FRAMES = 2, 9, 3
+TIMES = (0.15, 0.8)
+
+
+@torch.no_grad()
+def prove(source: Source, video: DualTransformer, autoencoder: PerFrame | None = None) -> Proof:
+    """Random inputs through diffusers' classes and ours; a difference beyond the bound is an error."""
+    generator = torch.Generator().manual_seed(0)
+    grid = _extent(source)
+    noisy, text, t = _inputs(source, grid, generator)
+    theirs = source.theirs()(noisy[:, :, 0], text.sequence, text.pooled, t * 1000).sample[:, :, None]
+    difference = _within(video(noisy, t, text), theirs, "The video transformer's output on one frame")
+    assert video.video is not None
+    clip = torch.randn(CLIPS, noisy.shape[1], FRAMES, *grid[1:], generator=generator)
+    return Proof(
+        source=CLASS,
+        digest=source.digest,
+        difference=difference,
+        autoencoder=None if autoencoder is None else _latents(autoencoder, generator),
+        blocks=parameters(video.blocks) - parameters(source.ours().blocks),
+        added=parameters(video.video),
+        output=video.video(clip).abs().max().item(),
+    )
+
+
+def _extent(source: Source) -> Size:
+    """A few tokens, more columns than rows, if the table of places has them."""
+    side = getattr(source.settings.places, "side", 10)
+    return Size(1, min(6, side) * source.settings.patch, min(10, side) * source.settings.patch)
+
+
+def _inputs(source: Source, grid: Size, generator: torch.Generator) -> tuple[Tensor, Text, Tensor]:
+    settings = source.settings
+    noisy = torch.randn(CLIPS, settings.channels, *grid, generator=generator)
+    sequence = torch.randn(CLIPS, WORDS, settings.text, generator=generator)
+    return noisy, Text(sequence=sequence, pooled=torch.randn(CLIPS, settings.pooled, generator=generator)), torch.tensor(TIMES)
+
+
+def _latents(autoencoder: PerFrame, generator: torch.Generator) -> float:
+    """Key frames by the image autoencoder's own class, normalised, and by ours."""
+    space = 4 * autoencoder.space
+    video = torch.rand(1, 3, 2 * autoencoder.time, space, space, generator=generator) * 2 - 1
+    frames = video[0, :, :: autoencoder.time].transpose(0, 1)
+    theirs = (autoencoder.image.encode(frames).latent_dist.mean - autoencoder.shift) * autoencoder.scaling  # pyright: ignore
+    return _within(autoencoder.encode(video).mode()[0].transpose(0, 1), theirs, "The latents of key frames")
+
+
+def _within(ours: Tensor, theirs: Tensor, what: str) -> float:
+    difference = ((ours - theirs).abs().max() / theirs.abs().max()).item()
+    if not difference <= BOUND:
+        raise UserError(f"{what} differs from the image model's by {difference:.2g} of its largest, over {BOUND:g}: nothing was written.")
+    return difference

@@ -1,0 +1,137 @@
+"""What strangers' folders and files hold is read as it is, and what is not a transformer of SD3 is said."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import tiny_sd3
+from videodit.backbone import Cropped
+from videodit.convert import sources
+from videodit.shapes import UserError
+
+NAME = "diffusion_pytorch_model.safetensors"
+PUBLISHED = replace(tiny_sd3.SETTINGS, width=128, heads=2, depth=2, places=Cropped(side=20))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    tiny_sd3.transformer().save_pretrained(tmp_path / "transformer")
+    return tmp_path / "transformer"
+
+
+def test_a_folder_in_several_files(folder: Path, tmp_path: Path) -> None:
+    tiny_sd3.transformer().save_pretrained(tmp_path / "several", max_shard_size="60KB")
+    assert len(list((tmp_path / "several").glob("*.safetensors"))) > 1
+    one, several = sources.read(folder), sources.read(tmp_path / "several")
+    assert one.digest == several.digest and one.settings == several.settings
+
+
+def test_a_variant_stands_in_where_it_is_alone(folder: Path) -> None:
+    digest = sources.read(folder).digest
+    (folder / NAME).rename(folder / "diffusion_pytorch_model.fp16.safetensors")
+    assert sources.read(folder).digest == digest
+
+
+@pytest.mark.parametrize("normed", [False, True])
+@pytest.mark.parametrize("prefix", ["", "model.diffusion_model."])
+def test_one_file_under_the_first_names(normed: bool, prefix: str, tmp_path: Path) -> None:
+    settings = replace(PUBLISHED, normed=normed)
+    weights = tiny_sd3.transformer(settings).state_dict()
+    if normed:
+        named = tiny_sd3.original(weights, settings.depth)
+        for i, (part, norm) in ((i, x) for i in range(settings.depth) for x in (("x", "norm_{}"), ("context", "norm_added_{}"))):
+            for x in "qk":
+                there = f"transformer_blocks.{i}.attn.{norm.format(x)}.weight"
+                named[f"joint_blocks.{i}.{part}_block.attn.ln_{x}.weight"] = weights[there]
+    else:
+        named = tiny_sd3.original(weights, settings.depth)
+    elsewhere = {"first_stage_model.decoder.conv_in.weight": torch.ones(3)} if prefix else {}
+    save_file({f"{prefix}{name}": value.contiguous() for name, value in named.items()} | elsewhere, tmp_path / "sd3.safetensors")
+    source = sources.read(tmp_path / "sd3.safetensors")
+    assert source.settings == settings and source.unused == []
+    weights.pop(sources.TABLE)
+    assert source.weights.keys() == weights.keys() and all(torch.equal(source.weights[name], weights[name]) for name in weights)
+
+
+def test_names_that_say_nothing_are_listed(folder: Path) -> None:
+    save_file(load_file(folder / NAME) | {"control.weight": torch.ones(2)}, folder / NAME)
+    assert sources.read(folder).unused == ["control.weight"]
+
+
+def test_a_table_of_another_extent_is_said(tmp_path: Path) -> None:
+    weights = tiny_sd3.transformer(PUBLISHED).state_dict()
+    weights[sources.TABLE] = weights[sources.TABLE] * 0.5
+    save_file({name: value.contiguous() for name, value in tiny_sd3.original(weights, 2).items()}, tmp_path / "sd3.safetensors")
+    with pytest.raises(UserError, match="table of places"):
+        sources.read(tmp_path / "sd3.safetensors")
+
+
+def _json(change: dict[str, object]) -> Callable[[Path], object]:
+    return lambda folder: (folder / "config.json").write_text(json.dumps(json.loads((folder / "config.json").read_text()) | change))
+
+
+def _without(name: str) -> Callable[[Path], object]:
+    def spoil(folder: Path) -> None:
+        weights = load_file(folder / NAME)
+        weights.pop(name)
+        save_file(weights, folder / NAME)
+
+    return spoil
+
+
+def _other(folder: Path) -> None:
+    save_file({"layers.0.weight": torch.ones(2)}, folder / NAME)
+
+
+def _pickled(folder: Path) -> None:
+    (folder / NAME).unlink()
+    (folder / "diffusion_pytorch_model.bin").write_bytes(pickle.dumps({}))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (_json({"_class_name": "FluxTransformer2DModel"}), "holds a FluxTransformer2DModel"),
+        (_json({"num_layers": 4}), "There is no transformer_blocks.2"),
+        (_json({"in_channels": 12, "out_channels": 12}), "and config.json makes it"),
+        (_json({"num_layers": "many"}), "config.json"),
+        (_without("proj_out.bias"), "There is no proj_out.bias"),
+        (_other, "There is no pos_embed.proj.weight"),
+        (_pickled, "safe_serialization=True"),
+        (lambda folder: (folder / NAME).write_bytes((folder / NAME).read_bytes()[:999]), "not a complete safetensors file"),
+        (lambda folder: (folder / "config.json").write_text("[1]"), "no JSON object"),
+        (lambda folder: (folder / "config.json").unlink(), "no config.json"),
+        (lambda folder: (folder / f"{NAME}.index.json").write_text('{"weight_map": {"a": "../x"}}'), "x is missing"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_said(spoil: Callable[[Path], object], said: str, folder: Path) -> None:
+    spoil(folder)
+    with pytest.raises(UserError) as caught:
+        sources.read(folder)
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_pipeline_of_another_kind_is_said(tmp_path: Path) -> None:
+    (tmp_path / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
+    with pytest.raises(UserError, match="holds a FluxPipeline"):
+        sources.read(tmp_path)
+
+
+@pytest.mark.parametrize("content", [{"joint_blocks.0.x": torch.ones(1)}, {"a": torch.ones(1)}])
+def test_a_file_of_something_else_is_said(content: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    save_file(content, tmp_path / "some.safetensors")
+    with pytest.raises(UserError, match=r"lacks|holds no transformer of SD3"):
+        sources.read(tmp_path / "some.safetensors")
+    with pytest.raises(UserError, match="does not exist"):
+        sources.read(tmp_path / "none.safetensors")
+    (tmp_path / "old.ckpt").write_bytes(pickle.dumps({}))
+    with pytest.raises(UserError, match="not a complete safetensors file"):
+        sources.read(tmp_path / "old.ckpt")
