@@ -35,12 +35,33 @@ def test_autoencoder(name: str) -> None:
 @pytest.mark.parametrize("video", [False, True])
 def test_transformer(name: str, video: bool) -> None:
     settings = replace(backbone.PRESETS[name], video=video)
-    text = tiny.text([3, 1], settings.text)._replace(pooled=torch.ones(2, settings.pooled))
+    text = tiny.text([3, 1], settings.text or 8)._replace(pooled=torch.ones(2, settings.pooled))
     with torch.device("meta"):
         network = backbone.build(settings)
         noisy = torch.empty(2, settings.channels, 3, 4, 6)
         out = network(noisy, torch.empty(2), text.map(lambda x: x.to("meta")))
-    assert out.shape == noisy.shape and network.settings == settings
+    values = settings.channels * (2 if isinstance(settings, backbone.DiT) and settings.variance else 1)
+    assert out.shape == (2, values, 3, 4, 6) and network.settings == settings
+
+
+@pytest.mark.parametrize("name", [name for name in backbone.PRESETS if not name.endswith("tiny")])
+def test_every_transformer_has_a_tiny_one(name: str) -> None:
+    assert f"{name}-tiny" in backbone.PRESETS
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("latte-xl-v1", 673_681_568),
+        ("latte-xl-v2", 673_681_568),
+        ("latte-xl-v3", 676_355_360),  # the paper's 676.33 M leaves out some biases
+        ("latte-xl-v4", 673_681_568),  # the paper's 676.44 M does not follow from its text
+        ("sd3-medium", 2_028_328_000),
+    ],
+)
+def test_presets_have_the_parameters_of_the_papers(name: str, parameters: int) -> None:
+    with torch.device("meta"):
+        assert models.parameters(backbone.build(backbone.PRESETS[name])) == parameters
 
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)

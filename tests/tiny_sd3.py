@@ -13,7 +13,7 @@ from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokeni
 
 import tiny
 from videodit.backbone import PRESETS, Transformer
-from videodit.convert import foreign
+from videodit.convert.foreign import SD3
 
 WIDTH, POOLED = 32, 12 + 16
 SETTINGS = replace(PRESETS["sd3-medium-tiny"], text=WIDTH, pooled=POOLED)
@@ -49,7 +49,7 @@ def text(folder: Path) -> Path:
 def transformer(settings: Transformer = SETTINGS) -> SD3Transformer2DModel:
     """Diffusers' class with noise on every parameter."""
     torch.manual_seed(7)
-    model = SD3Transformer2DModel.from_config(foreign.described(settings))
+    model = SD3Transformer2DModel.from_config(SD3.described(settings))
     assert isinstance(model, SD3Transformer2DModel)
     tiny.randomised(model)
     return model.eval()

@@ -24,7 +24,7 @@ from torch import nn
 from videodit import backbone, config
 from videodit.autoencoder import DPVAE, DPVAESettings, PerFrame
 from videodit.autoencoder.presets import ImageAutoencoder
-from videodit.backbone import DualTransformer, Transformer
+from videodit.backbone import DiT, DualTransformer, SingleTransformer, Transformer
 from videodit.config import setting
 from videodit.data.text import TextEncoder, TextSettings, load_tokenizer
 from videodit.data.text_sd3 import SD3Text, SD3TextSettings
@@ -105,7 +105,7 @@ class BackboneFolder:
     """What `model.toml` says of a folder that holds a transformer alone."""
 
     kind: Literal["backbone"] = "backbone"
-    backbone: Transformer = setting(Transformer(), doc="the transformer")
+    backbone: Transformer | DiT = setting(Transformer(), doc="the transformer")
     provenance: Provenance = setting(Provenance(), doc="where the weights come from")
     digests: dict[str, str] = setting({}, doc="SHA-256 of each file")
 
@@ -172,7 +172,9 @@ def save_autoencoder(folder: Path, autoencoder: PerFrame, provenance: Provenance
         (aside / "model.toml").write_text(config.write(described), encoding="utf-8")
 
 
-def save_backbone(folder: Path, network: DualTransformer, provenance: Provenance, precision: torch.dtype = torch.half) -> None:
+def save_backbone(
+    folder: Path, network: DualTransformer | SingleTransformer, provenance: Provenance, precision: torch.dtype = torch.half
+) -> None:
     with written(folder) as aside:
         _save_part(network, aside / "backbone.safetensors", precision)
         described = BackboneFolder(backbone=network.settings, provenance=provenance, digests=_digests(aside))
@@ -268,7 +270,7 @@ def _load_text(folder: Path, settings: ModelFolder) -> TextEncoder | SD3Text:
     return text
 
 
-def load_backbone(name: str | Path) -> DualTransformer:
+def load_backbone(name: str | Path) -> DualTransformer | SingleTransformer:
     """A transformer: from its own folder or a whole model's."""
     folder, settings = read(name, ModelFolder, BackboneFolder)
     network = backbone.build(settings.backbone).eval()

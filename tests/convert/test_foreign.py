@@ -13,7 +13,8 @@ import tiny
 from videodit import backbone, models
 from videodit.backbone import PRESETS, Cropped, DualTransformer, Transformer
 from videodit.backbone.positions import frame_positions
-from videodit.convert import foreign
+from videodit.convert import names
+from videodit.convert.foreign import SD3
 from videodit.shapes import Size, Text, UserError
 
 TINY = PRESETS["sd3-medium-tiny"]
@@ -40,7 +41,7 @@ def settings(request: pytest.FixtureRequest) -> Transformer:
 def diffusers(settings: Transformer) -> SD3Transformer2DModel:
     """Their class with noise on every parameter."""
     torch.manual_seed(7)
-    model = SD3Transformer2DModel.from_config(foreign.described(settings))
+    model = SD3Transformer2DModel.from_config(SD3.described(settings))
     assert isinstance(model, SD3Transformer2DModel)
     tiny.randomised(model)
     return model.eval()
@@ -48,7 +49,7 @@ def diffusers(settings: Transformer) -> SD3Transformer2DModel:
 
 @pytest.fixture(scope="module")
 def network(settings: Transformer, diffusers: SD3Transformer2DModel) -> DualTransformer:
-    weights, unused = foreign.ours(diffusers.state_dict(), settings)
+    weights, unused = names.ours(diffusers.state_dict(), SD3.pairs(settings))
     assert unused == ["pos_embed.pos_embed"]
     network = backbone.build(settings).eval()
     network.load_state_dict(weights)
@@ -56,12 +57,11 @@ def network(settings: Transformer, diffusers: SD3Transformer2DModel) -> DualTran
 
 
 def theirs(model: SD3Transformer2DModel) -> Tensor:
-    out = model(NOISY[:, :, 0], encoder_hidden_states=TEXT.sequence, pooled_projections=TEXT.pooled, timestep=TIMES * 1000)
-    return out.sample[:, :, None]
+    return SD3.call(model, NOISY, TIMES, TEXT)
 
 
 def test_settings_go_both_ways(settings: Transformer, diffusers: SD3Transformer2DModel) -> None:
-    assert foreign.settings_of(dict(diffusers.config)) == settings
+    assert SD3.settings_of(dict(diffusers.config)) == settings
 
 
 def test_the_output_is_theirs(network: DualTransformer, diffusers: SD3Transformer2DModel) -> None:
@@ -76,7 +76,7 @@ def test_the_gradients_are_theirs(network: DualTransformer, diffusers: SD3Transf
         (out * pull).sum().backward()
     gradients = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
     expected = {name: p.grad for name, p in diffusers.named_parameters() if p.grad is not None}
-    found = foreign.theirs(gradients, settings)
+    found = names.theirs(gradients, SD3.pairs(settings))
     assert found.keys() == expected.keys()
     largest = max(value.abs().max() for value in expected.values())
     for name, value in expected.items():
@@ -84,10 +84,10 @@ def test_the_gradients_are_theirs(network: DualTransformer, diffusers: SD3Transf
 
 
 def test_a_round_trip_gives_the_same_bits(network: DualTransformer, diffusers: SD3Transformer2DModel, settings: Transformer) -> None:
-    there, here = foreign.theirs(network.state_dict(), settings), network.state_dict()
+    there, here = names.theirs(network.state_dict(), SD3.pairs(settings)), network.state_dict()
     for name, value in there.items():
         assert torch.equal(value, diffusers.state_dict()[name]), name
-    back, unused = foreign.ours(there, settings)
+    back, unused = names.ours(there, SD3.pairs(settings))
     assert unused == [] and back.keys() == here.keys() and all(torch.equal(back[name], here[name]) for name in here)
 
 
@@ -107,22 +107,22 @@ def test_a_frame_larger_than_the_table_is_said() -> None:
 )
 def test_what_is_built_otherwise_is_said(change: dict[str, object]) -> None:
     with pytest.raises(UserError, match=rf"{next(iter(change))} = .* is not read"):
-        foreign.settings_of(foreign.described(TINY) | change)
+        SD3.settings_of(SD3.described(TINY) | change)
 
 
 def test_weights_that_are_missing_are_named(network: DualTransformer, settings: Transformer) -> None:
-    there = foreign.theirs(network.state_dict(), settings)
+    there = names.theirs(network.state_dict(), SD3.pairs(settings))
     del there["transformer_blocks.1.attn.to_k.weight"]
     with pytest.raises(UserError, match=r"no transformer_blocks\.1\.attn\.to_k\.weight"):
-        foreign.ours(there, settings)
+        names.ours(there, SD3.pairs(settings))
 
 
 def test_a_video_model_is_not_written_as_an_image_model() -> None:
     with pytest.raises(UserError, match="only image transformers"):
-        foreign.described(replace(TINY, video=True))
+        SD3.described(replace(TINY, video=True))
 
 
 def test_sd3_medium_has_the_parameters_of_theirs() -> None:
     with torch.device("meta"):
-        ours, other = backbone.build(PRESETS["sd3-medium"]), SD3Transformer2DModel.from_config(foreign.described(PRESETS["sd3-medium"]))
+        ours, other = backbone.build(PRESETS["sd3-medium"]), SD3Transformer2DModel.from_config(SD3.described(PRESETS["sd3-medium"]))
     assert isinstance(other, SD3Transformer2DModel) and models.parameters(ours) == models.parameters(other) == 2_028_328_000

@@ -3,5 +3,6 @@
 from videodit.backbone.model import DualTransformer, Transformer
 from videodit.backbone.positions import Centred, Cropped
 from videodit.backbone.presets import PRESETS, build
+from videodit.backbone.single import DiT, SingleTransformer
 
-__all__ = ["PRESETS", "Centred", "Cropped", "DualTransformer", "Transformer", "build"]
+__all__ = ["PRESETS", "Centred", "Cropped", "DiT", "DualTransformer", "SingleTransformer", "Transformer", "build"]

@@ -1,4 +1,4 @@
-"""The dual-stream block of SD3: text and video keep weights of their own and meet in one attention."""
+"""The blocks: SD3's, where text and video keep weights of their own and meet in one attention, and DiT's, of one stream."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from videodit.backbone.conditioning import Modulation, modulate
-from videodit.backbone.layouts import GlobalAttention, Layout
+from videodit.backbone.layouts import GlobalAttention, Layout, TemporalAttention, attend
 from videodit.backbone.positions import turned
 
 Tokens = Float[Tensor, "b _ d"]  # text and video differ in their number
+Words = tuple[Tokens, Tensor | None]  # states, and which of them are no padding
+Signals = Float[Tensor, "b _ e"]  # one a clip, or one a frame
 
 
 class Projection(nn.Module):
@@ -64,20 +66,29 @@ class Norm(nn.Module):
         return F.rms_norm(x, self.weight.shape, self.weight.to(x.dtype), eps=1e-6)
 
 
-class SecondAttention(Projection):
+class SelfAttention(Projection):
+    """One stream attends to itself, as `attention` says."""
+
+    def __init__(self, width: int, heads: int, *, normed: bool, attention: nn.Module) -> None:
+        super().__init__(width, heads, normed=normed)
+        self.attention = attention
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tokens, layout: Layout) -> Tokens:
+        return self.out(rearrange(self.attention(*self.project(x, layout.angles), layout), "b k n d -> b n (k d)"))
+
+
+class SecondAttention(SelfAttention):
     """The video attends to itself alone, beside the joint attention: the first blocks of SD3.5 medium."""
 
     def __init__(self, width: int, heads: int, *, normed: bool) -> None:
-        super().__init__(width, heads, normed=normed)
+        super().__init__(width, heads, normed=normed, attention=GlobalAttention())
         self.modulation = Modulation(width, 3)
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
-        self.attention = GlobalAttention()
-        self.out = nn.Linear(width, width)
 
-    def forward(self, video: Tokens, signal: Float[Tensor, "b e"], layout: Layout) -> Tokens:
-        shift, scale, gate = self.modulation(signal)
-        seen = self.attention(*self.project(modulate(self.norm(video), shift, scale), layout.angles), layout._replace(visible=None))
-        return gate * self.out(rearrange(seen, "b k n d -> b n (k d)"))
+    def residual(self, video: Tokens, signal: Signals, layout: Layout) -> Tokens:
+        shift, scale, gate = self.modulation(signal, video.shape[1])
+        return gate * self(modulate(self.norm(video), shift, scale), layout._replace(visible=None))
 
 
 class DualBlock(nn.Module):
@@ -89,14 +100,81 @@ class DualBlock(nn.Module):
         self.second = SecondAttention(width, heads, normed=normed) if twice else None
         self.attention = GlobalAttention()
 
-    def forward(self, text: Tokens, video: Tokens, signal: Float[Tensor, "b e"], layout: Layout) -> tuple[Tokens, Tokens]:
+    def forward(self, text: Tokens, video: Tokens, signal: Signals, layout: Layout) -> tuple[Tokens, Tokens]:
         parts, gates = [], []
-        for stream, x, angles in ((self.text, text, None), (self.video, video, layout.angles)):
-            shift, scale, *rest = stream.modulation(signal)
+        for stream, x, heard, angles in ((self.text, text, signal[:, -1:], None), (self.video, video, signal, layout.angles)):
+            shift, scale, *rest = stream.modulation(heard, x.shape[1])
             parts.append(stream.project(modulate(stream.norm1(x), shift, scale), angles))
             gates.append(rest)
         joint = self.attention(*(torch.cat(pair, dim=2) for pair in zip(*parts, strict=True)), layout)
         seen = rearrange(joint, "b k n d -> b n (k d)").split([text.shape[1], video.shape[1]], dim=1)
         if self.second is not None:
-            video = video + self.second(video, signal, layout)
+            video = video + self.second.residual(video, signal, layout)
         return self.text.finish(text, seen[0], gates[0]), self.video.finish(video, seen[1], gates[1])
+
+
+class CrossAttention(nn.Module):
+    """Tokens attend to the words."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query, self.both = nn.Linear(width, width), nn.Linear(width, 2 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tokens, words: Words) -> Tokens:
+        states, mask = words
+        query = rearrange(self.query(x), "b n (k d) -> b k n d", k=self.heads)
+        key, value = rearrange(self.both(states), "b l (two k d) -> two b k l d", two=2, k=self.heads)
+        seen = attend(query, key, value, None if mask is None else mask[:, None, None])
+        return self.out(rearrange(seen, "b k n d -> b n (k d)"))
+
+
+class SingleBlock(nn.Module):
+    """DiT's block: tokens attend to each other, then to the words if there are any, then the feed-forward; six modulations."""
+
+    def __init__(self, width: int, heads: int, attention: nn.Module, *, words: bool, normed: bool, eps: float) -> None:
+        super().__init__()
+        self.modulation = Modulation(width, 6)
+        self.norm1 = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+        self.own = SelfAttention(width, heads, normed=normed, attention=attention)
+        self.cross = CrossAttention(width, heads) if words else None
+        self.norm2 = nn.LayerNorm(width, eps=eps, elementwise_affine=False)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), nn.Linear(4 * width, width))
+
+    def forward(self, x: Tokens, signal: Signals, words: Words | None, layout: Layout) -> Tokens:
+        shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = self.modulation(signal, x.shape[1])
+        x = self.mix(x, shift, scale, gate, layout)
+        if self.cross is not None and words is not None:
+            x = x + self.cross(x, words)
+        return x + gate_mlp * self.mlp(modulate(self.norm2(x), shift_mlp, scale_mlp))
+
+    def mix(self, x: Tokens, shift: Tokens, scale: Tokens, gate: Tokens, layout: Layout) -> Tokens:
+        return x + gate * self.own(modulate(self.norm1(x), shift, scale), layout)
+
+
+class TemporalBlock(SingleBlock):
+    """A block that attends through time: pictures pass it by."""
+
+    def forward(self, x: Tokens, signal: Signals, words: Words | None, layout: Layout) -> Tokens:
+        clip, pictures = x.split(layout.parts, dim=1)
+        if not layout.clip:
+            return x
+        heard = signal if signal.shape[1] == 1 else signal[:, : layout.clip]
+        return torch.cat([super().forward(clip, heard, words, layout.of_clip()), pictures], dim=1)
+
+
+class FactorisedBlock(SingleBlock):
+    """LAVITA's third variant: space, then time, then the feed-forward, under one modulation."""
+
+    def __init__(self, width: int, heads: int, attention: nn.Module, *, words: bool, normed: bool, eps: float) -> None:
+        super().__init__(width, heads, attention, words=words, normed=normed, eps=eps)
+        self.time = SelfAttention(width, heads, normed=normed, attention=TemporalAttention())
+
+    def mix(self, x: Tokens, shift: Tokens, scale: Tokens, gate: Tokens, layout: Layout) -> Tokens:
+        clip, pictures = super().mix(x, shift, scale, gate, layout).split(layout.parts, dim=1)
+        if not layout.clip:
+            return pictures
+        shift, scale, gate = (part if part.shape[1] == 1 else part[:, : clip.shape[1]] for part in (shift, scale, gate))
+        clip = clip + gate * self.time(modulate(self.norm1(clip), shift, scale), layout.of_clip())
+        return torch.cat([clip, pictures], dim=1)

@@ -1,25 +1,47 @@
-"""The signal: diffusion time and pooled text as one vector, which scales, shifts and gates every block."""
+"""The signal: diffusion time with pooled text or a label as one vector, which scales, shifts and gates every block.
+
+It is one vector a clip (g = 1), or one a latent frame (g = f): frames that are given stand at t = 0, and pictures beside a clip
+have words of their own.
+"""
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from videodit.backbone.positions import waves
+from videodit.shapes import Text
 
 TIME_WAVES = 256
 
 
 class Signal(nn.Module):
-    """t (0 data, 1 noise) and the pooled text to one vector."""
+    """t (0 data, 1 noise), and the pooled text or a label if the network takes one, to one vector a clip or a frame."""
 
-    def __init__(self, width: int, pooled: int) -> None:
+    def __init__(self, width: int, *, pooled: int = 0, labels: int = 0, reached: bool = False) -> None:
         super().__init__()
+        self.reached = reached
         self.time = nn.Sequential(nn.Linear(TIME_WAVES, width), nn.SiLU(), nn.Linear(width, width))
-        self.text = nn.Sequential(nn.Linear(pooled, width), nn.SiLU(), nn.Linear(width, width))
+        self.text = nn.Sequential(nn.Linear(pooled, width), nn.SiLU(), nn.Linear(width, width)) if pooled else None
+        self.label = nn.Embedding(labels + 1, width) if labels else None  # the last is the blank
 
-    def forward(self, t: Float[Tensor, "b"], pooled: Float[Tensor, "b e"]) -> Float[Tensor, "b d"]:
-        return self.time(waves(t * 1000, TIME_WAVES).to(pooled.dtype)) + self.text(pooled)
+    def forward(self, t: Float[Tensor, "b *g"], text: Text) -> Float[Tensor, "b g d"]:
+        t = t.unflatten(0, (-1, 1)) if t.ndim == 1 else t
+        clock = waves(t.flatten() * 1000, TIME_WAVES, reached=self.reached).to(next(self.parameters()).dtype)
+        signal = self.time(clock).unflatten(0, t.shape)
+        if self.text is not None:
+            assert text.pooled is not None
+            signal = signal + _each(self.text(text.pooled), text.pooled.ndim == 2)
+        if self.label is not None:
+            blank = torch.full((len(t),), self.label.num_embeddings - 1, device=t.device)
+            label = blank if text.label is None else text.label
+            signal = signal + _each(self.label(label), label.ndim == 1)
+        return signal
+
+
+def _each(x: Tensor, clip: bool) -> Float[Tensor, "b g d"]:
+    return x[:, None] if clip else x
 
 
 class Modulation(nn.Module):
@@ -32,9 +54,13 @@ class Modulation(nn.Module):
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
-    def forward(self, signal: Float[Tensor, "b d"]) -> tuple[Float[Tensor, "b 1 d"], ...]:
-        return self.linear(self.act(signal))[:, None].chunk(self.count, dim=-1)
+    def forward(self, signal: Float[Tensor, "b g d"], tokens: int) -> tuple[Float[Tensor, "b _ d"], ...]:
+        """One vector a clip, or one for each of so many tokens, which stand frame by frame."""
+        vectors = self.linear(self.act(signal))
+        if signal.shape[1] > 1:
+            vectors = vectors.repeat_interleave(tokens // signal.shape[1], dim=1)
+        return vectors.chunk(self.count, dim=-1)
 
 
-def modulate(x: Float[Tensor, "b n d"], shift: Float[Tensor, "b 1 d"], scale: Float[Tensor, "b 1 d"]) -> Float[Tensor, "b n d"]:
+def modulate(x: Float[Tensor, "b n d"], shift: Float[Tensor, "b _ d"], scale: Float[Tensor, "b _ d"]) -> Float[Tensor, "b n d"]:
     return x * (1 + scale) + shift

@@ -1,22 +1,51 @@
-"""Who attends to whom. A layout is handed to every block's attention, the one submodule that others may replace."""
+"""Who attends to whom. A layout is handed to every block's attention, the one submodule that others may replace.
+
+Tokens stand frame by frame, (f s). The last `images` frames are pictures of their own: they take part in space and stay out of time. A
+clip of one frame is a picture, so that what attends through time leaves images as they are.
+"""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 import torch
+from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from videodit.shapes import Size
 
 PLAIN_TOKENS = 1024  # beyond, the memory of all scores counts; benchmarks/attention.py compares
 
 
 class Layout(NamedTuple):
-    """`visible` (b 1 1 n): the text and video tokens that may be seen; None where all are. `angles`: how video tokens turn, if they do."""
+    """What attention has to know of its tokens.
+
+    `visible` (b 1 1 n): the text and video tokens that may be seen; None where all are. `angles`: how video tokens turn, if they do.
+    `grid`: the frames, rows and columns of tokens, of which the last `images` frames are pictures.
+    """
 
     visible: Bool[Tensor, "b 1 1 n"] | None
     angles: Float[Tensor, "m half"] | None = None
+    grid: Size = Size(1, 1, 1)
+    images: int = 0
+
+    @property
+    def clip(self) -> int:
+        """Frames that follow each other in time."""
+        return self.grid.frames - self.images
+
+    @property
+    def parts(self) -> list[int]:
+        """Tokens of the clip, and of the pictures."""
+        place = self.grid.rows * self.grid.columns
+        return [self.clip * place, self.images * place]
+
+    def of_clip(self) -> Layout:
+        """The same without the pictures."""
+        angles = None if self.angles is None else self.angles[: self.parts[0]]
+        return Layout(self.visible, angles, self.grid._replace(frames=self.clip))
 
 
 class GlobalAttention(nn.Module):
@@ -26,6 +55,47 @@ class GlobalAttention(nn.Module):
         self, query: Float[Tensor, "b k n d"], key: Float[Tensor, "b k n d"], value: Float[Tensor, "b k n d"], layout: Layout
     ) -> Float[Tensor, "b k n d"]:
         return attend(query, key, value, layout.visible)
+
+
+class SpatialAttention(nn.Module):
+    """A token sees its own frame."""
+
+    def forward(
+        self, query: Float[Tensor, "b k n d"], key: Float[Tensor, "b k n d"], value: Float[Tensor, "b k n d"], layout: Layout
+    ) -> Float[Tensor, "b k n d"]:
+        frames = layout.grid.frames
+        query, key, value = (rearrange(x, "b k (f s) d -> (b f) k s d", f=frames) for x in (query, key, value))
+        return rearrange(attend(query, key, value, None), "(b f) k s d -> b k (f s) d", f=frames)
+
+
+class TemporalAttention(nn.Module):
+    """A token sees its own place in all frames of the clip; what a picture's tokens see is nothing, zero."""
+
+    def forward(
+        self, query: Float[Tensor, "b k n d"], key: Float[Tensor, "b k n d"], value: Float[Tensor, "b k n d"], layout: Layout
+    ) -> Float[Tensor, "b k n d"]:
+        tokens, others = layout.parts
+        if not tokens:
+            return torch.zeros_like(value)
+        clips = len(query)
+        query, key, value = (rearrange(x[:, :, :tokens], "b k (f s) d -> (b s) k f d", f=layout.clip) for x in (query, key, value))
+        seen = rearrange(attend(query, key, value, None), "(b s) k f d -> b k (f s) d", b=clips)
+        return F.pad(seen, (0, 0, 0, others))
+
+
+class SplitAttention(nn.Module):
+    """LAVITA's fourth variant: the first half of the heads attends in space, the other half in time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.space, self.time = SpatialAttention(), TemporalAttention()
+
+    def forward(
+        self, query: Float[Tensor, "b k n d"], key: Float[Tensor, "b k n d"], value: Float[Tensor, "b k n d"], layout: Layout
+    ) -> Float[Tensor, "b k n d"]:
+        halves = zip(*(x.chunk(2, dim=1) for x in (query, key, value)), strict=True)
+        parts = [attention(*half, layout) for attention, half in zip((self.space, self.time), halves, strict=True)]
+        return torch.cat(parts, dim=1)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, visible: Tensor | None) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -19,8 +20,9 @@ from videodit.shapes import Size, Text, token_size
 
 @dataclass(frozen=True, kw_only=True)
 class Transformer:
-    """A dual-stream transformer; `video` adds the 3D patchify branch that an image model lacks."""
+    """A transformer of SD3's shape, with two streams; `video` adds the 3D patchify branch that an image model lacks."""
 
+    kind: Literal["dual"] = "dual"
     channels: int = setting(16, doc="channels of the latents")
     width: int = setting(1536, doc="channels of a token")
     depth: int = setting(24, doc="blocks")
@@ -44,7 +46,7 @@ class DualTransformer(nn.Module):
         self.patches = PatchEmbedding(settings.channels, width, settings.patch, settings.places)
         self.video = VideoBranch(settings.channels, width, settings.patch) if settings.video else None
         self.text = nn.Linear(settings.text, width)
-        self.signal = Signal(width, settings.pooled)
+        self.signal = Signal(width, pooled=settings.pooled)
         self.blocks = nn.ModuleList(
             DualBlock(width, settings.heads, normed=settings.normed, twice=i < settings.twice, last=i == settings.depth - 1)
             for i in range(settings.depth)
@@ -56,19 +58,19 @@ class DualTransformer(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(
-        self, noisy: Float[Tensor, "b c f h w"], t: Float[Tensor, "b"], text: Text, given: Float[Tensor, "b 1 f h w"] | None = None
+        self, noisy: Float[Tensor, "b c f h w"], t: Float[Tensor, "b *f"], text: Text, given: Float[Tensor, "b 1 f h w"] | None = None
     ) -> Float[Tensor, "b c f h w"]:
         if given is not None:
             raise ValueError("this network takes no given frames")
-        assert text.sequence is not None and text.pooled is not None
+        assert text.sequence is not None
         video = self.patches(noisy)
         if self.video is not None:
             video = video + self.video(noisy)
-        words, signal = self.text(text.sequence), self.signal(t, text.pooled)
+        words, signal = self.text(text.sequence), self.signal(t, text)
         layout = Layout(_visible(text, video.shape[1]), self._angles(noisy))
         for block in self.blocks:
             words, video = block(words, video, signal, layout)
-        shift, scale = self.modulation(signal)
+        shift, scale = self.modulation(signal, video.shape[1])
         patch = self.settings.patch
         return unpatch(self.out(modulate(self.norm(video), shift, scale)), Size(*noisy.shape[2:]), (1, patch, patch))
 

@@ -27,12 +27,49 @@ class PatchEmbedding(nn.Module):
         return (tokens + places).flatten(1, 2)
 
 
+class TubeEmbedding(PatchEmbedding):
+    """Tubes of `tube` frames, each a token of its place."""
+
+    def __init__(self, channels: int, width: int, patch: int, places: Places, tube: int) -> None:
+        super().__init__(channels, width, patch, places)
+        self.proj = nn.Conv3d(channels, width, (tube, patch, patch), stride=(tube, patch, patch))
+
+    def forward(self, latents: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b n d"]:
+        tubes = self.proj(latents)
+        places = frame_positions(Size(1, *tubes.shape[-2:]), tubes.shape[1], self.places, like=tubes)
+        return (rearrange(tubes, "b d f h w -> b f (h w) d") + places).flatten(1, 2)
+
+
+class Head(nn.Linear):
+    """Tokens to the values of their patches, and these to a grid."""
+
+    def __init__(self, width: int, channels: int, patch: int) -> None:
+        super().__init__(width, patch**2 * channels)
+        self.patch = (1, patch, patch)
+        nn.init.zeros_(self.weight)
+        nn.init.zeros_(self.bias)
+
+    def forward(self, tokens: Float[Tensor, "b n d"], latents: Size) -> Float[Tensor, "b c f h w"]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return unpatch(super().forward(tokens), latents, self.patch)
+
+
+class TubeHead(Head):
+    """The same for tubes: each token's patch first, then a transposed convolution through time."""
+
+    def __init__(self, width: int, channels: int, patch: int, tube: int) -> None:
+        super().__init__(width, channels, patch)
+        self.tube = nn.ConvTranspose3d(channels, channels, (tube, 1, 1), stride=(tube, 1, 1), bias=False)
+
+    def forward(self, tokens: Float[Tensor, "b n d"], latents: Size) -> Float[Tensor, "b c f h w"]:
+        return self.tube(super().forward(tokens, latents._replace(frames=latents.frames // self.tube.stride[0])))
+
+
 class VideoBranch(nn.Module):
     """The 3D patchify branch: its own patches, places in time and space, and a projection that starts at zero."""
 
-    def __init__(self, channels: int, width: int, patch: int) -> None:
+    def __init__(self, channels: int, width: int, patch: int, tube: int = 1) -> None:
         super().__init__()
-        self.proj = nn.Conv3d(channels, width, (1, patch, patch), stride=(1, patch, patch))
+        self.proj = nn.Conv3d(channels, width, (tube, patch, patch), stride=(tube, patch, patch))
         self.out = nn.Linear(width, width)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)

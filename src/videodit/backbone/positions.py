@@ -41,9 +41,10 @@ Rotary = Literal["none", "time", "space-time"]
 FASTEST, SLOWEST = math.pi / 2, math.pi / 32  # turns of a pair of channels from a token to the next
 
 
-def waves(places: Float[Tensor, "n"], width: int, *, longest: float = 10_000.0) -> Float[Tensor, "n d"]:
-    """Sines, then cosines, of places at `width` / 2 frequencies."""
-    rates = torch.exp(-math.log(longest) * torch.arange(width // 2, dtype=torch.float32, device=places.device) / (width // 2))
+def waves(places: Float[Tensor, "n"], width: int, *, longest: float = 10_000.0, reached: bool = False) -> Float[Tensor, "n d"]:
+    """Sines, then cosines, of places at `width` / 2 frequencies; `reached`: the slowest is `longest` itself, not one step faster."""
+    steps = width // 2 - reached
+    rates = torch.exp(-math.log(longest) * torch.arange(width // 2, dtype=torch.float32, device=places.device) / steps)
     angles = places.float()[:, None] * rates
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 

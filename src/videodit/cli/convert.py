@@ -15,13 +15,14 @@ if TYPE_CHECKING:
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", type=Path, metavar="SOURCE", help="a folder of an SD3 or SD3.5 pipeline or transformer, or one file")
+    parser.add_argument("source", type=Path, metavar="SOURCE", help="a pipeline's or transformer's folder (SD3, SD3.5, DiT), or one file")
     parser.add_argument("out", type=Path, metavar="OUT", help="the folder to write, which must not exist")
     parser.add_argument("--to", choices=("video", "diffusers"), default="video", help="what to write (default: video)")
     parser.add_argument("--time", type=int, metavar="N", help="frames of a group of pictures (default 4)")
     parser.add_argument("--frames", type=int, metavar="N", help="frames of the clips it will make (default: 8 groups)")
     parser.add_argument("--size", metavar="HxW", help="their rows and columns (default: the image model's, at most 512x512)")
     parser.add_argument("--fps", type=float, metavar="F", help="their frames a second (default 24)")
+    parser.add_argument("--pickle", action="store_true", help="open a .pt of DiT or Latte, so that only tensors are built")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -35,9 +36,10 @@ def run(given: argparse.Namespace) -> None:
 
     from videodit.convert import pipeline
 
-    done = (
-        pipeline.to_diffusers(given.source, given.out) if given.to == "diffusers" else pipeline.to_video(given.source, given.out, **chosen)
-    )
+    if given.to == "diffusers":
+        done = pipeline.to_diffusers(given.source, given.out)
+    else:
+        done = pipeline.to_video(given.source, given.out, pickled=given.pickle, **chosen)
     if given.json:
         terminal.print_json({"out": str(given.out), **asdict(done)})
     else:

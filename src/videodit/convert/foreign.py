@@ -1,31 +1,16 @@
-"""Other projects' names for our weights, both ways: diffusers' `SD3Transformer2DModel` (SD3 and SD3.5).
-
-A `Pair` says that some tensors of ours, one above the other, are some of theirs, one above the other. Halves at most are exchanged and
-nothing is computed, so a round trip gives the same bits.
-"""
+"""Diffusers' names for transformers of SD3's shape, SD3 and SD3.5: `SD3Transformer2DModel`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-import torch
+from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
 from torch import Tensor
 
 from videodit.backbone import Cropped, Transformer
-from videodit.shapes import UserError
-
-Weights = dict[str, Tensor]
-
-
-class Pair(NamedTuple):
-    """Names without `.weight` and `.bias`. `shares`: how long ours are, relative to each other; theirs are equally long."""
-
-    ours: tuple[str, ...]
-    theirs: tuple[str, ...]
-    halves: Literal["same", "rows", "columns"] = "same"  # which are exchanged
-    shares: tuple[int, ...] = (1,)
-    ends: tuple[str, ...] = ("weight", "bias")
+from videodit.convert.names import Pair, Project
+from videodit.shapes import Text, UserError
 
 
 def settings_of(described: Mapping[str, Any]) -> Transformer:
@@ -117,42 +102,9 @@ def _block(settings: Transformer, i: int, ours: str, theirs: str) -> Iterator[Pa
         yield Pair((f"{ours}.{part}.mlp.2",), (f"{theirs}.{name}.net.2",))
 
 
-def ours(theirs: Mapping[str, Tensor], settings: Transformer) -> tuple[Weights, list[str]]:
-    """Our weights from theirs, and the names of theirs that say nothing to us."""
-    found, used = Weights(), set()
-    for pair, end in _tensors(settings):
-        names = [f"{name}.{end}" for name in pair.theirs]
-        used.update(names)
-        if absent := [name for name in names if name not in theirs]:
-            raise UserError(f"There is no {absent[0]} among these weights: give a transformer as diffusers saves it.")
-        whole = _exchanged(torch.cat([theirs[name] for name in names]), pair.halves)
-        for name, part in zip(pair.ours, _cut(whole, pair.shares), strict=True):
-            found[f"{name}.{end}"] = part
-    return found, sorted(theirs.keys() - used)
+def _call(model: SD3Transformer2DModel, noisy: Tensor, t: Tensor, text: Text) -> Tensor:
+    out = model(noisy[:, :, 0], encoder_hidden_states=text.sequence, pooled_projections=text.pooled, timestep=t * 1000)
+    return out.sample[:, :, None]
 
 
-def theirs(ours: Mapping[str, Tensor], settings: Transformer) -> Weights:
-    """Their weights from ours; the table of places is left for their class to make."""
-    found = Weights()
-    for pair, end in _tensors(settings):
-        whole = _exchanged(torch.cat([ours[f"{name}.{end}"] for name in pair.ours]), pair.halves)
-        for name, part in zip(pair.theirs, _cut(whole, (1,) * len(pair.theirs)), strict=True):
-            found[f"{name}.{end}"] = part
-    return found
-
-
-def _tensors(settings: Transformer) -> Iterator[tuple[Pair, str]]:
-    return ((pair, end) for pair in pairs(settings) for end in pair.ends)
-
-
-def _exchanged(whole: Tensor, halves: str) -> Tensor:
-    """The two halves of the rows, or of the columns, in each other's place."""
-    if halves == "same":
-        return whole
-    dim = 0 if halves == "rows" else 1
-    return whole.roll(whole.shape[dim] // 2, dims=dim)
-
-
-def _cut(whole: Tensor, shares: Sequence[int]) -> Sequence[Tensor]:
-    unit = len(whole) // sum(shares)
-    return [part.contiguous() for part in whole.split([share * unit for share in shares])]
+SD3 = Project(SD3Transformer2DModel, settings_of, described, pairs, _call, frozenset({"pos_embed.pos_embed"}))

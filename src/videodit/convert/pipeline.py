@@ -14,9 +14,12 @@ from safetensors.torch import save_file
 
 from videodit import autoencoder, models
 from videodit.autoencoder import DPVAESettings
-from videodit.backbone import DualTransformer
-from videodit.convert import foreign, sources
+from videodit.backbone import DiT, DualTransformer, Transformer
+from videodit.convert import files, names, sources
+from videodit.convert.foreign import SD3
+from videodit.convert.foreign_dit import DIT
 from videodit.convert.from_image import inflate
+from videodit.convert.names import Weights
 from videodit.convert.proof import prove
 from videodit.convert.sources import Source
 from videodit.data.text_sd3 import PARTS, SD3Text, SD3TextSettings, kept
@@ -40,14 +43,22 @@ class Converted:
 
 
 def to_video(
-    path: Path, out: Path, *, time: int = 4, frames: int | None = None, extent: tuple[int, int] | None = None, fps: float = FPS
+    path: Path,
+    out: Path,
+    *,
+    time: int = 4,
+    frames: int | None = None,
+    extent: tuple[int, int] | None = None,
+    fps: float = FPS,
+    pickled: bool = False,
 ) -> Converted:
-    """An image model becomes a video model: a whole pipeline a whole model, a transformer a transformer."""
+    """An image model becomes a video model: SD3's whole pipeline a whole model, a transformer a transformer."""
     _free(out)
-    source = sources.read(path)
-    video = inflate(source.ours())
-    if not sources.is_pipeline(path):
-        proof = prove(source, video)
+    source = files.read(path, pickled=pickled) if path.is_file() else sources.read(path)
+    sees_time = isinstance(source.settings, DiT) and source.settings.layout != "spatial"
+    video = source.ours() if sees_time else inflate(source.ours())
+    if not isinstance(video, DualTransformer) or path.is_file() or sources.pipeline_in(path) is None:
+        proof = None if sees_time else prove(source, video)
         provenance = Provenance(run=f"convert {path.name}", proof=proof)
         models.save_backbone(out, video, provenance, source.precision)
         return Converted(whole=False, parameters=parameters(video), unused=source.unused, proof=proof)
@@ -78,14 +89,16 @@ def to_diffusers(path: Path, out: Path) -> Converted:
     """The image model that is left in a video model: a whole model's as a pipeline, a transformer's alone."""
     _free(out)
     folder, settings = models.read(path, ModelFolder, BackboneFolder)
-    described = foreign.described(replace(settings.backbone, video=False))
+    project, image = SD3 if isinstance(settings.backbone, Transformer) else DIT, replace(settings.backbone, video=False)
+    described = project.described(image)
     model = models.load(path) if isinstance(settings, ModelFolder) else None
     network = model.backbone if model else models.load_backbone(path)
     with models.written(out) as aside:
         if model:
             _write_pipeline(aside, model)
         precision = models.precision_of(folder / "backbone.safetensors")
-        _write_transformer(aside / "transformer" if model else aside, network, described, precision)
+        weights = names.theirs(network.state_dict(), project.pairs(image))
+        _write_transformer(aside / "transformer" if model else aside, weights, described, precision)
     left = 0 if network.video is None else parameters(network.video)
     return Converted(whole=model is not None, parameters=parameters(network) - left, unused=[], left=left)
 
@@ -114,9 +127,8 @@ def _extent(source: Source, whole: autoencoder.DPVAE) -> tuple[int, int]:
     return side, side
 
 
-def _write_transformer(folder: Path, network: DualTransformer, described: Mapping[str, object], precision: torch.dtype) -> None:
+def _write_transformer(folder: Path, weights: Weights, described: Mapping[str, object], precision: torch.dtype) -> None:
     folder.mkdir(exist_ok=True)
-    weights = foreign.theirs(network.state_dict(), network.settings)
     save_file({name: value.to(precision).contiguous() for name, value in weights.items()}, folder / "diffusion_pytorch_model.safetensors")
     (folder / "config.json").write_text(json.dumps({"_diffusers_version": diffusers.__version__, **described}, indent=2))
 
@@ -139,6 +151,6 @@ def _write_pipeline(folder: Path, model: Model) -> None:
     there = {path.parent.name for path in kept(folder)}
     index = {part: ["transformers", classes[part]] if part in there else [None, None] for part in PARTS}
     index |= {"scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"], "vae": ["diffusers", "AutoencoderKL"]}
-    index |= {"transformer": ["diffusers", sources.CLASS], "image_encoder": [None, None], "feature_extractor": [None, None]}
-    described = {"_class_name": sources.PIPELINE, "_diffusers_version": diffusers.__version__, **index}
+    index |= {"transformer": ["diffusers", SD3.name], "image_encoder": [None, None], "feature_extractor": [None, None]}
+    described = {"_class_name": "StableDiffusion3Pipeline", "_diffusers_version": diffusers.__version__, **index}
     (folder / "model_index.json").write_text(json.dumps(described, indent=2))

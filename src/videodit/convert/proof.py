@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from videodit.autoencoder import PerFrame
-from videodit.backbone import DualTransformer
-from videodit.convert.sources import CLASS, Source
+from videodit.backbone import DiT, DualTransformer, SingleTransformer
+from videodit.convert.sources import Source
 from videodit.models import Proof, parameters
 from videodit.shapes import Size, Text, UserError
 
@@ -17,37 +17,41 @@ TIMES = (0.15, 0.8)
 
 
 @torch.no_grad()
-def prove(source: Source, video: DualTransformer, autoencoder: PerFrame | None = None) -> Proof:
-    """Random inputs through diffusers' classes and ours; a difference beyond the bound is an error."""
+def prove(source: Source, video: DualTransformer | SingleTransformer, autoencoder: PerFrame | None = None) -> Proof:
+    """Random inputs through diffusers' classes and ours, where there is one, else our image model; beyond the bound is an error."""
     generator = torch.Generator().manual_seed(0)
     grid = _extent(source)
     noisy, text, t = _inputs(source, grid, generator)
-    theirs = source.theirs()(noisy[:, :, 0], text.sequence, text.pooled, t * 1000).sample[:, :, None]
+    image = source.ours()
+    theirs = source.project.call(source.theirs(), noisy, t, text) if source.project else image(noisy, t, text)
     difference = _within(video(noisy, t, text), theirs, "The video transformer's output on one frame")
     assert video.video is not None
     clip = torch.randn(CLIPS, noisy.shape[1], FRAMES, *grid[1:], generator=generator)
     return Proof(
-        source=CLASS,
+        source=source.name,
         digest=source.digest,
         difference=difference,
         autoencoder=None if autoencoder is None else _latents(autoencoder, generator),
-        blocks=parameters(video.blocks) - parameters(source.ours().blocks),
+        blocks=parameters(video.blocks) - parameters(image.blocks),
         added=parameters(video.video),
         output=video.video(clip).abs().max().item(),
     )
 
 
 def _extent(source: Source) -> Size:
-    """A few tokens, more columns than rows, if the table of places has them."""
-    side = getattr(source.settings.places, "side", 10)
-    return Size(1, min(6, side) * source.settings.patch, min(10, side) * source.settings.patch)
+    """A few tokens: more columns than rows, but for DiT, whose class is for squares of one size."""
+    side, patch = getattr(source.settings.places, "side", 10), source.settings.patch
+    rows, columns = (side, side) if isinstance(source.settings, DiT) else (min(6, side), min(10, side))
+    return Size(1, rows * patch, columns * patch)
 
 
 def _inputs(source: Source, grid: Size, generator: torch.Generator) -> tuple[Tensor, Text, Tensor]:
     settings = source.settings
     noisy = torch.randn(CLIPS, settings.channels, *grid, generator=generator)
-    sequence = torch.randn(CLIPS, WORDS, settings.text, generator=generator)
-    return noisy, Text(sequence=sequence, pooled=torch.randn(CLIPS, settings.pooled, generator=generator)), torch.tensor(TIMES)
+    sequence, pooled = (torch.randn(CLIPS, *n, generator=generator) for n in ((WORDS, settings.text), (settings.pooled,)))
+    labels = settings.labels if isinstance(settings, DiT) else 0
+    label = torch.tensor([0, labels]) if labels else None  # the first, and the blank
+    return noisy, Text(sequence=sequence, pooled=pooled, label=label), torch.tensor(TIMES)
 
 
 def _latents(autoencoder: PerFrame, generator: torch.Generator) -> float:

@@ -1,4 +1,4 @@
-"""What other projects leave on disk: a diffusers pipeline or transformer of SD3 or SD3.5, or such a transformer in one file.
+"""The folders that diffusers leaves: a pipeline or a transformer of SD3, SD3.5 or DiT.
 
 Everything is read from safetensors and JSON; nothing is executed and nothing fetched.
 """
@@ -7,37 +7,41 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.loaders.single_file_utils import convert_sd3_transformer_checkpoint_to_diffusers
-from diffusers.models.transformers.transformer_sd3 import SD3Transformer2DModel
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
+from torch import nn
 
 from videodit import backbone
-from videodit.backbone import DualTransformer, Transformer
-from videodit.backbone.positions import frame_positions
-from videodit.convert import foreign
-from videodit.convert.foreign import Weights
-from videodit.shapes import Size, UserError
+from videodit.backbone import DiT, DualTransformer, SingleTransformer, Transformer
+from videodit.convert import names
+from videodit.convert.foreign import SD3
+from videodit.convert.foreign_dit import DIT
+from videodit.convert.names import Pair, Project, Weights
+from videodit.shapes import UserError
 
-CLASS, PIPELINE = "SD3Transformer2DModel", "StableDiffusion3Pipeline"
-TABLE = "pos_embed.pos_embed"  # computed, not learnt
-ORIGINAL = "joint_blocks."  # what tells SD3's own names
-HEAD = 64  # channels of SD3's heads
+PROJECTS: dict[str, Project] = {project.name: project for project in (SD3, DIT)}
+PIPELINES = {"StableDiffusion3Pipeline": SD3, "DiTPipeline": DIT}
 
 
 @dataclass(frozen=True)
 class Source:
-    """An image transformer by diffusers' names, in the precision of its file."""
+    """A transformer by its project's names, in the precision of its file."""
 
-    settings: Transformer
+    settings: Transformer | DiT
     weights: Weights
+    pairs: list[Pair]
     unused: list[str]  # names that say nothing to us
+    project: Project | None = None  # none where no class of another project can be had to compare with
+
+    @property
+    def name(self) -> str:
+        return self.project.name if self.project else type(self.settings).__name__
 
     @property
     def precision(self) -> torch.dtype:
@@ -50,53 +54,52 @@ class Source:
             found.update(name.encode() + value.contiguous().view(torch.uint8).numpy().tobytes())
         return found.hexdigest()
 
-    def ours(self) -> DualTransformer:
+    def ours(self) -> DualTransformer | SingleTransformer:
         """Our network with these weights, in fp32."""
         network = backbone.build(self.settings).eval()
-        network.load_state_dict(foreign.ours(self.weights, self.settings)[0])
+        network.load_state_dict(names.ours(self.weights, self.pairs)[0])
         return network
 
-    def theirs(self) -> SD3Transformer2DModel:
+    def theirs(self) -> nn.Module:
         """Diffusers' own class with these weights, in fp32."""
-        model = SD3Transformer2DModel.from_config(foreign.described(self.settings))
-        assert isinstance(model, SD3Transformer2DModel)
+        assert self.project is not None
+        model = self.project.kind.from_config(self.project.described(self.settings))  # pyright: ignore[reportAttributeAccessIssue]
         unlike = model.load_state_dict(self.weights, strict=False)
-        assert set(unlike.missing_keys) <= {TABLE}
+        assert set(unlike.missing_keys) <= self.project.computed
         return model.eval()
 
 
 def read(path: Path) -> Source:
-    """The image transformer of a pipeline's folder, of its own folder, or of one file."""
+    """The transformer of a pipeline's folder, or of its own."""
     if not path.exists():
-        raise UserError(f"{path} does not exist: give the folder of an SD3 pipeline or transformer, or one safetensors file.")
-    if path.is_file():
-        return _of_file(path)
-    folder = path / "transformer" if is_pipeline(path) else path
+        raise UserError(f"{path} does not exist: give the folder of an SD3 or DiT pipeline or transformer, or one file.")
+    folder = path / "transformer" if pipeline_in(path) else path
     described = described_in(folder)
+    project = PROJECTS[described["_class_name"]]
     try:
-        return _source(foreign.settings_of(described), weights_in(folder))
+        return matched(project.settings_of(described), weights_in(folder), project)
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         said = " ".join(str(error).split())[:100]
-        raise UserError(f"{folder / 'config.json'} does not describe a {CLASS} ({said}): copy it again.") from error
+        raise UserError(f"{folder / 'config.json'} does not describe a {project.name} ({said}): copy it again.") from error
 
 
-def is_pipeline(path: Path) -> bool:
-    """Whether this is the folder of an SD3 pipeline; one of another kind is refused."""
+def pipeline_in(path: Path) -> Project | None:
+    """The project of whose pipeline this is the folder, if it is one; one of another kind is refused."""
     if not (path / "model_index.json").is_file():
-        return False
+        return None
     kind = load_json(path / "model_index.json").get("_class_name")
-    if kind != PIPELINE:
-        raise UserError(f"{path} holds a {kind}: only a {PIPELINE} is read, of SD3 or SD3.5.")
-    return True
+    if kind not in PIPELINES:
+        raise UserError(f"{path} holds a {kind}: only {' and '.join(PIPELINES)} are read.")
+    return PIPELINES[kind]
 
 
 def described_in(folder: Path) -> dict[str, Any]:
     """The configuration of a transformer's folder."""
     if not (folder / "config.json").is_file():
-        raise UserError(f"There is no config.json in {folder}: give the folder of an SD3 pipeline or transformer, as diffusers saves it.")
+        raise UserError(f"There is no config.json in {folder}: give the folder of a pipeline or transformer, as diffusers saves it.")
     described = load_json(folder / "config.json")
-    if described.get("_class_name") != CLASS:
-        raise UserError(f"{folder} holds a {described.get('_class_name')}: only a {CLASS} is read, of SD3 or SD3.5.")
+    if described.get("_class_name") not in PROJECTS:
+        raise UserError(f"{folder} holds a {described.get('_class_name')}: only {' and '.join(PROJECTS)} are read.")
     return described
 
 
@@ -114,7 +117,7 @@ def weights_in(folder: Path) -> Weights:
     """The weights of a folder of diffusers, in one file or in several."""
     found: Weights = {}
     for file in _files(folder):
-        found |= _loaded(file)
+        found |= loaded(file)
     return found
 
 
@@ -134,7 +137,7 @@ def _files(folder: Path) -> Iterator[Path]:
         yield folder / name
 
 
-def _loaded(file: Path, wanted: Callable[[str], bool] = lambda name: True) -> Weights:
+def loaded(file: Path, wanted: Callable[[str], bool] = lambda name: True) -> Weights:
     try:
         with safe_open(file, "pt") as opened:
             if all(map(wanted, opened.keys())):
@@ -144,64 +147,14 @@ def _loaded(file: Path, wanted: Callable[[str], bool] = lambda name: True) -> We
         raise UserError(f"{file} is not a complete safetensors file ({error}): copy it again; pickles are not read.") from error
 
 
-def _source(settings: Transformer, weights: Weights) -> Source:
-    _, unused = foreign.ours(weights, settings)  # says what is missing
+def matched(settings: Transformer | DiT, weights: Weights, project: Project | None, pairs: Iterable[Pair] = ()) -> Source:
+    """Weights that are all there and have the shapes that the settings make."""
+    pairs = list(project.pairs(settings) if project else pairs)
+    _, unused = names.ours(weights, pairs)  # says what is missing
     with torch.device("meta"):
-        wanted = {name: value.shape for name, value in foreign.theirs(backbone.build(settings).state_dict(), settings).items()}
+        wanted = {name: value.shape for name, value in names.theirs(backbone.build(settings).state_dict(), pairs).items()}
     for name, shape in wanted.items():
         if weights[name].shape != shape:
-            raise UserError(f"{name} is {list(weights[name].shape)}, and config.json makes it {list(shape)}: copy the folder again.")
+            raise UserError(f"{name} is {list(weights[name].shape)}, and should be {list(shape)}: copy the transformer again.")
     kept = {name: value for name, value in weights.items() if name not in unused}
-    return Source(settings, kept, [name for name in unused if name != TABLE])
-
-
-def _of_file(path: Path) -> Source:
-    """SD3's own names, in one file that may hold more than the transformer."""
-    prefix = "model.diffusion_model."
-    with_prefix = _loaded(path, lambda name: name.startswith(prefix))
-    weights = {name.removeprefix(prefix): value for name, value in with_prefix.items()} or _loaded(path)
-    if not any(name.startswith(ORIGINAL) for name in weights):
-        raise UserError(f"{path} holds no transformer of SD3: not one name begins with {ORIGINAL}")
-    try:
-        settings = _shaped(weights)
-        table, extra = weights["pos_embed"], sorted(name for name in weights if not name.startswith((*_KNOWN, ORIGINAL)))
-        renamed = convert_sd3_transformer_checkpoint_to_diffusers(dict(weights))
-    except (KeyError, IndexError) as error:
-        raise UserError(f"{path} lacks {error} of SD3's transformer: copy it again.") from error
-    _same_table(table, settings, path)
-    source = _source(settings, renamed)
-    return Source(source.settings, source.weights, [*source.unused, *extra])
-
-
-_KNOWN = ("pos_embed", "x_embedder.", "t_embedder.", "context_embedder.", "y_embedder.", "final_layer.")
-
-
-def _shaped(weights: Weights) -> Transformer:
-    """The settings that a file's shapes tell."""
-    width, channels, patch, _ = weights["x_embedder.proj.weight"].shape
-    depth = 1 + max(int(name.split(".")[1]) for name in weights if name.startswith(ORIGINAL))
-    norm = weights.get(f"{ORIGINAL}0.x_block.attn.ln_q.weight")
-    return Transformer(
-        channels=channels,
-        width=width,
-        depth=depth,
-        heads=width // (HEAD if norm is None else len(norm)),
-        patch=patch,
-        text=weights["context_embedder.weight"].shape[1],
-        pooled=weights["y_embedder.mlp.0.weight"].shape[1],
-        normed=norm is not None,
-        twice=sum(name.endswith("x_block.attn2.qkv.weight") for name in weights),
-        places=backbone.Cropped(side=round(weights["pos_embed"].shape[1] ** 0.5)),
-    )
-
-
-def _same_table(table: torch.Tensor, settings: Transformer, path: Path) -> None:
-    """A file does not say at which extent its model was first trained; its table of places does."""
-    assert isinstance(settings.places, backbone.Cropped)
-    side = settings.places.side
-    expected = frame_positions(Size(1, side, side), settings.width, settings.places, like=torch.zeros(()))
-    if (difference := (expected - table[0].float()).abs().max().item()) > 2e-3:  # the file may be in half precision
-        raise UserError(
-            f"The table of places in {path} differs by {difference:.2g} from that of a model first trained at 1024 x 1024: give the "
-            "transformer as diffusers saves it, whose config.json says its sample_size."
-        )
+    return Source(settings, kept, pairs, [name for name in unused if not project or name not in project.computed], project)

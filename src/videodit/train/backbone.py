@@ -106,5 +106,7 @@ def shape(settings: BackboneRun, channels: int) -> Transformer:
     """The transformer of a run that starts from nothing."""
     if settings.preset not in backbone.PRESETS:
         raise UserError(f"There is no transformer {settings.preset!r}: preset takes {', '.join(backbone.PRESETS)}.")
-    width, video = settings.text.width, settings.size.frames > 1
-    return replace(backbone.PRESETS[settings.preset], channels=channels, text=width, pooled=width, video=video)
+    width, video, preset = settings.text.width, settings.size.frames > 1, backbone.PRESETS[settings.preset]
+    if not isinstance(preset, Transformer):
+        raise UserError(f"{settings.preset} has one stream, which is not trained in this version: take a preset with two, such as toybox.")
+    return replace(preset, channels=channels, text=width, pooled=width, video=video)

@@ -1,0 +1,83 @@
+"""Multiply-adds of a transformer, from its settings alone: nothing is built.
+
+PyTorch's counter sees no fused attention on a CPU, so this one counts by hand, and a test holds it against that counter with attention
+written out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from videodit.backbone.conditioning import TIME_WAVES
+from videodit.backbone.model import Transformer
+from videodit.backbone.single import DiT
+from videodit.shapes import Size, token_size
+
+Counting = Literal["all", "latte"]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Multiply-adds of one clip, by where they are spent."""
+
+    linear: int  # layers that every token passes
+    attention: int  # products of queries, keys and values
+    told: int  # the signal and its modulations
+    norms: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.linear + self.attention + self.told + self.norms
+
+
+def cost(settings: Transformer | DiT, latents: Size, words: int = 0, counting: Counting = "all") -> Cost:
+    """One forward pass over latents of an extent, with so many words.
+
+    `latte` counts as LAVITA's Table 3 does: no attention products; the modulation anew for each frame where a block attends in space, and
+    for each place where it attends in time; two for each number that is normalised.
+    """
+    if isinstance(settings, Transformer):
+        return _dual(settings, latents, words)
+    return _single(settings, latents, words, counting)
+
+
+def _dual(s: Transformer, latents: Size, words: int) -> Cost:
+    d, n = s.width, token_size(latents, (1, s.patch, s.patch)).count
+    values = s.patch**2 * s.channels
+    linear = n * 2 * values * d + words * s.text * d + (n * (values * d + d * d) if s.video else 0)
+    told = TIME_WAVES * d + s.pooled * d + 2 * d * d + 2 * d * d
+    attention = 0
+    for i in range(s.depth):
+        last, twice = i == s.depth - 1, i < s.twice
+        linear += n * (12 + 4 * twice) * d * d + words * (3 if last else 12) * d * d
+        attention += 2 * (n + words) ** 2 * d + 2 * twice * n * n * d
+        told += (6 + (2 if last else 6) + 3 * twice) * d * d
+    return Cost(linear, attention, told)
+
+
+def _single(s: DiT, latents: Size, words: int, counting: Counting) -> Cost:
+    grid = token_size(latents, (s.tube, s.patch, s.patch))
+    d, n, places = s.width, grid.count, grid.rows * grid.columns
+    frames = grid.frames if grid.frames > 1 else 0  # that follow each other: a clip of one is a picture
+    values, out = s.tube * s.patch**2 * s.channels, s.channels * (2 if s.variance else 1)
+    linear = n * (values + s.patch**2 * out) * d + (n * (values * d + d * d) if s.video else 0)
+    linear += n * s.patch**2 * out * out * s.tube if s.tube > 1 else 0
+    linear += words * (s.text * d + d * d) if s.text else 0
+    told = TIME_WAVES * d + d * d + (s.pooled * d + d * d if s.pooled else 0) + 2 * d * d * (grid.frames if counting == "latte" else 1)
+    attention, norms = 0, 2 * n * d
+    both = places + frames
+    pairs = {"global": n * n, "spatial": n * places, "temporal": n * frames, "factorised": n * both, "split": n * both // 2}
+    anew = {"spatial": grid.frames, "temporal": places, "factorised": grid.frames + places, "split": grid.frames + places}
+    for kind in s.arrangement:
+        if kind == "temporal" and not frames:
+            continue
+        projections = 8 if kind == "factorised" and frames else 4
+        linear += n * (projections + 8) * d * d
+        attention += 2 * pairs[kind] * d
+        if s.text and kind != "temporal":
+            linear += 2 * n * d * d + 2 * words * d * d
+            attention += 2 * n * words * d
+        told += 6 * d * d * (anew.get(kind, 1) if counting == "latte" else 1)
+        norms += (3 if projections == 8 else 2) * 2 * n * d
+    return Cost(linear, attention, told) if counting == "all" else Cost(linear, 0, told, norms)

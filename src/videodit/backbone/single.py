@@ -1,0 +1,142 @@
+"""DiT and LAVITA: one stream of tokens, told of time and label (or pooled text) by modulation, of words by cross-attention."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from videodit.backbone.blocks import FactorisedBlock, SingleBlock, TemporalBlock, Words
+from videodit.backbone.conditioning import Modulation, Signal, modulate
+from videodit.backbone.layouts import GlobalAttention, Layout, SpatialAttention, SplitAttention, TemporalAttention
+from videodit.backbone.patches import Head, PatchEmbedding, TubeEmbedding, TubeHead, VideoBranch
+from videodit.backbone.positions import Cropped, Places, rotary_angles, waves
+from videodit.config import setting
+from videodit.shapes import Size, Text, UserError, token_size
+
+Arrangement = Literal["global", "spatial", "late", "interleaved", "factorised", "split"]
+ARRANGED: dict[str, tuple[type[SingleBlock], type[nn.Module]]] = {
+    "global": (SingleBlock, GlobalAttention),
+    "spatial": (SingleBlock, SpatialAttention),
+    "temporal": (TemporalBlock, TemporalAttention),
+    "factorised": (FactorisedBlock, SpatialAttention),
+    "split": (SingleBlock, SplitAttention),
+}
+
+NOTHING = Text()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiT:
+    """A transformer of DiT's shape, with one stream, and LAVITA's ways to let it see time."""
+
+    kind: Literal["single"] = "single"
+    channels: int = setting(4, doc="channels of the latents")
+    width: int = setting(1152, doc="channels of a token")
+    depth: int = setting(28, doc="blocks")
+    heads: int = setting(16, doc="attention heads")
+    patch: int = setting(2, doc="rows and columns of latents a token holds")
+    tube: int = setting(1, doc="latent frames a token holds")
+    layout: Arrangement = setting(
+        "interleaved",
+        doc="who attends to whom: all to all; each frame to itself; or LAVITA's four: late (half of the blocks in space, then half in "
+        "time), interleaved (in turns), factorised (both in each block), split (half of the heads each)",
+    )
+    labels: int = setting(0, doc="labels it can be told; 0 is none")
+    pooled: int = setting(0, doc="channels of the pooled text; 0 is none")
+    text: int = setting(0, doc="channels of the text's tokens, seen by cross-attention; 0 is none")
+    variance: bool = setting(False, doc="whether a variance is predicted beside the mean")
+    video: bool = setting(False, doc="whether the 3D patchify branch is there")
+    normed: bool = setting(False, doc="whether queries and keys are normalised")
+    places: Places = setting(Cropped(side=16, base=16), doc="the table of rows and columns")
+    time: Literal["table", "rotary", "none"] = setting(
+        "table", doc="what tells frames apart, beside the 3D branch: a table of sines and cosines, queries and keys that turn, or nothing"
+    )
+    eps: float = setting(1e-6, doc="what keeps the feed-forward's normalisation from dividing by zero; 1e-5 in diffusers' DiT")
+    reached: bool = setting(False, doc="whether the slowest wave of t is 10,000 itself, as in diffusers' DiT, and not one step faster")
+
+    @property
+    def arrangement(self) -> tuple[str, ...]:
+        """What each block is."""
+        half = self.depth // 2
+        halves = {"late": ("spatial",) * (self.depth - half) + ("temporal",) * half, "interleaved": ("spatial", "temporal") * (half + 1)}
+        return halves.get(self.layout, (self.layout,) * self.depth)[: self.depth]
+
+
+class SingleTransformer(nn.Module):
+    """Tokens of all frames through blocks that attend in space, in time, or both; a clip of one frame is a picture."""
+
+    def __init__(self, settings: DiT) -> None:
+        super().__init__()
+        self.settings, width = settings, settings.width
+        grid, out = (settings.channels, width, settings.patch), settings.channels * (2 if settings.variance else 1)
+        tubes = settings.tube > 1
+        self.patches = TubeEmbedding(*grid, settings.places, settings.tube) if tubes else PatchEmbedding(*grid, settings.places)
+        self.video = VideoBranch(*grid, settings.tube) if settings.video else None
+        self.signal = Signal(width, pooled=settings.pooled, labels=settings.labels, reached=settings.reached)
+        self.text = nn.Sequential(nn.Linear(settings.text, width), nn.GELU("tanh"), nn.Linear(width, width)) if settings.text else None
+        self.blocks = nn.ModuleList(self._block(name) for name in settings.arrangement)
+        self.modulation = Modulation(width, 2)
+        self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+        self.out = TubeHead(width, out, settings.patch, settings.tube) if tubes else Head(width, out, settings.patch)
+
+    def _block(self, name: str) -> SingleBlock:
+        s = self.settings
+        block, attention = ARRANGED[name]
+        return block(s.width, s.heads, attention(), words=s.text > 0 and name != "temporal", normed=s.normed, eps=s.eps)
+
+    def forward(
+        self,
+        noisy: Float[Tensor, "b c f h w"],
+        t: Float[Tensor, "b *f"],
+        text: Text = NOTHING,
+        given: Float[Tensor, "b 1 f h w"] | None = None,
+        *,
+        images: int = 0,
+    ) -> Float[Tensor, "b _ f h w"]:
+        """The prediction; the last `images` frames are pictures of their own, and so is a clip of one frame."""
+        if given is not None:
+            raise ValueError("this network takes no given frames")
+        layout = self._layout(noisy, images)
+        x = self.patches(noisy)
+        if self.video is not None:
+            x = x + self.video(noisy)
+        words, signal = self._words(text), self.signal(t, text)
+        first = self._first_in_time()
+        for i, block in enumerate(self.blocks):
+            x = block(self._timed(x, layout) if i == first else x, signal, words, layout)
+        shift, scale = self.modulation(signal, x.shape[1])
+        return self.out(modulate(self.norm(x), shift, scale), Size(*noisy.shape[2:]))
+
+    def _layout(self, noisy: Tensor, images: int) -> Layout:
+        s, frames = self.settings, noisy.shape[2]
+        if not 0 <= images <= frames or images % s.tube or (images and s.layout == "global"):
+            most = 0 if s.layout == "global" else frames
+            raise UserError(f"{images} of {frames} latent frames cannot be pictures: use 0 to {most}, in multiples of {s.tube}.")
+        grid = token_size(Size(*noisy.shape[2:]), (s.tube, s.patch, s.patch))
+        angles = rotary_angles(grid, s.width // s.heads, "time", like=noisy) if s.time == "rotary" else None
+        pictures = images // s.tube
+        return Layout(None, angles, grid, grid.frames if grid.frames - pictures == 1 else pictures)
+
+    def _words(self, text: Text) -> Words | None:
+        if self.text is None:
+            return None
+        assert text.sequence is not None
+        return self.text(text.sequence), text.mask
+
+    def _first_in_time(self) -> int:
+        """The block before which frames get their places: the first that sees more than one."""
+        return next((i for i, name in enumerate(self.settings.arrangement) if name != "spatial"), -1)
+
+    def _timed(self, x: Tensor, layout: Layout) -> Tensor:
+        """Frames of a clip with their places in time, unless they turn; pictures have none."""
+        if self.settings.time != "table" or layout.clip == 0:
+            return x
+        table = waves(torch.arange(layout.clip, dtype=torch.float32, device=x.device), x.shape[-1]).to(x.dtype)
+        clip, pictures = x.split(layout.parts, dim=1)
+        clip = rearrange(rearrange(clip, "b (f s) d -> b f s d", f=layout.clip) + table[:, None], "b f s d -> b (f s) d")
+        return torch.cat([clip, pictures], dim=1)
