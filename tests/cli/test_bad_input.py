@@ -96,7 +96,7 @@ def sentence(arguments: list[str], capsys: pytest.CaptureFixture[str], status: i
         (["evaluate", "reconstruction", "toybox", "toybox", "--perceptual", "missing.pth"], "There is no file missing.pth"),
         (["evaluate", "reconstruction", "toybox", "toybox", "--perceptual", "binary.txt"], "binary.txt cannot be read as tensors alone"),
         (["convert"], "SOURCE"),
-        (["convert", "missing", "out"], "missing does not exist: give the folder of an SD3 pipeline"),
+        (["convert", "missing", "out"], "missing does not exist: give the folder of an SD3 or DiT pipeline"),
         (["convert", "folder.mp4", "out"], "There is no config.json in folder.mp4"),
         (["convert", "empty.txt", "out"], "not a complete safetensors file"),
         (["convert", "missing", "folder.mp4"], "folder.mp4 exists"),

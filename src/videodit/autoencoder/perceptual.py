@@ -4,8 +4,8 @@ Two pictures go through a frozen network; at five depths their features, scaled 
 by channel and averaged over places (LPIPS, arXiv:1801.03924). ST-LPIPS (arXiv:2207.13686) is the same with nets that hardly notice
 a shift: where those halve by leaving out, these blur first. The two are different measures, so each net has its own name.
 
-Weights come from a file that the user names. Both projects publish theirs as .pth alone, so this is the one place that
-reads such files beside safetensors, by `weights_only`: an unpickler that builds tensors and calls nothing.
+Weights come from a file that the user names. Both projects publish theirs as .pth alone, so such files are read beside safetensors, by
+`weights_only`: an unpickler that builds tensors and calls nothing.
 """
 
 from __future__ import annotations
