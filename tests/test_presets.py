@@ -57,6 +57,7 @@ def test_every_transformer_has_a_tiny_one(name: str) -> None:
         ("latte-xl-v3", 676_355_360),  # the paper's 676.33 M leaves out some biases
         ("latte-xl-v4", 673_681_568),  # the paper's 676.44 M does not follow from its text
         ("sd3-medium", 2_028_328_000),
+        ("sd3-medium-2d3d", 4_150_599_232),  # the paper's 4.15 B: SD3's, its blocks again, 47 projections, the 3D branch
     ],
 )
 def test_presets_have_the_parameters_of_the_papers(name: str, parameters: int) -> None:

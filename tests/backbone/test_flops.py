@@ -21,6 +21,8 @@ SHAPES = {
     "words": replace(LATTE, text=12, pooled=20),
     "tubes": replace(LATTE, tube=3, video=True, layout="global"),
     "sd3": SD3,
+    "sd3 over frames": replace(SD3, layout="spatial"),
+    "sd3 beside": replace(SD3, layout="beside", video=True),
     "sd3.5": replace(SD3, normed=True, twice=2, video=True),
 }
 

@@ -12,14 +12,14 @@ import tiny
 from videodit import backbone
 from videodit.backbone import PRESETS, DiT, SingleTransformer
 from videodit.backbone.layouts import GlobalAttention, Layout, SpatialAttention, SplitAttention, TemporalAttention
-from videodit.backbone.single import Arrangement
+from videodit.backbone.single import Variant
 from videodit.shapes import Size, Text, UserError
 
 TINY = PRESETS["latte-xl-v2-tiny"]
 assert isinstance(TINY, DiT)
 NOISY, TIMES = tiny.grid(2, 4, 3, 4, 6), torch.tensor([0.2, 0.9])
-LAVITA: list[Arrangement] = ["late", "interleaved", "factorised", "split"]
-EVERY: list[Arrangement] = ["global", "spatial", *LAVITA]
+LAVITA: list[Variant] = ["late", "interleaved", "factorised", "split"]
+EVERY: list[Variant] = ["global", "spatial", *LAVITA]
 
 
 def close(one: Tensor, other: Tensor) -> None:
@@ -74,7 +74,7 @@ def test_a_token_sees_exactly_what_its_layout_says(images: int) -> None:
 
 
 @pytest.mark.parametrize(("layout", "frames"), [(name, name != "spatial") for name in EVERY])
-def test_frames_see_each_other_unless_the_model_is_spatial(layout: Arrangement, frames: bool) -> None:
+def test_frames_see_each_other_unless_the_model_is_spatial(layout: Variant, frames: bool) -> None:
     noisy = NOISY[:1].clone().requires_grad_()
     out = network(layout=layout)(noisy, TIMES[:1])
     (gradient,) = torch.autograd.grad(out[:, :, 0].square().sum(), noisy)
@@ -114,7 +114,7 @@ def test_global_on_one_frame_is_spatial() -> None:
 
 @pytest.mark.parametrize("layout", LAVITA)
 @torch.no_grad()
-def test_pictures_behind_a_clip_stand_alone(layout: Arrangement) -> None:
+def test_pictures_behind_a_clip_stand_alone(layout: Variant) -> None:
     """With words of their own: the clip is what it is without them, and each is what it is by itself."""
     model = network(layout=layout, labels=5)
     both = torch.cat([NOISY, tiny.grid(2, 4, 2, 4, 6, seed=9)], dim=2)
@@ -137,7 +137,7 @@ def test_pictures_that_cannot_be_are_refused() -> None:
 
 @pytest.mark.parametrize("layout", EVERY)
 @torch.no_grad()
-def test_one_time_a_frame_is_one_time_where_all_are_equal(layout: Arrangement) -> None:
+def test_one_time_a_frame_is_one_time_where_all_are_equal(layout: Variant) -> None:
     model = network(layout=layout, labels=5)
     text = Text(label=torch.tensor([1, 5]))
     one = model(NOISY, TIMES, text)

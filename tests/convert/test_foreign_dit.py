@@ -239,7 +239,7 @@ class Trap:
 
 
 def test_a_pickle_that_runs_code_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "trap.pt").write_bytes(pickle.dumps({"ema": Trap(tmp_path / "trace")}))
+    (tmp_path / "trap.pt").write_bytes(pickle.dumps({"ema": Trap(tmp_path / "trace")}, protocol=2))
     with pytest.raises(UserError, match="cannot be read as tensors alone"):
         files.read(tmp_path / "trap.pt", pickled=True)
     assert not (tmp_path / "trace").exists()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 import tiny
-from videodit import convert
+from videodit import backbone, convert, models
+from videodit.shapes import UserError
 
 TIMES, WORDS = torch.tensor([0.3, 0.8]), tiny.text([4, 2])
 
@@ -45,3 +48,46 @@ def test_it_learns_on_its_own() -> None:
     assert video.video.out.weight.grad.abs().max() > 0  # the zeros learn
     tiny.randomised(video)
     assert all(torch.equal(value, before[name]) for name, value in image.state_dict().items())
+
+
+# --- Copies over the clip beside frozen blocks over frames ---
+
+
+@torch.no_grad()
+def test_beside_starts_as_the_image_model_frame_by_frame() -> None:
+    image = tiny.transformer(video=False)
+    video = convert.inflate(image, "beside").eval()
+    noisy = tiny.grid(2, 8, 3, 4, 4)
+    out = video(noisy, TIMES, WORDS)
+    for frame in range(3):
+        alone = image(noisy[:, :, frame : frame + 1], TIMES, WORDS)
+        torch.testing.assert_close(out[:, :, frame : frame + 1], alone, rtol=1e-5, atol=1e-5)
+    still = backbone.build(replace(image.settings, layout="spatial")).eval()
+    still.load_state_dict(image.state_dict())
+    torch.testing.assert_close(still(noisy, TIMES, WORDS), out, rtol=1e-5, atol=1e-5)
+
+
+def test_beside_only_what_is_new_learns() -> None:
+    image = tiny.transformer(video=False)
+    video = convert.inflate(image, "beside")
+    video(tiny.grid(2, 8, 3, 4, 4), TIMES, WORDS).square().sum().backward()
+    learns = {name for name, p in video.named_parameters() if p.requires_grad}
+    assert learns and all(name.startswith("video.") or {"joint", "to_words", "to_video"} & set(name.split(".")) for name in learns)
+    kept = models.parameters(video) - sum(p.numel() for p in video.parameters() if p.requires_grad)
+    assert kept == models.parameters(image)
+    moved = {name for name, p in video.named_parameters() if p.grad is not None and p.grad.any()}
+    assert moved and all(".to_video." in name or ".to_words." in name for name in moved if name.startswith("blocks."))  # the zeros first
+
+
+@torch.no_grad()
+def test_beside_frames_see_each_other_once_it_has_learnt() -> None:
+    video = convert.inflate(tiny.transformer(video=False), "beside").eval()
+    tiny.randomised(video)
+    noisy = tiny.grid(2, 8, 3, 4, 4)
+    other = torch.cat([noisy[:, :, :2], -noisy[:, :, 2:]], dim=2)
+    assert (video(noisy, TIMES, WORDS) - video(other, TIMES, WORDS))[:, :, 0].abs().max() > 1e-3
+
+
+def test_beside_is_for_two_streams() -> None:
+    with pytest.raises(UserError, match="two streams alone"):
+        convert.inflate(backbone.build(backbone.PRESETS["dit-xl-2-tiny"]), "beside")

@@ -144,6 +144,18 @@ def test_a_transformer_alone_goes_there_and_back(source: Path, tmp_path: Path) -
         videodit.load(tmp_path / "video")
 
 
+def test_copies_beside_the_blocks_stay_here(source: Path, tmp_path: Path) -> None:
+    done = pipeline.to_video(source / "transformer", tmp_path / "video", layout="beside")
+    before = sources.weights_in(source / "transformer")
+    before.pop(TABLE)
+    image = sum(value.numel() for value in before.values())
+    assert done.proof is not None and done.proof.difference <= 1e-5 and done.proof.blocks > image // 2
+    back = pipeline.to_diffusers(tmp_path / "video", tmp_path / "back")
+    after = sources.weights_in(tmp_path / "back")
+    assert after.keys() == before.keys() and all(torch.equal(after[name], before[name]) for name in before)
+    assert back.parameters == image and back.left == done.parameters - image
+
+
 def test_a_toybox_model_does_not_go_to_diffusers(world: tiny.World, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="Diffusers has no such transformer"):
         pipeline.to_diffusers(world.video_model, tmp_path / "back")

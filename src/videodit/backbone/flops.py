@@ -48,11 +48,15 @@ def _dual(s: Transformer, latents: Size, words: int) -> Cost:
     linear = n * 2 * values * d + words * s.text * d + (n * (values * d + d * d) if s.video else 0)
     told = TIME_WAVES * d + s.pooled * d + 2 * d * d + 2 * d * d
     attention = 0
+    kinds = {"global": (1,), "spatial": (latents.frames,), "beside": (latents.frames, 1)}[s.layout]  # parts that a clip is folded into
     for i in range(s.depth):
         last, twice = i == s.depth - 1, i < s.twice
-        linear += n * (12 + 4 * twice) * d * d + words * (3 if last else 12) * d * d
-        attention += 2 * (n + words) ** 2 * d + 2 * twice * n * n * d
-        told += (6 + (2 if last else 6) + 3 * twice) * d * d
+        for parts in kinds:
+            linear += n * (12 + 4 * twice) * d * d + parts * words * (3 if last else 12) * d * d
+            attention += parts * (2 * (n // parts + words) ** 2 * d + 2 * twice * (n // parts) ** 2 * d)
+            told += parts * (6 + (2 if last else 6) + 3 * twice) * d * d
+        if s.layout == "beside":
+            linear += (n + (0 if last else words)) * d * d
     return Cost(linear, attention, told)
 
 

@@ -47,6 +47,12 @@ class Layout(NamedTuple):
         angles = None if self.angles is None else self.angles[: self.parts[0]]
         return Layout(self.visible, angles, self.grid._replace(frames=self.clip))
 
+    def of_frame(self, words: int) -> Layout:
+        """For frames that are folded into the batch, each by itself, as an image, with its copy of so many words."""
+        place = self.grid.rows * self.grid.columns
+        visible = None if self.visible is None else self.visible[..., : words + place].repeat_interleave(self.grid.frames, dim=0)
+        return Layout(visible, None if self.angles is None else self.angles[:place], self.grid._replace(frames=1))
+
 
 class GlobalAttention(nn.Module):
     """Every token sees every visible one, over space and time alike: for one frame, the image model's own attention."""

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from videodit.backbone.arrangements import ARRANGEMENTS, Arrangement
 from videodit.backbone.blocks import DualBlock
 from videodit.backbone.conditioning import Modulation, Signal, modulate
 from videodit.backbone.layouts import Layout
@@ -34,11 +35,15 @@ class Transformer:
     normed: bool = setting(True, doc="whether queries and keys are normalised: in SD3.5 they are, in SD3 they are not")
     twice: int = setting(0, doc="first blocks in which the video also attends to itself alone; 13 in SD3.5 medium")
     places: Places = setting(Centred(), doc="the table of rows and columns")
+    layout: Arrangement = setting(
+        "global",
+        doc="who attends to whom: all to all; each frame to itself; or a copy of each block over the clip beside it frozen over frames",
+    )
     rotary: Rotary = setting("none", doc="what turns queries and keys, beside the tables: nothing, the frame, or frame, row and column")
 
 
 class DualTransformer(nn.Module):
-    """Image transformer and video transformer are this one class: attention is global, only the 3D branch differs."""
+    """Image transformer and video transformer are this one class: with global attention only the 3D branch differs."""
 
     def __init__(self, settings: Transformer) -> None:
         super().__init__()
@@ -47,15 +52,15 @@ class DualTransformer(nn.Module):
         self.video = VideoBranch(settings.channels, width, settings.patch) if settings.video else None
         self.text = nn.Linear(settings.text, width)
         self.signal = Signal(width, pooled=settings.pooled)
-        self.blocks = nn.ModuleList(
-            DualBlock(width, settings.heads, normed=settings.normed, twice=i < settings.twice, last=i == settings.depth - 1)
-            for i in range(settings.depth)
-        )
+        self.blocks = ARRANGEMENTS[settings.layout](self._block, settings.depth)
         self.modulation = Modulation(width, 2)
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.out = nn.Linear(width, settings.patch**2 * settings.channels)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
+        if settings.layout == "beside":  # only what the image model had not learns
+            for name, parameter in self.named_parameters():
+                parameter.requires_grad_(name.startswith("video.") or bool({"joint", "to_words", "to_video"} & set(name.split("."))))
 
     def forward(
         self, noisy: Float[Tensor, "b c f h w"], t: Float[Tensor, "b *f"], text: Text, given: Float[Tensor, "b 1 f h w"] | None = None
@@ -67,18 +72,20 @@ class DualTransformer(nn.Module):
         if self.video is not None:
             video = video + self.video(noisy)
         words, signal = self.text(text.sequence), self.signal(t, text)
-        layout = Layout(_visible(text, video.shape[1]), self._angles(noisy))
-        for block in self.blocks:
-            words, video = block(words, video, signal, layout)
+        video = self.blocks(words, video, signal, self._layout(noisy, text))
         shift, scale = self.modulation(signal, video.shape[1])
         patch = self.settings.patch
         return unpatch(self.out(modulate(self.norm(video), shift, scale)), Size(*noisy.shape[2:]), (1, patch, patch))
 
-    def _angles(self, noisy: Tensor) -> Tensor | None:
+    def _block(self, at: int) -> DualBlock:
         s = self.settings
-        if s.rotary == "none":
-            return None
-        return rotary_angles(token_size(Size(*noisy.shape[2:]), (1, s.patch, s.patch)), s.width // s.heads, s.rotary, like=noisy)
+        return DualBlock(s.width, s.heads, normed=s.normed, twice=at < s.twice, last=at == s.depth - 1)
+
+    def _layout(self, noisy: Tensor, text: Text) -> Layout:
+        s = self.settings
+        grid = token_size(Size(*noisy.shape[2:]), (1, s.patch, s.patch))
+        angles = None if s.rotary == "none" else rotary_angles(grid, s.width // s.heads, s.rotary, like=noisy)
+        return Layout(_visible(text, grid.count), angles, grid)
 
 
 def _visible(text: Text, tokens: int) -> Tensor | None:

@@ -18,7 +18,7 @@ from videodit.backbone.positions import Cropped, Places, rotary_angles, waves
 from videodit.config import setting
 from videodit.shapes import Size, Text, UserError, token_size
 
-Arrangement = Literal["global", "spatial", "late", "interleaved", "factorised", "split"]
+Variant = Literal["global", "spatial", "late", "interleaved", "factorised", "split"]
 ARRANGED: dict[str, tuple[type[SingleBlock], type[nn.Module]]] = {
     "global": (SingleBlock, GlobalAttention),
     "spatial": (SingleBlock, SpatialAttention),
@@ -41,7 +41,7 @@ class DiT:
     heads: int = setting(16, doc="attention heads")
     patch: int = setting(2, doc="rows and columns of latents a token holds")
     tube: int = setting(1, doc="latent frames a token holds")
-    layout: Arrangement = setting(
+    layout: Variant = setting(
         "interleaved",
         doc="who attends to whom: all to all; each frame to itself; or LAVITA's four: late (half of the blocks in space, then half in "
         "time), interleaved (in turns), factorised (both in each block), split (half of the heads each)",

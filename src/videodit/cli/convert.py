@@ -22,12 +22,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", type=int, metavar="N", help="frames of the clips it will make (default: 8 groups)")
     parser.add_argument("--size", metavar="HxW", help="their rows and columns (default: the image model's, at most 512x512)")
     parser.add_argument("--fps", type=float, metavar="F", help="their frames a second (default 24)")
+    parser.add_argument("--layout", choices=("global", "beside"), help="attention over the clip by the blocks, or by copies beside them")
     parser.add_argument("--pickle", action="store_true", help="open a .pt of DiT or Latte, so that only tensors are built")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(given: argparse.Namespace) -> None:
-    chosen = {name: getattr(given, name) for name in ("time", "frames", "size", "fps") if getattr(given, name) is not None}
+    chosen = {name: getattr(given, name) for name in ("time", "frames", "size", "fps", "layout") if getattr(given, name) is not None}
     if given.to == "diffusers" and chosen:
         raise UserError(f"--{next(iter(chosen))} says how to make a video model: leave it out with --to diffusers.")
     terminal.check_ranges(given, ("time", "frames", "fps"))

@@ -18,7 +18,7 @@ from videodit.backbone import DiT, DualTransformer, Transformer
 from videodit.convert import files, names, sources
 from videodit.convert.foreign import SD3
 from videodit.convert.foreign_dit import DIT
-from videodit.convert.from_image import inflate
+from videodit.convert.from_image import Layout, image_half, inflate
 from videodit.convert.names import Weights
 from videodit.convert.proof import prove
 from videodit.convert.sources import Source
@@ -50,13 +50,14 @@ def to_video(
     frames: int | None = None,
     extent: tuple[int, int] | None = None,
     fps: float = FPS,
+    layout: Layout = "global",
     pickled: bool = False,
 ) -> Converted:
     """An image model becomes a video model: SD3's whole pipeline a whole model, a transformer a transformer."""
     _free(out)
     source = files.read(path, pickled=pickled) if path.is_file() else sources.read(path)
     sees_time = isinstance(source.settings, DiT) and source.settings.layout != "spatial"
-    video = source.ours() if sees_time else inflate(source.ours())
+    video = source.ours() if sees_time else inflate(source.ours(), layout)
     if not isinstance(video, DualTransformer) or path.is_file() or sources.pipeline_in(path) is None:
         proof = None if sees_time else prove(source, video)
         provenance = Provenance(run=f"convert {path.name}", proof=proof)
@@ -90,6 +91,7 @@ def to_diffusers(path: Path, out: Path) -> Converted:
     _free(out)
     folder, settings = models.read(path, ModelFolder, BackboneFolder)
     project, image = SD3 if isinstance(settings.backbone, Transformer) else DIT, replace(settings.backbone, video=False)
+    image = replace(image, layout="global") if isinstance(image, Transformer) else image
     described = project.described(image)
     model = models.load(path) if isinstance(settings, ModelFolder) else None
     network = model.backbone if model else models.load_backbone(path)
@@ -97,10 +99,10 @@ def to_diffusers(path: Path, out: Path) -> Converted:
         if model:
             _write_pipeline(aside, model)
         precision = models.precision_of(folder / "backbone.safetensors")
-        weights = names.theirs(network.state_dict(), project.pairs(image))
+        weights = names.theirs(image_half(network), project.pairs(image))
         _write_transformer(aside / "transformer" if model else aside, weights, described, precision)
-    left = 0 if network.video is None else parameters(network.video)
-    return Converted(whole=model is not None, parameters=parameters(network) - left, unused=[], left=left)
+    kept = sum(value.numel() for value in weights.values())
+    return Converted(whole=model is not None, parameters=kept, unused=[], left=parameters(network) - kept)
 
 
 def _free(out: Path) -> None:

@@ -99,7 +99,7 @@ def starting(settings: BackboneRun, autoencoder: PerFrame) -> nn.ModuleDict:
         raise UserError(f"{settings.start} and {settings.autoencoder} have other latents: convert a model of the same image autoencoder.")
     converts = settings.size.frames > 1 and not image.settings.backbone.video
     network = convert.inflate(image.backbone) if converts else image.backbone
-    return nn.ModuleDict({"backbone": network.train().requires_grad_(True), "text": image.text.requires_grad_(False)})
+    return nn.ModuleDict({"backbone": network.train(), "text": image.text.requires_grad_(False)})
 
 
 def shape(settings: BackboneRun, channels: int) -> Transformer:

@@ -94,11 +94,11 @@ def _encode(settings: BackboneRun, autoencoder: PerFrame, video: bool) -> dict[s
     """The modes of all clips' or pictures' latents, in half precision."""
     size = settings.size if video else settings.size._replace(frames=1)
     draw = toybox.clip if video else toybox.picture
-    latents = []
+    latents, precision = [], torch.bfloat16 if settings.precision == "bf16" else torch.float32  # which decides how pixels are laid out
     for start in range(0, settings.clips if video else settings.pictures, ENCODE):
         stop = min(start + ENCODE, settings.clips if video else settings.pictures)
         frames = torch.stack([torch.from_numpy(draw(settings.seed, i, size).video) for i in range(start, stop)])
-        pixels = frames.permute(0, 4, 1, 2, 3).float().to(settings.device) / 127.5 - 1
+        pixels = (frames.permute(0, 4, 1, 2, 3).float().to(settings.device) / 127.5 - 1).to(precision)
         with torch.autocast(torch.device(settings.device).type, torch.bfloat16, enabled=settings.precision == "bf16"):
             latents.append(autoencoder.encode(pixels).mode().half().cpu())
     return {"latents": torch.cat(latents)}
