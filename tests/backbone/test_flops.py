@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 import torch
@@ -13,11 +14,13 @@ import tiny
 from videodit import backbone
 from videodit.backbone import PRESETS, DiT
 from videodit.backbone.flops import cost
+from videodit.backbone.single import Variant
 from videodit.shapes import Size
 
 LATTE, SD3 = PRESETS["latte-xl-v2-tiny"], PRESETS["sd3-medium-tiny"]
 SHAPES = {
-    **{layout: replace(LATTE, layout=layout) for layout in ("global", "spatial", "late", "interleaved", "factorised", "split")},
+    **{layout: replace(LATTE, layout=layout) for layout in get_args(Variant)},
+    "small windows": replace(LATTE, layout="windows", window=1),
     "words": replace(LATTE, text=12, pooled=20),
     "tubes": replace(LATTE, tube=3, video=True, layout="global"),
     "sd3": SD3,
@@ -27,10 +30,10 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("frames", [1, 3, 6])
+@pytest.mark.parametrize("frames", [1, 6])
 @pytest.mark.parametrize("name", SHAPES)
 def test_the_count_is_that_of_pytorch(name: str, frames: int) -> None:
-    settings, latents, words = SHAPES[name], Size(frames, 4, 6), 5
+    settings, latents, words = SHAPES[name], Size(frames, 4, 8), 5
     if frames == 1 and isinstance(settings, DiT) and settings.tube > 1:
         return
     text = tiny.text([words], settings.text or 4)._replace(pooled=torch.ones(1, settings.pooled), mask=None)

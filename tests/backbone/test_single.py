@@ -11,15 +11,26 @@ from torch import Tensor
 import tiny
 from videodit import backbone
 from videodit.backbone import PRESETS, DiT, SingleTransformer
-from videodit.backbone.layouts import GlobalAttention, Layout, SpatialAttention, SplitAttention, TemporalAttention
+from videodit.backbone.layouts import (
+    ColumnAttention,
+    GlobalAttention,
+    Layout,
+    LocalAttention,
+    RowAttention,
+    SparseAttention,
+    SpatialAttention,
+    SplitAttention,
+    TemporalAttention,
+    WindowAttention,
+)
 from videodit.backbone.single import Variant
 from videodit.shapes import Size, Text, UserError
 
 TINY = PRESETS["latte-xl-v2-tiny"]
 assert isinstance(TINY, DiT)
-NOISY, TIMES = tiny.grid(2, 4, 3, 4, 6), torch.tensor([0.2, 0.9])
+NOISY, TIMES = tiny.grid(2, 4, 4, 4, 8), torch.tensor([0.2, 0.9])
 LAVITA: list[Variant] = ["late", "interleaved", "factorised", "split"]
-EVERY: list[Variant] = ["global", "spatial", *LAVITA]
+EVERY: list[Variant] = ["global", "spatial", *LAVITA, "divided", "axial", "local-global", "windows"]
 
 
 def close(one: Tensor, other: Tensor) -> None:
@@ -33,50 +44,82 @@ def network(**changes: object) -> SingleTransformer:
     return made
 
 
+ATTENDS: dict[str, type[torch.nn.Module]] = {"global": GlobalAttention, "split": SplitAttention}
+ATTENDS |= dict.fromkeys(("late", "interleaved", "factorised", "divided"), SpatialAttention)
+
+
 def spatial(other: SingleTransformer, blocks: list[int]) -> SingleTransformer:
     """An image model with some of another's blocks."""
     image = network(layout="spatial", depth=len(blocks), **{name: getattr(other.settings, name) for name in ("video", "time")})
     weights = {name: value for name, value in other.state_dict().items() if not name.startswith("blocks.")}
     for to, at in enumerate(blocks):
-        weights |= {f"blocks.{to}.{name}": value for name, value in other.blocks[at].state_dict().items() if not name.startswith("time.")}
+        for name, value in other.blocks[at].state_dict().items():
+            if name.startswith("own."):  # of several attentions, the one in space
+                at_space = [type(own.attention) for own in other.blocks[at].own].index(ATTENDS[other.settings.layout])
+                if name.split(".")[1] != str(at_space):
+                    continue
+                name = ".".join(["own.0", *name.split(".")[2:]])
+            weights[f"blocks.{to}.{name}"] = value
     image.load_state_dict(weights)
     return image
 
 
 # --- Who sees whom ---
 
-GRID = Size(4, 2, 3)
-SAME_FRAME = torch.block_diag(*[torch.ones(6, 6)] * 4).bool()
-SAME_PLACE = torch.eye(6).repeat(4, 4).bool()
+GRID = Size(4, 4, 6)
+FRAME, ROW, COLUMN = (x.flatten() for x in torch.meshgrid(*map(torch.arange, GRID), indexing="ij"))
+
+
+def alike(*groups: Tensor) -> Tensor:
+    """Which tokens are in the same groups: n n."""
+    return torch.stack([group[:, None] == group for group in groups]).all(0)
 
 
 def seen(attention: torch.nn.Module, images: int) -> Tensor:
     """For each token and head, the tokens whose values have a part in what it gets: k n n."""
-    query, key = (tiny.grid(1, 2, 24, 4, seed=seed) for seed in (1, 2))
-    value = tiny.grid(1, 2, 24, 4, seed=3).requires_grad_()
+    query, key = (tiny.grid(1, 2, GRID.count, 4, seed=seed) for seed in (1, 2))
+    value = tiny.grid(1, 2, GRID.count, 4, seed=3).requires_grad_()
     out = attention(query, key, value, Layout(None, None, GRID, images)) + 0 * value  # pictures alone see nothing through time
-    rows = [torch.autograd.grad(out[0, :, n].sum(), value, retain_graph=True)[0][0].abs().sum(-1) > 0 for n in range(24)]
+    rows = [torch.autograd.grad(out[0, :, n].sum(), value, retain_graph=True)[0][0].abs().sum(-1) > 0 for n in range(GRID.count)]
     return torch.stack(rows, dim=1)
 
 
 @pytest.mark.parametrize("images", [0, 1, 4])
 def test_a_token_sees_exactly_what_its_layout_says(images: int) -> None:
-    in_clip = torch.arange(24) < 6 * (4 - images)
-    in_time = SAME_PLACE & in_clip & in_clip[:, None]
+    in_clip = FRAME + images < 4
+    in_time = alike(ROW, COLUMN) & in_clip & in_clip[:, None]
+    shifted = alike(FRAME, (ROW + 1) // 2, (COLUMN + 1) // 2)  # of windows of 2: at an edge, what is left of one
     expected = {
-        GlobalAttention: (torch.ones(24, 24).bool(),) * 2,
-        SpatialAttention: (SAME_FRAME,) * 2,
-        TemporalAttention: (in_time,) * 2,
-        SplitAttention: (SAME_FRAME, in_time),
+        GlobalAttention(): (torch.ones_like(in_time),) * 2,
+        SpatialAttention(): (alike(FRAME),) * 2,
+        TemporalAttention(): (in_time,) * 2,
+        SplitAttention(): (alike(FRAME), in_time),
+        RowAttention(): (alike(FRAME, ROW),) * 2,
+        ColumnAttention(): (alike(FRAME, COLUMN),) * 2,
+        LocalAttention(): (alike(ROW // 2, COLUMN // 3),) * 2,
+        SparseAttention(): (alike(FRAME % 2, ROW % 2, COLUMN % 2),) * 2,
+        WindowAttention(2): (alike(FRAME, ROW // 2, COLUMN // 2),) * 2,
+        WindowAttention(2, shifted=True): (shifted,) * 2,
+        WindowAttention(8, shifted=True): (alike(FRAME),) * 2,
     }
     for attention, heads in expected.items():
-        assert torch.equal(seen(attention(), images), torch.stack(heads)), attention
+        assert torch.equal(seen(attention, images), torch.stack(heads)), attention
+
+
+def test_grids_that_cannot_be_parted_are_said() -> None:
+    query = tiny.grid(1, 2, 15, 4)
+    for attention, said in (
+        (LocalAttention(), "3 rows of tokens cannot be halved"),
+        (WindowAttention(2), "3 x 5 tokens do not fit windows of 2"),
+    ):
+        with pytest.raises(UserError, match=said):
+            attention(query, query, query, Layout(None, None, Size(1, 3, 5)))
 
 
 @pytest.mark.parametrize(("layout", "frames"), [(name, name != "spatial") for name in EVERY])
 def test_frames_see_each_other_unless_the_model_is_spatial(layout: Variant, frames: bool) -> None:
     noisy = NOISY[:1].clone().requires_grad_()
-    out = network(layout=layout)(noisy, TIMES[:1])
+    out = network(layout=layout, window=2)(noisy, TIMES[:1])
     (gradient,) = torch.autograd.grad(out[:, :, 0].square().sum(), noisy)
     assert (gradient[:, :, 0].abs() > 0).all() and bool((gradient[:, :, 1:].abs() > 0).all()) == frames
     assert bool(gradient[:, :, 1:].any()) == frames
@@ -86,6 +129,7 @@ def test_blocks_stand_where_the_paper_puts_them() -> None:
     arranged = {name: "".join(kind[0] for kind in replace(TINY, layout=name, depth=5).arrangement) for name in ("late", "interleaved")}
     assert arranged == {"late": "ssstt", "interleaved": "ststs"}
     assert replace(TINY, layout="factorised", depth=2).arrangement == ("factorised", "factorised")
+    assert replace(TINY, layout="windows", depth=5).arrangement == ("window", "temporal", "shifted", "temporal", "window")
 
 
 # --- One frame is an image ---
@@ -94,13 +138,13 @@ def test_blocks_stand_where_the_paper_puts_them() -> None:
 @torch.no_grad()
 def test_one_frame_of_each_variant_is_a_spatial_model() -> None:
     picture = NOISY[:, :, :1]
-    for layout, blocks in (("late", [0, 1]), ("interleaved", [0, 2]), ("factorised", [0, 1, 2, 3])):
+    for layout, blocks in (("late", [0, 1]), ("interleaved", [0, 2]), ("factorised", [0, 1, 2, 3]), ("divided", [0, 1, 2, 3])):
         whole = network(layout=layout)
         assert torch.equal(whole(picture, TIMES), spatial(whole, blocks)(picture, TIMES)), layout
     whole = network(layout="split")
     image = spatial(whole, [0, 1, 2, 3])
     for block in image.blocks:
-        block.own.out.weight[:, TINY.width // 2 :] = 0  # what the heads of time would add
+        block.own[0].out.weight[:, TINY.width // 2 :] = 0  # what the heads of time would add
     close(whole(picture, TIMES), image(picture, TIMES))
 
 
@@ -112,22 +156,22 @@ def test_global_on_one_frame_is_spatial() -> None:
     assert (whole(NOISY, TIMES) - image(NOISY, TIMES)).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("layout", LAVITA)
+@pytest.mark.parametrize("layout", [*LAVITA, "divided", "axial", "windows"])
 @torch.no_grad()
 def test_pictures_behind_a_clip_stand_alone(layout: Variant) -> None:
     """With words of their own: the clip is what it is without them, and each is what it is by itself."""
     model = network(layout=layout, labels=5)
-    both = torch.cat([NOISY, tiny.grid(2, 4, 2, 4, 6, seed=9)], dim=2)
-    labels = torch.tensor([[1, 1, 1, 2, 3], [0, 0, 0, 5, 4]])
+    both = torch.cat([NOISY, tiny.grid(2, 4, 2, 4, 8, seed=9)], dim=2)
+    labels = torch.tensor([[1, 1, 1, 1, 2, 3], [0, 0, 0, 0, 5, 4]])
     out = model(both, TIMES, Text(label=labels), images=2)
-    close(out[:, :, :3], model(NOISY, TIMES, Text(label=labels[:, 0])))
-    for frame in (3, 4):
+    close(out[:, :, :4], model(NOISY, TIMES, Text(label=labels[:, 0])))
+    for frame in (4, 5):
         close(out[:, :, frame : frame + 1], model(both[:, :, frame : frame + 1], TIMES, Text(label=labels[:, frame])))
 
 
 def test_pictures_that_cannot_be_are_refused() -> None:
-    with pytest.raises(UserError, match="4 of 3 latent frames cannot be pictures: use 0 to 3"):
-        network()(NOISY, TIMES, images=4)
+    with pytest.raises(UserError, match="5 of 4 latent frames cannot be pictures: use 0 to 4"):
+        network()(NOISY, TIMES, images=5)
     with pytest.raises(UserError, match="use 0 to 0"):
         network(layout="global")(NOISY, TIMES, images=1)
 
@@ -141,8 +185,8 @@ def test_one_time_a_frame_is_one_time_where_all_are_equal(layout: Variant) -> No
     model = network(layout=layout, labels=5)
     text = Text(label=torch.tensor([1, 5]))
     one = model(NOISY, TIMES, text)
-    close(model(NOISY, TIMES[:, None].expand(2, 3), text), one)
-    given = torch.stack([torch.zeros(2), TIMES, TIMES], dim=1)
+    close(model(NOISY, TIMES[:, None].expand(2, 4), text), one)
+    given = torch.stack([torch.zeros(2), TIMES, TIMES, TIMES], dim=1)
     assert (model(NOISY, given, text) - one)[:, :, 0].abs().max() > 1e-3
 
 
@@ -176,19 +220,19 @@ def test_frames_have_an_order_through_tables_or_turns(time: str) -> None:
 # --- Tubes, and the start ---
 
 
-@pytest.mark.parametrize("changes", [{}, {"tube": 3}, {"variance": False}, {"video": True, "tube": 3, "layout": "global"}])
+@pytest.mark.parametrize("changes", [{}, {"tube": 2}, {"variance": False}, {"video": True, "tube": 2, "layout": "global"}])
 @torch.no_grad()
 def test_an_untrained_transformer_predicts_nothing_of_the_right_extent(changes: dict[str, object]) -> None:
     settings = replace(TINY, **changes)
     out = backbone.build(settings)(NOISY, TIMES)
-    assert out.shape == (2, 8 if settings.variance else 4, 3, 4, 6) and not out.any()
+    assert out.shape == (2, 8 if settings.variance else 4, 4, 4, 8) and not out.any()
     assert network(**changes)(NOISY, TIMES).std() > 0.01
 
 
 def test_a_tube_is_one_token() -> None:
-    model = network(tube=3)
-    assert model.patches(NOISY).shape == (2, 6, TINY.width)
-    with pytest.raises(UserError, match="4 latent frames do not fit patches of 3"):
-        model(tiny.grid(2, 4, 4, 4, 6), TIMES)
+    model = network(tube=2)
+    assert model.patches(NOISY).shape == (2, 16, TINY.width)
+    with pytest.raises(UserError, match="5 latent frames do not fit patches of 2"):
+        model(tiny.grid(2, 4, 5, 4, 8), TIMES)
     with pytest.raises(ValueError, match="takes no given frames"):
-        model(NOISY, TIMES, given=torch.zeros(2, 1, 3, 4, 6))
+        model(NOISY, TIMES, given=torch.zeros(2, 1, 4, 4, 8))

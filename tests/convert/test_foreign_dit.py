@@ -157,8 +157,8 @@ def _as_ours(latte: LatteTransformer3DModel) -> SingleTransformer:
     for i in range(LATTE.depth):
         block = f"{('transformer_blocks', 'temporal_transformer_blocks')[i % 2]}.{i // 2}"
         put(f"blocks.{i}.modulation.linear", "adaln_single.linear", extra=theirs[f"{block}.scale_shift_table"].flatten())
-        put(f"blocks.{i}.own.qkv", *(f"{block}.attn1.to_{x}" for x in "qkv"))
-        put(f"blocks.{i}.own.out", f"{block}.attn1.to_out.0")
+        put(f"blocks.{i}.own.0.qkv", *(f"{block}.attn1.to_{x}" for x in "qkv"))
+        put(f"blocks.{i}.own.0.out", f"{block}.attn1.to_out.0")
         put(f"blocks.{i}.mlp.0", f"{block}.ff.net.0.proj")
         put(f"blocks.{i}.mlp.2", f"{block}.ff.net.2")
         if i % 2 == 0:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from einops import rearrange
 from jaxtyping import Float
@@ -131,13 +133,13 @@ class CrossAttention(nn.Module):
 
 
 class SingleBlock(nn.Module):
-    """DiT's block: tokens attend to each other, then to the words if there are any, then the feed-forward; six modulations."""
+    """DiT's block: tokens attend to each other in one way or several, then to the words if there are any, then the feed-forward."""
 
-    def __init__(self, width: int, heads: int, attention: nn.Module, *, words: bool, normed: bool, eps: float) -> None:
+    def __init__(self, width: int, heads: int, attentions: Sequence[nn.Module], *, words: bool, normed: bool, eps: float) -> None:
         super().__init__()
         self.modulation = Modulation(width, 6)
         self.norm1 = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
-        self.own = SelfAttention(width, heads, normed=normed, attention=attention)
+        self.own = nn.ModuleList(SelfAttention(width, heads, normed=normed, attention=attention) for attention in attentions)
         self.cross = CrossAttention(width, heads) if words else None
         self.norm2 = nn.LayerNorm(width, eps=eps, elementwise_affine=False)
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), nn.Linear(4 * width, width))
@@ -150,11 +152,24 @@ class SingleBlock(nn.Module):
         return x + gate_mlp * self.mlp(modulate(self.norm2(x), shift_mlp, scale_mlp))
 
     def mix(self, x: Tokens, shift: Tokens, scale: Tokens, gate: Tokens, layout: Layout) -> Tokens:
-        return x + gate * self.own(modulate(self.norm1(x), shift, scale), layout)
+        """All attentions in turn, under one modulation; pictures pass by what attends through time alone."""
+        for own in self.own:
+            if isinstance(own.attention, TemporalAttention):
+                x = self._mix_clip(own, x, shift, scale, gate, layout)
+            else:
+                x = x + gate * own(modulate(self.norm1(x), shift, scale), layout)
+        return x
+
+    def _mix_clip(self, own: nn.Module, x: Tokens, shift: Tokens, scale: Tokens, gate: Tokens, layout: Layout) -> Tokens:
+        if not layout.clip:
+            return x
+        clip, pictures = x.split(layout.parts, dim=1)
+        shift, scale, gate = (part if part.shape[1] == 1 else part[:, : clip.shape[1]] for part in (shift, scale, gate))
+        return torch.cat([clip + gate * own(modulate(self.norm1(clip), shift, scale), layout.of_clip()), pictures], dim=1)
 
 
 class TemporalBlock(SingleBlock):
-    """A block that attends through time: pictures pass it by."""
+    """A block that attends through time alone: pictures pass it by."""
 
     def forward(self, x: Tokens, signal: Signals, words: Words | None, layout: Layout) -> Tokens:
         clip, pictures = x.split(layout.parts, dim=1)
@@ -162,19 +177,3 @@ class TemporalBlock(SingleBlock):
             return x
         heard = signal if signal.shape[1] == 1 else signal[:, : layout.clip]
         return torch.cat([super().forward(clip, heard, words, layout.of_clip()), pictures], dim=1)
-
-
-class FactorisedBlock(SingleBlock):
-    """LAVITA's third variant: space, then time, then the feed-forward, under one modulation."""
-
-    def __init__(self, width: int, heads: int, attention: nn.Module, *, words: bool, normed: bool, eps: float) -> None:
-        super().__init__(width, heads, attention, words=words, normed=normed, eps=eps)
-        self.time = SelfAttention(width, heads, normed=normed, attention=TemporalAttention())
-
-    def mix(self, x: Tokens, shift: Tokens, scale: Tokens, gate: Tokens, layout: Layout) -> Tokens:
-        clip, pictures = super().mix(x, shift, scale, gate, layout).split(layout.parts, dim=1)
-        if not layout.clip:
-            return pictures
-        shift, scale, gate = (part if part.shape[1] == 1 else part[:, : clip.shape[1]] for part in (shift, scale, gate))
-        clip = clip + gate * self.time(modulate(self.norm1(clip), shift, scale), layout.of_clip())
-        return torch.cat([clip, pictures], dim=1)

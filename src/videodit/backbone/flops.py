@@ -15,6 +15,14 @@ from videodit.backbone.single import DiT
 from videodit.shapes import Size, token_size
 
 Counting = Literal["all", "latte"]
+SEES: dict[str, tuple[str, ...]] = {  # what the attentions of a block see, where they are several or have another name
+    "factorised": ("spatial", "temporal"),
+    "divided": ("temporal", "spatial"),
+    "axial": ("temporal", "row", "column"),
+    "local-global": ("quarter", "second"),
+    "split": ("spatial", "temporal"),
+    "shifted": ("window",),
+}
 
 
 @dataclass(frozen=True)
@@ -70,18 +78,24 @@ def _single(s: DiT, latents: Size, words: int, counting: Counting) -> Cost:
     linear += words * (s.text * d + d * d) if s.text else 0
     told = TIME_WAVES * d + d * d + (s.pooled * d + d * d if s.pooled else 0) + 2 * d * d * (grid.frames if counting == "latte" else 1)
     attention, norms = 0, 2 * n * d
-    both = places + frames
-    pairs = {"global": n * n, "spatial": n * places, "temporal": n * frames, "factorised": n * both, "split": n * both // 2}
-    anew = {"spatial": grid.frames, "temporal": places, "factorised": grid.frames + places, "split": grid.frames + places}
+
+    def anew(kind: str) -> int:
+        names = SEES.get(kind, (kind,))
+        return places * ("temporal" in names) + grid.frames * any(name != "temporal" for name in names)
+
+    window = min(s.window, grid.rows) * min(s.window, grid.columns)
+    through = {"global": n, "spatial": places, "temporal": frames, "row": grid.columns, "column": grid.rows, "quarter": n // 4}
+    through |= {"second": n // (4 * min(2, grid.frames)), "window": window}
     for kind in s.arrangement:
         if kind == "temporal" and not frames:
             continue
-        projections = 8 if kind == "factorised" and frames else 4
-        linear += n * (projections + 8) * d * d
-        attention += 2 * pairs[kind] * d
+        seen = [through[name] for name in SEES.get(kind, (kind,))]
+        attentions = 1 if kind == "split" else sum(map(bool, seen))  # a picture passes by what attends through time
+        linear += n * (4 * attentions + 8) * d * d
+        attention += 2 * n * sum(seen) * d // (2 if kind == "split" else 1)
         if s.text and kind != "temporal":
             linear += 2 * n * d * d + 2 * words * d * d
             attention += 2 * n * words * d
-        told += 6 * d * d * (anew.get(kind, 1) if counting == "latte" else 1)
-        norms += (3 if projections == 8 else 2) * 2 * n * d
+        told += 6 * d * d * (anew(kind) if counting == "latte" else 1)
+        norms += (attentions + 1) * 2 * n * d
     return Cost(linear, attention, told) if counting == "all" else Cost(linear, 0, told, norms)

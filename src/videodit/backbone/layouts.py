@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from videodit.shapes import Size
+from videodit.shapes import Size, UserError
 
 PLAIN_TOKENS = 1024  # beyond, the memory of all scores counts; benchmarks/attention.py compares
 
@@ -63,19 +63,48 @@ class GlobalAttention(nn.Module):
         return attend(query, key, value, layout.visible)
 
 
-class SpatialAttention(nn.Module):
-    """A token sees its own frame."""
+class GroupedAttention(nn.Module):
+    """A token sees its group: `pattern` says which groups there are, by putting them into the batch."""
+
+    pattern: str
+
+    def sizes(self, grid: Size) -> dict[str, int]:
+        return {"f": grid.frames, "h": grid.rows, "w": grid.columns}
 
     def forward(
         self, query: Float[Tensor, "b k n d"], key: Float[Tensor, "b k n d"], value: Float[Tensor, "b k n d"], layout: Layout
     ) -> Float[Tensor, "b k n d"]:
-        frames = layout.grid.frames
-        query, key, value = (rearrange(x, "b k (f s) d -> (b f) k s d", f=frames) for x in (query, key, value))
-        return rearrange(attend(query, key, value, None), "(b f) k s d -> b k (f s) d", f=frames)
+        return self.within(query, key, value, layout.grid, None)
+
+    def within(self, query: Tensor, key: Tensor, value: Tensor, grid: Size, visible: Tensor | None) -> Tensor:
+        tokens, groups = self.pattern.split(" -> ")
+        sizes = self.sizes(grid)
+        query, key, value = (rearrange(x, self.pattern, **sizes) for x in (query, key, value))
+        return rearrange(attend(query, key, value, visible), f"{groups} -> {tokens}", **sizes)
 
 
-class TemporalAttention(nn.Module):
+class SpatialAttention(GroupedAttention):
+    """A token sees its own frame."""
+
+    pattern = "b k (f h w) d -> (b f) k (h w) d"
+
+
+class RowAttention(GroupedAttention):
+    """A token sees its own row of its own frame."""
+
+    pattern = "b k (f h w) d -> (b f h) k w d"
+
+
+class ColumnAttention(GroupedAttention):
+    """A token sees its own column of its own frame."""
+
+    pattern = "b k (f h w) d -> (b f w) k h d"
+
+
+class TemporalAttention(GroupedAttention):
     """A token sees its own place in all frames of the clip; what a picture's tokens see is nothing, zero."""
+
+    pattern = "b k (f h w) d -> (b h w) k f d"
 
     def forward(
         self, query: Float[Tensor, "b k n d"], key: Float[Tensor, "b k n d"], value: Float[Tensor, "b k n d"], layout: Layout
@@ -83,10 +112,72 @@ class TemporalAttention(nn.Module):
         tokens, others = layout.parts
         if not tokens:
             return torch.zeros_like(value)
-        clips = len(query)
-        query, key, value = (rearrange(x[:, :, :tokens], "b k (f s) d -> (b s) k f d", f=layout.clip) for x in (query, key, value))
-        seen = rearrange(attend(query, key, value, None), "(b s) k f d -> b k (f s) d", b=clips)
-        return F.pad(seen, (0, 0, 0, others))
+        query, key, value = (x[:, :, :tokens] for x in (query, key, value))
+        return F.pad(self.within(query, key, value, layout.grid._replace(frames=layout.clip), None), (0, 0, 0, others))
+
+
+class LocalAttention(GroupedAttention):
+    """A token sees its own quarter of all frames."""
+
+    pattern = "b k (f p h q w) d -> (b p q) k (f h w) d"
+
+    def sizes(self, grid: Size) -> dict[str, int]:
+        _even(grid, ("rows", "columns"))
+        return {"f": grid.frames, "p": 2, "h": grid.rows // 2, "q": 2, "w": grid.columns // 2}
+
+
+class SparseAttention(GroupedAttention):
+    """A token sees every second frame, row and column from its own."""
+
+    pattern = "b k (f i h p w q) d -> (b i p q) k (f h w) d"
+
+    def sizes(self, grid: Size) -> dict[str, int]:
+        _even(grid, ("rows", "columns") if grid.frames == 1 else ("frames", "rows", "columns"))
+        step = min(2, grid.frames)
+        return {"f": grid.frames // step, "i": step, "h": grid.rows // 2, "p": 2, "w": grid.columns // 2, "q": 2}
+
+
+class WindowAttention(GroupedAttention):
+    """A token sees its own window of its own frame; `shifted`: windows begin half a window later, and what they lose at one edge is a part
+    of its own at the other."""
+
+    pattern = "b k (f p h q w) d -> (b f p q) k (h w) d"
+
+    def __init__(self, window: int = 8, *, shifted: bool = False) -> None:
+        super().__init__()
+        self.window, self.shifted = window, shifted
+
+    def sizes(self, grid: Size) -> dict[str, int]:
+        h, w = min(self.window, grid.rows), min(self.window, grid.columns)
+        if grid.rows % h or grid.columns % w:
+            raise UserError(f"{grid.rows} x {grid.columns} tokens do not fit windows of {self.window}: use multiples of it.")
+        return {"f": grid.frames, "p": grid.rows // h, "h": h, "q": grid.columns // w, "w": w}
+
+    def forward(
+        self, query: Float[Tensor, "b k n d"], key: Float[Tensor, "b k n d"], value: Float[Tensor, "b k n d"], layout: Layout
+    ) -> Float[Tensor, "b k n d"]:
+        if not self.shifted:
+            return super().forward(query, key, value, layout)
+        sizes = self.sizes(layout.grid)
+        by = [sizes["h"] // 2 if sizes["p"] > 1 else 0, sizes["w"] // 2 if sizes["q"] > 1 else 0]
+        visible = self._apart(layout.grid, by, sizes, like=query).repeat(len(query), 1, 1, 1)
+        back = [-shift for shift in by]
+        query, key, value = (x.unflatten(2, layout.grid).roll(back, (3, 4)).flatten(2, 4) for x in (query, key, value))
+        seen = self.within(query, key, value, layout.grid, visible)
+        return seen.unflatten(2, layout.grid).roll(by, (3, 4)).flatten(2, 4)
+
+    def _apart(self, grid: Size, by: list[int], sizes: dict[str, int], *, like: Tensor) -> Bool[Tensor, "g 1 m m"]:
+        """Which tokens of a rolled window come from the same side of the frame's edge."""
+        row, column = (torch.arange(n, device=like.device) >= n - shift for n, shift in zip(grid[1:], by, strict=True))
+        side = (2 * row[:, None] + column).expand(grid).flatten()
+        window = rearrange(side, "(f p h q w) -> (f p q) (h w)", **sizes)
+        return (window[:, None, :, None] == window[:, None, None, :]).contiguous()
+
+
+def _even(grid: Size, names: tuple[str, ...]) -> None:
+    for name in names:
+        if getattr(grid, name) % 2:
+            raise UserError(f"{getattr(grid, name)} {name} of tokens cannot be halved: use an even number.")
 
 
 class SplitAttention(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,23 +11,43 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from videodit.backbone.blocks import FactorisedBlock, SingleBlock, TemporalBlock, Words
+from videodit.backbone.blocks import SingleBlock, TemporalBlock, Words
 from videodit.backbone.conditioning import Modulation, Signal, modulate
-from videodit.backbone.layouts import GlobalAttention, Layout, SpatialAttention, SplitAttention, TemporalAttention
+from videodit.backbone.layouts import (
+    ColumnAttention,
+    GlobalAttention,
+    Layout,
+    LocalAttention,
+    RowAttention,
+    SparseAttention,
+    SpatialAttention,
+    SplitAttention,
+    TemporalAttention,
+    WindowAttention,
+)
 from videodit.backbone.patches import Head, PatchEmbedding, TubeEmbedding, TubeHead, VideoBranch
 from videodit.backbone.positions import Cropped, Places, rotary_angles, waves
 from videodit.config import setting
 from videodit.shapes import Size, Text, UserError, token_size
 
-Variant = Literal["global", "spatial", "late", "interleaved", "factorised", "split"]
-ARRANGED: dict[str, tuple[type[SingleBlock], type[nn.Module]]] = {
-    "global": (SingleBlock, GlobalAttention),
-    "spatial": (SingleBlock, SpatialAttention),
-    "temporal": (TemporalBlock, TemporalAttention),
-    "factorised": (FactorisedBlock, SpatialAttention),
-    "split": (SingleBlock, SplitAttention),
+Variant = Literal[
+    "global", "spatial", "late", "interleaved", "factorised", "split", "divided", "axial", "local-global", "windows"
+]  # fmt: skip
+BLOCKS: dict[str, Callable[["DiT"], list[nn.Module]]] = {
+    "global": lambda s: [GlobalAttention()],
+    "spatial": lambda s: [SpatialAttention()],
+    "temporal": lambda s: [TemporalAttention()],
+    "factorised": lambda s: [SpatialAttention(), TemporalAttention()],
+    "split": lambda s: [SplitAttention()],
+    "divided": lambda s: [TemporalAttention(), SpatialAttention()],
+    "axial": lambda s: [TemporalAttention(), RowAttention(), ColumnAttention()],
+    "local-global": lambda s: [LocalAttention(), SparseAttention()],
+    "window": lambda s: [WindowAttention(s.window)],
+    "shifted": lambda s: [WindowAttention(s.window, shifted=True)],
 }
-
+TURNS: dict[str, tuple[str, ...]] = {"interleaved": ("spatial", "temporal"), "windows": ("window", "temporal", "shifted", "temporal")}
+STILL = ("spatial", "window", "shifted")  # which see one frame
+ONE_CLIP = ("global", "local-global")  # whose attention would mix pictures behind a clip with it
 NOTHING = Text()
 
 
@@ -43,9 +64,12 @@ class DiT:
     tube: int = setting(1, doc="latent frames a token holds")
     layout: Variant = setting(
         "interleaved",
-        doc="who attends to whom: all to all; each frame to itself; or LAVITA's four: late (half of the blocks in space, then half in "
-        "time), interleaved (in turns), factorised (both in each block), split (half of the heads each)",
+        doc="who attends to whom: all to all (global); each frame to itself (spatial); LAVITA's four: half of the blocks in space, then "
+        "half in time (late), in turns (interleaved), space then time in each block (factorised), half of the heads each (split); "
+        "time then space (divided); time, rows, columns (axial); quarters of the frame, then every second token (local-global); "
+        "time and windows in turns, every second window shifted (windows)",
     )
+    window: int = setting(8, doc="rows and columns of tokens in a window, for the layout windows")
     labels: int = setting(0, doc="labels it can be told; 0 is none")
     pooled: int = setting(0, doc="channels of the pooled text; 0 is none")
     text: int = setting(0, doc="channels of the text's tokens, seen by cross-attention; 0 is none")
@@ -61,10 +85,12 @@ class DiT:
 
     @property
     def arrangement(self) -> tuple[str, ...]:
-        """What each block is."""
+        """What each block is, a name of BLOCKS."""
         half = self.depth // 2
-        halves = {"late": ("spatial",) * (self.depth - half) + ("temporal",) * half, "interleaved": ("spatial", "temporal") * (half + 1)}
-        return halves.get(self.layout, (self.layout,) * self.depth)[: self.depth]
+        if self.layout == "late":
+            return ("spatial",) * (self.depth - half) + ("temporal",) * half
+        turns = TURNS.get(self.layout, (self.layout,))
+        return (turns * self.depth)[: self.depth]
 
 
 class SingleTransformer(nn.Module):
@@ -86,8 +112,8 @@ class SingleTransformer(nn.Module):
 
     def _block(self, name: str) -> SingleBlock:
         s = self.settings
-        block, attention = ARRANGED[name]
-        return block(s.width, s.heads, attention(), words=s.text > 0 and name != "temporal", normed=s.normed, eps=s.eps)
+        block = TemporalBlock if name == "temporal" else SingleBlock
+        return block(s.width, s.heads, BLOCKS[name](s), words=s.text > 0 and name != "temporal", normed=s.normed, eps=s.eps)
 
     def forward(
         self,
@@ -114,8 +140,8 @@ class SingleTransformer(nn.Module):
 
     def _layout(self, noisy: Tensor, images: int) -> Layout:
         s, frames = self.settings, noisy.shape[2]
-        if not 0 <= images <= frames or images % s.tube or (images and s.layout == "global"):
-            most = 0 if s.layout == "global" else frames
+        if not 0 <= images <= frames or images % s.tube or (images and s.layout in ONE_CLIP):
+            most = 0 if s.layout in ONE_CLIP else frames
             raise UserError(f"{images} of {frames} latent frames cannot be pictures: use 0 to {most}, in multiples of {s.tube}.")
         grid = token_size(Size(*noisy.shape[2:]), (s.tube, s.patch, s.patch))
         angles = rotary_angles(grid, s.width // s.heads, "time", like=noisy) if s.time == "rotary" else None
@@ -130,7 +156,7 @@ class SingleTransformer(nn.Module):
 
     def _first_in_time(self) -> int:
         """The block before which frames get their places: the first that sees more than one."""
-        return next((i for i, name in enumerate(self.settings.arrangement) if name != "spatial"), -1)
+        return next((i for i, name in enumerate(self.settings.arrangement) if name not in STILL), -1)
 
     def _timed(self, x: Tensor, layout: Layout) -> Tensor:
         """Frames of a clip with their places in time, unless they turn; pictures have none."""

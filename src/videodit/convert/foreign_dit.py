@@ -81,8 +81,8 @@ def pairs(settings: DiT) -> Iterator[Pair]:
         yield from _clock(f"{told}.timestep_embedder.linear_1", f"{told}.timestep_embedder.linear_2")
         yield Pair(("signal.label",), (f"{told}.class_embedder.embedding_table",), ends=("weight",))
         yield Pair((f"{ours}.modulation.linear",), (f"{theirs}.norm1.linear",))
-        yield Pair((f"{ours}.own.qkv",), tuple(f"{theirs}.attn1.to_{x}" for x in "qkv"))
-        yield Pair((f"{ours}.own.out",), (f"{theirs}.attn1.to_out.0",))
+        yield Pair((f"{ours}.own.0.qkv",), tuple(f"{theirs}.attn1.to_{x}" for x in "qkv"))
+        yield Pair((f"{ours}.own.0.out",), (f"{theirs}.attn1.to_out.0",))
         yield Pair((f"{ours}.mlp.0",), (f"{theirs}.ff.net.0.proj",))
         yield Pair((f"{ours}.mlp.2",), (f"{theirs}.ff.net.2",))
 
@@ -96,7 +96,7 @@ def published(settings: DiT) -> Iterator[Pair]:
     yield Pair(("modulation.linear",), ("final_layer.adaLN_modulation.1",))
     yield Pair(("out",), ("final_layer.linear",))
     for i in range(settings.depth):
-        for ours, theirs in (("modulation.linear", "adaLN_modulation.1"), ("own.qkv", "attn.qkv"), ("own.out", "attn.proj")):
+        for ours, theirs in (("modulation.linear", "adaLN_modulation.1"), ("own.0.qkv", "attn.qkv"), ("own.0.out", "attn.proj")):
             yield Pair((f"blocks.{i}.{ours}",), (f"blocks.{i}.{theirs}",))
         yield Pair((f"blocks.{i}.mlp.0",), (f"blocks.{i}.mlp.fc1",))
         yield Pair((f"blocks.{i}.mlp.2",), (f"blocks.{i}.mlp.fc2",))
