@@ -137,11 +137,6 @@ def test_one_time_a_frame_is_one_time_where_all_are_equal(network: backbone.Dual
     assert (network(NOISY, given, WORDS) - one)[:, :, 0].abs().max() > 1e-3
 
 
-def test_given_frames_are_refused(network: backbone.DualTransformer) -> None:
-    with pytest.raises(ValueError, match="takes no given frames"):
-        network(NOISY, TIMES, WORDS, torch.zeros(3, 1, 4, 4, 6))
-
-
 def test_the_middle_keeps_its_place_when_the_frame_grows() -> None:
     like = torch.zeros(())
     for axes in (2, 3):

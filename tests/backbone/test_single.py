@@ -234,5 +234,3 @@ def test_a_tube_is_one_token() -> None:
     assert model.patches(NOISY).shape == (2, 16, TINY.width)
     with pytest.raises(UserError, match="5 latent frames do not fit patches of 2"):
         model(tiny.grid(2, 4, 5, 4, 8), TIMES)
-    with pytest.raises(ValueError, match="takes no given frames"):
-        model(NOISY, TIMES, given=torch.zeros(2, 1, 4, 4, 8))

@@ -6,14 +6,18 @@ have words of their own.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from videodit.backbone.positions import waves
-from videodit.shapes import Text
+from videodit.shapes import Text, UserError
 
 TIME_WAVES = 256
+Given = Literal["refused", "channels", "time"]
+GIVEN_DOC = "how it is told of given latents: not at all, by extra channels (mask and latents), or by time (given frames stand at t = 0)"
 
 
 class Signal(nn.Module):
@@ -38,6 +42,14 @@ class Signal(nn.Module):
             label = blank if text.label is None else text.label
             signal = signal + _each(self.label(label), label.ndim == 1)
         return signal
+
+
+def frame_times(t: Float[Tensor, "b *f"], given: Float[Tensor, "b 1 f h w"], tube: int = 1) -> Float[Tensor, "b g"]:
+    """t for each latent frame (or tube of them): 0 where it is given."""
+    whole = given.amin((1, 3, 4))
+    if not torch.equal(whole, given.amax((1, 3, 4))):
+        raise UserError("This network is told by time what is given, so frames are given whole: give none of a frame or all of it.")
+    return (t if t.ndim == 2 else t[:, None]) * (1 - whole.unflatten(1, (-1, tube)).amin(2))
 
 
 def _each(x: Tensor, clip: bool) -> Float[Tensor, "b g d"]:

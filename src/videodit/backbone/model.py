@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from videodit.backbone.arrangements import ARRANGEMENTS, Arrangement
 from videodit.backbone.blocks import DualBlock
-from videodit.backbone.conditioning import Modulation, Signal, modulate
+from videodit.backbone.conditioning import GIVEN_DOC, Given, Modulation, Signal, frame_times, modulate
 from videodit.backbone.layouts import Layout
-from videodit.backbone.patches import PatchEmbedding, VideoBranch, unpatch
+from videodit.backbone.patches import GivenBranch, PatchEmbedding, VideoBranch, embedded, unpatch
 from videodit.backbone.positions import Centred, Places, Rotary, rotary_angles
 from videodit.config import setting
 from videodit.shapes import Size, Text, token_size
@@ -32,6 +32,7 @@ class Transformer:
     text: int = setting(4096, doc="channels of the text's tokens")
     pooled: int = setting(2048, doc="channels of the pooled text")
     video: bool = setting(False, doc="whether the 3D patchify branch is there")
+    given: Given = setting("refused", doc=GIVEN_DOC)
     normed: bool = setting(True, doc="whether queries and keys are normalised: in SD3.5 they are, in SD3 they are not")
     twice: int = setting(0, doc="first blocks in which the video also attends to itself alone; 13 in SD3.5 medium")
     places: Places = setting(Centred(), doc="the table of rows and columns")
@@ -50,6 +51,7 @@ class DualTransformer(nn.Module):
         self.settings, width = settings, settings.width
         self.patches = PatchEmbedding(settings.channels, width, settings.patch, settings.places)
         self.video = VideoBranch(settings.channels, width, settings.patch) if settings.video else None
+        self.given = GivenBranch(settings.channels, width, settings.patch) if settings.given == "channels" else None
         self.text = nn.Linear(settings.text, width)
         self.signal = Signal(width, pooled=settings.pooled)
         self.blocks = ARRANGEMENTS[settings.layout](self._block, settings.depth)
@@ -60,17 +62,19 @@ class DualTransformer(nn.Module):
         nn.init.zeros_(self.out.bias)
         if settings.layout == "beside":  # only what the image model had not learns
             for name, parameter in self.named_parameters():
-                parameter.requires_grad_(name.startswith("video.") or bool({"joint", "to_words", "to_video"} & set(name.split("."))))
+                parameter.requires_grad_(
+                    name.startswith(("video.", "given.")) or bool({"joint", "to_words", "to_video"} & set(name.split(".")))
+                )
 
     def forward(
         self, noisy: Float[Tensor, "b c f h w"], t: Float[Tensor, "b *f"], text: Text, given: Float[Tensor, "b 1 f h w"] | None = None
     ) -> Float[Tensor, "b c f h w"]:
-        if given is not None:
+        if given is not None and self.settings.given == "refused":
             raise ValueError("this network takes no given frames")
         assert text.sequence is not None
-        video = self.patches(noisy)
-        if self.video is not None:
-            video = video + self.video(noisy)
+        if given is not None and self.settings.given == "time":
+            t = frame_times(t, given)
+        video = embedded(noisy, given, self.patches, self.video, self.given)
         words, signal = self.text(text.sequence), self.signal(t, text)
         video = self.blocks(words, video, signal, self._layout(noisy, text))
         shift, scale = self.modulation(signal, video.shape[1])

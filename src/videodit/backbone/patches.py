@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -78,6 +79,32 @@ class VideoBranch(nn.Module):
         grid = self.proj(latents)
         tokens = rearrange(grid, "b d f h w -> b (f h w) d")
         return self.out(tokens + grid_positions(Size(*grid.shape[2:]), tokens.shape[-1], axes=3, like=tokens))
+
+
+class GivenBranch(nn.Module):
+    """What is given, as extra channels: the mask and the latents under it, through a projection that starts at zero."""
+
+    def __init__(self, channels: int, width: int, patch: int, tube: int = 1) -> None:
+        super().__init__()
+        self.proj = nn.Conv3d(channels + 1, width, (tube, patch, patch), stride=(tube, patch, patch), bias=False)
+        nn.init.zeros_(self.proj.weight)
+
+    def forward(self, latents: Float[Tensor, "b c f h w"], given: Float[Tensor, "b 1 f h w"]) -> Float[Tensor, "b n d"]:
+        return self.proj(torch.cat([given, given * latents], dim=1)).flatten(2).mT
+
+
+def embedded(
+    noisy: Float[Tensor, "b c f h w"],
+    given: Float[Tensor, "b 1 f h w"] | None,
+    patches: PatchEmbedding,
+    video: VideoBranch | None,
+    told: GivenBranch | None,
+) -> Float[Tensor, "b n d"]:
+    """Tokens: the sum of all branches that are there."""
+    tokens = patches(noisy)
+    if video is not None:
+        tokens = tokens + video(noisy)
+    return tokens if told is None or given is None else tokens + told(noisy, given)
 
 
 def unpatch(tokens: Float[Tensor, "b n e"], latents: Size, patch: Patch) -> Float[Tensor, "b c f h w"]:

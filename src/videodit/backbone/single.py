@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from videodit.backbone.blocks import SingleBlock, TemporalBlock, Words
-from videodit.backbone.conditioning import Modulation, Signal, modulate
+from videodit.backbone.conditioning import GIVEN_DOC, Given, Modulation, Signal, frame_times, modulate
 from videodit.backbone.layouts import (
     ColumnAttention,
     GlobalAttention,
@@ -25,7 +25,7 @@ from videodit.backbone.layouts import (
     TemporalAttention,
     WindowAttention,
 )
-from videodit.backbone.patches import Head, PatchEmbedding, TubeEmbedding, TubeHead, VideoBranch
+from videodit.backbone.patches import GivenBranch, Head, PatchEmbedding, TubeEmbedding, TubeHead, VideoBranch, embedded
 from videodit.backbone.positions import Cropped, Places, rotary_angles, waves
 from videodit.config import setting
 from videodit.shapes import Size, Text, UserError, token_size
@@ -75,6 +75,7 @@ class DiT:
     text: int = setting(0, doc="channels of the text's tokens, seen by cross-attention; 0 is none")
     variance: bool = setting(False, doc="whether a variance is predicted beside the mean")
     video: bool = setting(False, doc="whether the 3D patchify branch is there")
+    given: Given = setting("refused", doc=GIVEN_DOC)
     normed: bool = setting(False, doc="whether queries and keys are normalised")
     places: Places = setting(Cropped(side=16, base=16), doc="the table of rows and columns")
     time: Literal["table", "rotary", "none"] = setting(
@@ -103,6 +104,7 @@ class SingleTransformer(nn.Module):
         tubes = settings.tube > 1
         self.patches = TubeEmbedding(*grid, settings.places, settings.tube) if tubes else PatchEmbedding(*grid, settings.places)
         self.video = VideoBranch(*grid, settings.tube) if settings.video else None
+        self.given = GivenBranch(*grid, settings.tube) if settings.given == "channels" else None
         self.signal = Signal(width, pooled=settings.pooled, labels=settings.labels, reached=settings.reached)
         self.text = nn.Sequential(nn.Linear(settings.text, width), nn.GELU("tanh"), nn.Linear(width, width)) if settings.text else None
         self.blocks = nn.ModuleList(self._block(name) for name in settings.arrangement)
@@ -125,12 +127,12 @@ class SingleTransformer(nn.Module):
         images: int = 0,
     ) -> Float[Tensor, "b _ f h w"]:
         """The prediction; the last `images` frames are pictures of their own, and so is a clip of one frame."""
-        if given is not None:
+        if given is not None and self.settings.given == "refused":
             raise ValueError("this network takes no given frames")
         layout = self._layout(noisy, images)
-        x = self.patches(noisy)
-        if self.video is not None:
-            x = x + self.video(noisy)
+        if given is not None and self.settings.given == "time":
+            t = frame_times(t, given, self.settings.tube)
+        x = embedded(noisy, given, self.patches, self.video, self.given)
         words, signal = self._words(text), self.signal(t, text)
         first = self._first_in_time()
         for i, block in enumerate(self.blocks):

@@ -1,0 +1,73 @@
+"""Given latents: by extra channels that start at zero, or by the time of their frames."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import tiny
+from videodit import backbone
+from videodit.backbone import PRESETS
+from videodit.shapes import UserError
+
+NOISY, TIMES = tiny.grid(2, 8, 4, 4, 6), torch.tensor([0.2, 0.9])
+WORDS = tiny.text([3, 2])._replace(label=torch.tensor([0, 2]))
+FIRST = torch.zeros(2, 1, 4, 4, 6)
+FIRST[:, :, 0] = 1
+DUAL = replace(PRESETS["toybox-tiny"], text=tiny.TEXT.width, pooled=tiny.TEXT.width, video=True)
+SINGLE = replace(PRESETS["latte-xl-v2-tiny"], channels=8, labels=3, variance=False)
+KINDS = {"dual": DUAL, "single": SINGLE, "tubes": replace(SINGLE, tube=2)}
+
+
+def close(one: Tensor, other: Tensor) -> None:
+    torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+def network(kind: str, given: str) -> nn.Module:
+    torch.manual_seed(4)
+    made = backbone.build(replace(KINDS[kind], given=given)).eval()
+    tiny.randomised(made)
+    return made
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_channels_start_as_the_model_without_them(kind: str) -> None:
+    plain, told = network(kind, "refused"), backbone.build(replace(KINDS[kind], given="channels")).eval()
+    told.load_state_dict(plain.state_dict(), strict=False)
+    close(told(NOISY, TIMES, WORDS, FIRST), plain(NOISY, TIMES, WORDS))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_channels_tell_the_mask_and_what_is_under_it(kind: str) -> None:
+    model = network(kind, "channels")
+    none = model(NOISY, TIMES, WORDS)
+    assert torch.equal(model(NOISY, TIMES, WORDS, torch.zeros_like(FIRST)), none)
+    assert (model(NOISY, TIMES, WORDS, FIRST) - none).abs().max() > 1e-3
+    part = FIRST.clone()
+    part[..., 3:] = 0  # half of a frame
+    assert (model(NOISY, TIMES, WORDS, part) - model(NOISY, TIMES, WORDS, FIRST)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_by_time_given_frames_stand_at_zero(kind: str) -> None:
+    model = network(kind, "time")
+    first = FIRST.clone()
+    first[:, :, : getattr(KINDS[kind], "tube", 1)] = 1
+    frames = first.amax((1, 3, 4)).unflatten(1, (-1, getattr(KINDS[kind], "tube", 1))).amax(2)
+    close(model(NOISY, TIMES, WORDS, first), model(NOISY, TIMES[:, None] * (1 - frames), WORDS))
+    close(model(NOISY, TIMES, WORDS, torch.zeros_like(first)), model(NOISY, TIMES, WORDS))
+    close(model(NOISY, TIMES, WORDS, torch.ones_like(first)), model(NOISY, 0 * TIMES, WORDS))
+    with pytest.raises(UserError, match="frames are given whole"):
+        model(NOISY, TIMES, WORDS, torch.where(torch.arange(6) < 3, first, 0.0))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_network_that_is_not_told_refuses(kind: str) -> None:
+    with pytest.raises(ValueError, match="takes no given frames"):
+        network(kind, "refused")(NOISY, TIMES, WORDS, FIRST)
