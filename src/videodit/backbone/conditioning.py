@@ -47,7 +47,7 @@ class Signal(nn.Module):
 def frame_times(t: Float[Tensor, "b *f"], given: Float[Tensor, "b 1 f h w"], tube: int = 1) -> Float[Tensor, "b g"]:
     """t for each latent frame (or tube of them): 0 where it is given."""
     whole = given.amin((1, 3, 4))
-    if not torch.equal(whole, given.amax((1, 3, 4))):
+    if not torch.compiler.is_compiling() and not torch.equal(whole, given.amax((1, 3, 4))):
         raise UserError("This network is told by time what is given, so frames are given whole: give none of a frame or all of it.")
     return (t if t.ndim == 2 else t[:, None]) * (1 - whole.unflatten(1, (-1, tube)).amin(2))
 

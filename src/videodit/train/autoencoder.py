@@ -11,10 +11,9 @@ import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from videodit import models
-from videodit.autoencoder import DPVAE, DPVAESettings, inflate, perceptual
+from videodit.autoencoder import DPVAESettings, inflate, perceptual
 from videodit.autoencoder.discriminator import Discriminator, PatchDiscriminator, fools, tells
 from videodit.autoencoder.loss import Critic, Distance, Draw, Weights, dpvae_loss
 from videodit.config import setting
@@ -23,6 +22,7 @@ from videodit.data.clips import Clips
 from videodit.shapes import Size, UserError
 from videodit.train.optimizer import Optimizer
 from videodit.train.pixels import Pixels
+from videodit.train.recompute import DOC, Recompute, recompute
 from videodit.train.step import Job, Rival, Run, provenance
 
 
@@ -47,14 +47,14 @@ class AutoencoderRun(Run):
     groups: DPVAESettings = setting(DPVAESettings(), doc="how the image autoencoder is inflated")
     weights: Weights = setting(Weights(), doc="the terms of the loss")
     critics: Critics = setting(Critics(), doc="the discriminator and the perceptual network")
-    recompute: bool = setting(False, doc="compute activations again in the backward pass: less memory, a third more time")
+    recompute: Recompute = setting("none", doc=f"{DOC} (of E_r and D)")
 
 
 def job(settings: AutoencoderRun) -> Job:
     torch.manual_seed(settings.seed)  # the starting weights of the temporal blocks
     network = inflate(models.load_autoencoder(settings.image).image, settings.groups).to(settings.device)
-    if settings.recompute:
-        recomputed(network)
+    for part in (network.encoder, network.decoder):
+        recompute(part.stages, settings.recompute)
     pixels = Pixels(settings.seed, settings.size, settings.clips, partial(drawn, settings))
     distance = _perceptual(settings)
     critic = PatchDiscriminator(settings.critics.discriminator).to(settings.device) if settings.weights.adversarial else None
@@ -110,13 +110,6 @@ def _perceptual(settings: AutoencoderRun) -> Distance | None:
 
 def _pictures(video: Tensor) -> Tensor:
     return rearrange(video, "b c f h w -> (b f) c h w")
-
-
-def recomputed(network: DPVAE) -> None:
-    """Make every stage of E_r and D keep its input alone, and compute the rest again when the gradient comes by."""
-    for part in (network.encoder, network.decoder):
-        for stage in part.stages:
-            stage.forward = partial(checkpoint, stage.forward, use_reentrant=False)
 
 
 def drawn(settings: AutoencoderRun, index: int, rng: np.random.Generator) -> np.ndarray:

@@ -25,6 +25,7 @@ from videodit.diffusion.times import Times
 from videodit.models import ModelFolder, Sampling
 from videodit.shapes import Size, Text, UserError
 from videodit.train.latents import Batch, Latents
+from videodit.train.recompute import DOC, Recompute, recompute
 from videodit.train.step import Job, Run, provenance
 
 
@@ -51,6 +52,7 @@ class BackboneRun(Run):
     words: float = setting(
         0.1, doc="weight of telling each word from its own state while the text encoder learns: pictures alone let words of motion go"
     )
+    recompute: Recompute = setting("none", doc=DOC)
     times: Times = setting(Times(), doc="which times are trained")
     sampling: Sampling = setting(Sampling(), doc="the model's defaults of sampling")
 
@@ -60,6 +62,7 @@ def job(settings: BackboneRun) -> Job:
     network = starting(settings, autoencoder).to(settings.device)
     text, transformer = network["text"], network["backbone"]
     assert isinstance(text, TextEncoder | SD3Text) and isinstance(transformer, backbone.DualTransformer)
+    recompute(transformer.blocks, settings.recompute)
     data = Latents(settings, autoencoder, text if settings.start else None)
 
     def loss(step: int, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
