@@ -14,7 +14,7 @@ from videodit.backbone.blocks import DualBlock
 from videodit.backbone.conditioning import GIVEN_DOC, Given, Modulation, Signal, frame_times, modulate
 from videodit.backbone.layouts import Layout
 from videodit.backbone.patches import GivenBranch, PatchEmbedding, VideoBranch, embedded, unpatch
-from videodit.backbone.positions import Centred, Places, Rotary, rotary_angles
+from videodit.backbone.positions import Centred, Length, Places, Rotary, rotary_angles
 from videodit.config import setting
 from videodit.shapes import Size, Text, token_size
 
@@ -41,6 +41,7 @@ class Transformer:
         doc="who attends to whom: all to all; each frame to itself; or a copy of each block over the clip beside it frozen over frames",
     )
     rotary: Rotary = setting("none", doc="what turns queries and keys, beside the tables: nothing, the frame, or frame, row and column")
+    length: Length = setting(Length(), doc="for clips longer than those of training")
 
 
 class DualTransformer(nn.Module):
@@ -50,7 +51,7 @@ class DualTransformer(nn.Module):
         super().__init__()
         self.settings, width = settings, settings.width
         self.patches = PatchEmbedding(settings.channels, width, settings.patch, settings.places)
-        self.video = VideoBranch(settings.channels, width, settings.patch) if settings.video else None
+        self.video = VideoBranch(settings.channels, width, settings.patch, scale=settings.length.scale) if settings.video else None
         self.given = GivenBranch(settings.channels, width, settings.patch) if settings.given == "channels" else None
         self.text = nn.Linear(settings.text, width)
         self.signal = Signal(width, pooled=settings.pooled)
@@ -88,7 +89,7 @@ class DualTransformer(nn.Module):
     def _layout(self, noisy: Tensor, text: Text) -> Layout:
         s = self.settings
         grid = token_size(Size(*noisy.shape[2:]), (1, s.patch, s.patch))
-        angles = None if s.rotary == "none" else rotary_angles(grid, s.width // s.heads, s.rotary, like=noisy)
+        angles = None if s.rotary == "none" else rotary_angles(grid, s.width // s.heads, s.rotary, like=noisy, length=s.length)
         return Layout(_visible(text, grid.count), angles, grid)
 
 

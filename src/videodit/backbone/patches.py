@@ -68,8 +68,9 @@ class TubeHead(Head):
 class VideoBranch(nn.Module):
     """The 3D patchify branch: its own patches, places in time and space, and a projection that starts at zero."""
 
-    def __init__(self, channels: int, width: int, patch: int, tube: int = 1) -> None:
+    def __init__(self, channels: int, width: int, patch: int, tube: int = 1, *, scale: float = 1.0) -> None:
         super().__init__()
+        self.scale = scale
         self.proj = nn.Conv3d(channels, width, (tube, patch, patch), stride=(tube, patch, patch))
         self.out = nn.Linear(width, width)
         nn.init.zeros_(self.out.weight)
@@ -78,7 +79,7 @@ class VideoBranch(nn.Module):
     def forward(self, latents: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b n d"]:
         grid = self.proj(latents)
         tokens = rearrange(grid, "b d f h w -> b (f h w) d")
-        return self.out(tokens + grid_positions(Size(*grid.shape[2:]), tokens.shape[-1], axes=3, like=tokens))
+        return self.out(tokens + grid_positions(Size(*grid.shape[2:]), tokens.shape[-1], axes=3, like=tokens, scale=self.scale))
 
 
 class GivenBranch(nn.Module):

@@ -26,7 +26,7 @@ from videodit.backbone.layouts import (
     WindowAttention,
 )
 from videodit.backbone.patches import GivenBranch, Head, PatchEmbedding, TubeEmbedding, TubeHead, VideoBranch, embedded
-from videodit.backbone.positions import Cropped, Places, rotary_angles, waves
+from videodit.backbone.positions import Cropped, Length, Places, rotary_angles, waves
 from videodit.config import setting
 from videodit.shapes import Size, Text, UserError, token_size
 
@@ -81,6 +81,7 @@ class DiT:
     time: Literal["table", "rotary", "none"] = setting(
         "table", doc="what tells frames apart, beside the 3D branch: a table of sines and cosines, queries and keys that turn, or nothing"
     )
+    length: Length = setting(Length(), doc="for clips longer than those of training")
     eps: float = setting(1e-6, doc="what keeps the feed-forward's normalisation from dividing by zero; 1e-5 in diffusers' DiT")
     reached: bool = setting(False, doc="whether the slowest wave of t is 10,000 itself, as in diffusers' DiT, and not one step faster")
 
@@ -103,7 +104,7 @@ class SingleTransformer(nn.Module):
         grid, out = (settings.channels, width, settings.patch), settings.channels * (2 if settings.variance else 1)
         tubes = settings.tube > 1
         self.patches = TubeEmbedding(*grid, settings.places, settings.tube) if tubes else PatchEmbedding(*grid, settings.places)
-        self.video = VideoBranch(*grid, settings.tube) if settings.video else None
+        self.video = VideoBranch(*grid, settings.tube, scale=settings.length.scale) if settings.video else None
         self.given = GivenBranch(*grid, settings.tube) if settings.given == "channels" else None
         self.signal = Signal(width, pooled=settings.pooled, labels=settings.labels, reached=settings.reached)
         self.text = nn.Sequential(nn.Linear(settings.text, width), nn.GELU("tanh"), nn.Linear(width, width)) if settings.text else None
@@ -146,7 +147,7 @@ class SingleTransformer(nn.Module):
             most = 0 if s.layout in ONE_CLIP else frames
             raise UserError(f"{images} of {frames} latent frames cannot be pictures: use 0 to {most}, in multiples of {s.tube}.")
         grid = token_size(Size(*noisy.shape[2:]), (s.tube, s.patch, s.patch))
-        angles = rotary_angles(grid, s.width // s.heads, "time", like=noisy) if s.time == "rotary" else None
+        angles = rotary_angles(grid, s.width // s.heads, "time", like=noisy, length=s.length) if s.time == "rotary" else None
         pictures = images // s.tube
         return Layout(None, angles, grid, grid.frames if grid.frames - pictures == 1 else pictures)
 
@@ -164,7 +165,8 @@ class SingleTransformer(nn.Module):
         """Frames of a clip with their places in time, unless they turn; pictures have none."""
         if self.settings.time != "table" or layout.clip == 0:
             return x
-        table = waves(torch.arange(layout.clip, dtype=torch.float32, device=x.device), x.shape[-1]).to(x.dtype)
+        places = torch.arange(layout.clip, dtype=torch.float32, device=x.device) / self.settings.length.scale
+        table = waves(places, x.shape[-1]).to(x.dtype)
         clip, pictures = x.split(layout.parts, dim=1)
         clip = rearrange(rearrange(clip, "b (f s) d -> b f s d", f=layout.clip) + table[:, None], "b f s d -> b (f s) d")
         return torch.cat([clip, pictures], dim=1)
