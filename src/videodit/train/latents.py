@@ -55,8 +55,9 @@ class Latents:
 
     def batch(self, step: int) -> Batch:
         settings = self.settings
-        rng = np.random.default_rng([settings.seed, step, 9])
-        kind = bool(rng.random() < settings.joint.video_probability)
+        rng, of_step = (np.random.default_rng([settings.seed, n, 9]) for n in (step, step // settings.accumulate))
+        rng.random()
+        kind = bool(of_step.random() < settings.joint.video_probability)  # the same in all passes of a step, which may be shared
         indices = rng.integers(len(self.captions[kind]), size=settings.batch)
         dropped = rng.random(settings.batch) < settings.text_dropout
         clean = self.clean[kind]["latents"][torch.from_numpy(indices)].float()

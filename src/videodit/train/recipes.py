@@ -21,6 +21,7 @@ from videodit.train import backbone as transformer
 from videodit.train.autoencoder import AutoencoderRun
 from videodit.train.backbone import BackboneRun
 from videodit.train.image_autoencoder import ImageAutoencoderRun
+from videodit.train.launch import joined
 from videodit.train.step import Figures, Interrupted, Job, Watch
 from videodit.train.step import train as loop
 
@@ -46,7 +47,10 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 def train(settings: Recipe, progress: Watch | None = None) -> list[Figures]:
     """Train a recipe, or take it up again where it stopped."""
-    return loop(settings, JOBS[settings.kind](settings), progress)
+    with joined(settings.device) as launch:
+        with launch.in_turn():
+            job = JOBS[settings.kind](settings)
+        return loop(settings, job, progress, launch)
 
 
 def plan(settings: Recipe) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
+import os
 import signal
 import subprocess
 import time
@@ -16,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import IO, Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -27,9 +29,11 @@ from videodit.models import Provenance
 from videodit.shapes import UserError
 from videodit.train import checkpoint
 from videodit.train.average import Average
+from videodit.train.launch import Launch
 from videodit.train.optimizer import Optimizer
 
 Figures = dict[str, float]
+ALONE = Launch()
 
 
 class Interrupted(KeyboardInterrupt):
@@ -113,8 +117,9 @@ class Player:
         return norm.item()
 
 
-def train(settings: Run, job: Job, watch: Watch | None = None) -> list[Figures]:
+def train(settings: Run, job: Job, watch: Watch | None = None, launch: Launch = ALONE) -> list[Figures]:
     """Train or take up again; returns the figures of the steps done now."""
+    launch.share(settings.accumulate)
     checkpoints, finished = settings.output / "checkpoints", settings.output / "model"
     players = [Player(job.network, settings.optimizer, settings.optimizer.build(job.network, job.fresh))]
     if job.rival:
@@ -122,45 +127,47 @@ def train(settings: Run, job: Job, watch: Watch | None = None) -> list[Figures]:
     average = Average(job.network, settings.average)
     everything = job.network if not job.rival else nn.ModuleDict({"network": job.network, "rival": job.rival.network})
     optimizers = [optimizer for player in players for optimizer in player.optimizers]
-    _record(settings)
+    if launch.first:
+        _record(settings)
     done = 0
     if there := checkpoint.found(checkpoints):
         done = checkpoint.restore(there[-1], everything, optimizers, average)
     if done > settings.steps:
         raise UserError(f"{there[-1]} has {done} steps and the run asks for {settings.steps}: raise steps or choose another output.")
     history: list[Figures] = []
-    passes = _ahead(job.batch, done * settings.accumulate, settings.steps * settings.accumulate)
+    passes = _ahead(job.batch, range(done * settings.accumulate + launch.rank, settings.steps * settings.accumulate, launch.size))
 
-    with _stop_politely() as stopped, (settings.output / "log.jsonl").open("a") as log:
+    with _stop_politely() as stopped, _log(settings.output / "log.jsonl", launch) as log:
         for step in range(done, settings.steps):
-            figures = _step(settings, job, players, step, passes)
+            figures = _step(settings, job, players, step, passes, launch)
             average.update(job.network, step)
             done = step + 1
             history.append(figures)
             log.write(json.dumps({"step": done, "time": round(time.time(), 2), **{k: round(v, 6) for k, v in figures.items()}}) + "\n")
             if watch:
                 watch.step(done, settings.steps, figures)
-            if stopped or done % settings.checkpoint.every == 0 or done == settings.steps:
+            stop = any(launch.gathered(bool(stopped)))  # the processes hear of it in different steps
+            if launch.first and (stop or done % settings.checkpoint.every == 0 or done == settings.steps):
                 checkpoint.save(checkpoints, done, everything, optimizers, average, keep=settings.checkpoint.keep)
-                log.flush()
-            if stopped:
+            if stop:
                 raise Interrupted(f"Stopped at step {done} of {settings.steps}; the same command goes on from there.")
     trained = average.apply(job.network)
-    job.save(finished)
+    if launch.first:
+        job.save(finished)
     job.network.load_state_dict(trained, strict=False)
     return history
 
 
-def _step(settings: Run, job: Job, players: list[Player], step: int, passes: Iterator[tuple[int, Any]]) -> Figures:
-    """All passes of a step, then each player's move; figures are means over the passes."""
+def _step(settings: Run, job: Job, players: list[Player], step: int, passes: Iterator[tuple[int, Any]], launch: Launch) -> Figures:
+    """All passes of a step, then each player's move; figures are means over the passes that have them."""
     first, *others = players
     rival = others[0] if others and step >= others[0].start else None
     everyone = [first, *([rival] if rival else [])]
     for player in everyone:
         player.network.zero_grad(set_to_none=True)
-    totals: dict[str, Tensor] = {}
+    told: list[dict[str, Tensor]] = []
     mixed = torch.autocast(torch.device(settings.device).type, torch.bfloat16, enabled=settings.precision == "bf16")
-    for index, batch in islice(passes, settings.accumulate):
+    for index, batch in islice(passes, launch.share(settings.accumulate)):
         with mixed:
             loss, figures = job.loss(index, batch)
         (loss / settings.accumulate).backward()
@@ -170,24 +177,40 @@ def _step(settings: Run, job: Job, players: list[Player], step: int, passes: Ite
                 loss, more = job.rival.loss()
             (loss / settings.accumulate).backward()
             figures |= more
-        for name, value in figures.items():
-            totals[name] = totals.get(name, torch.zeros(())) + value.float().cpu() / settings.accumulate
-    if not torch.isfinite(totals["loss"]):
+        told.append(figures)
+    figures = _means(launch.gathered([{name: value.item() for name, value in figures.items()} for figures in told]))
+    if not math.isfinite(figures["loss"]):
         raise UserError(f"The loss of step {step + 1} is not finite: lower optimizer.learning_rate; the last checkpoint is good.")
+    for player in everyone:
+        launch.add(player.network.parameters())
     norms = [player.learn(step, settings.steps) for player in everyone]
     rate = settings.optimizer.rate(step, settings.steps)
-    return {**{name: value.item() for name, value in totals.items()}, "norm": norms[0], "rate": rate}
+    return {**figures, "norm": norms[0], "rate": rate}
 
 
-def _ahead(batch: Callable[[int], Any], start: int, stop: int) -> Iterator[tuple[int, Any]]:
+def _means(told: list[list[Figures]]) -> Figures:
+    """Over all passes of all processes."""
+    found: dict[str, list[float]] = {}
+    for figures in itertools.chain(*told):
+        for name, value in figures.items():
+            found.setdefault(name, []).append(value)
+    return {name: math.fsum(values) / len(values) for name, values in found.items()}
+
+
+def _ahead(batch: Callable[[int], Any], passes: range) -> Iterator[tuple[int, Any]]:
     """(pass, batch), the next batch being made in a thread while this one is used."""
     with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(batch, start)
-        for step in range(start, stop):
+        coming = pool.submit(batch, passes.start)
+        for at in passes:
             now = coming.result()
-            if step + 1 < stop:
-                coming = pool.submit(batch, step + 1)
-            yield step, now
+            if at + passes.step < passes.stop:
+                coming = pool.submit(batch, at + passes.step)
+            yield at, now
+
+
+def _log(path: Path, launch: Launch) -> IO[str]:
+    """One process writes it."""
+    return path.open("a", buffering=1) if launch.first else open(os.devnull, "w")
 
 
 def _record(settings: Run) -> None:

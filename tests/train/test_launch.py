@@ -1,0 +1,76 @@
+"""Two processes of one launch train what one process trains, to the bit, and stop and go on together."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import tiny
+from videodit import config
+from videodit.shapes import UserError
+from videodit.train import checkpoint
+from videodit.train.launch import Launch
+from videodit.train.recipes import Recipe
+
+STEPS = 6
+
+
+def written(run: Recipe, folder: Path) -> Path:
+    """The run file of a run of two passes a step; runs side by side share their cached latents."""
+    shared = replace(run, batch=2, accumulate=2, steps=STEPS, output=folder)
+    path = folder.with_suffix(".toml")
+    path.write_text(config.write(shared))
+    return path
+
+
+def started(run: Path, processes: int) -> subprocess.Popen[str]:
+    alone = [sys.executable, "-m", "videodit"]
+    many = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m", "videodit"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [*(many if processes > 1 else alone), "train", str(run)]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def finished(run: Path, processes: int) -> dict[str, bytes]:
+    process = started(run, processes)
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 0, said[-3000:]
+    return {path.name: path.read_bytes() for path in (run.with_suffix("") / "model").iterdir() if path.suffix == ".safetensors"}
+
+
+@pytest.mark.parametrize("kind", ["video", pytest.param("autoencoder", marks=pytest.mark.slow)])
+def test_two_processes_train_what_one_does(kind: str, world: tiny.World, tmp_path: Path) -> None:
+    run = tiny.runs(world, tmp_path, steps=STEPS)[kind]
+    one, two = (finished(written(run, tmp_path / f"of-{n}"), n) for n in (1, 2))
+    assert one and one == two
+    logs = [[json.loads(line) for line in (tmp_path / f"of-{n}" / "log.jsonl").read_text().splitlines()] for n in (1, 2)]
+    assert [line["step"] for line in logs[1]] == list(range(1, STEPS + 1))  # written by one of them
+    assert [{**line, "time": 0} for line in logs[0]] == [{**line, "time": 0} for line in logs[1]]
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_both_at_one_step(world: tiny.World, tmp_path: Path) -> None:
+    run = written(replace(tiny.runs(world, tmp_path, steps=STEPS)["video"], output=tmp_path), tmp_path / "cut")
+    run.write_text(run.read_text().replace(f"steps = {STEPS}\n", "steps = 4000\n", 1))
+    process = started(run, 2)
+    log = tmp_path / "cut" / "log.jsonl"
+    while process.poll() is None and not (log.is_file() and log.read_text()):
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=120)
+    (there,) = checkpoint.found(tmp_path / "cut" / "checkpoints")
+    assert 0 < int(there.name.removeprefix("step-")) < 4000
+
+
+def test_passes_that_cannot_be_shared_are_said() -> None:
+    assert Launch(1, 2).share(4) == 2 and Launch().share(1) == 1
+    with pytest.raises(UserError, match=r"2 processes cannot share .* accumulate=1 .* set accumulate to a multiple of 2"):
+        Launch(0, 2).share(1)
