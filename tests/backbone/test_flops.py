@@ -21,6 +21,7 @@ LATTE, SD3 = PRESETS["latte-xl-v2-tiny"], PRESETS["sd3-medium-tiny"]
 SHAPES = {
     **{layout: replace(LATTE, layout=layout) for layout in get_args(Variant)},
     "small windows": replace(LATTE, layout="windows", window=1),
+    "all tokens": replace(LATTE, told="token"),
     "words": replace(LATTE, text=12, pooled=20),
     "tubes": replace(LATTE, tube=3, video=True, layout="global"),
     "sd3": SD3,

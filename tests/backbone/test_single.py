@@ -234,3 +234,24 @@ def test_a_tube_is_one_token() -> None:
     assert model.patches(NOISY).shape == (2, 16, TINY.width)
     with pytest.raises(UserError, match="5 latent frames do not fit patches of 2"):
         model(tiny.grid(2, 4, 5, 4, 8), TIMES)
+
+
+# --- All tokens ---
+
+
+@pytest.mark.parametrize("layout", ["global", "spatial", *LAVITA])
+@torch.no_grad()
+def test_a_token_tells_what_modulations_would(layout: Variant) -> None:
+    model = network(layout=layout, labels=5, told="token")
+    text = Text(label=torch.tensor([1, 2]))
+    out = model(NOISY, TIMES, text)
+    assert out.shape == (2, 8, 4, 4, 8)
+    assert (model(NOISY, TIMES + 0.1, text) - out).abs().amax((1, 2, 3, 4)).min() > 1e-4
+    assert (model(NOISY, TIMES, Text(label=torch.tensor([3, 4]))) - out).abs().amax((1, 2, 3, 4)).min() > 1e-4
+    close(model(NOISY, TIMES[:, None].expand(2, 4), text), out)
+    assert not any("modulation" in name for name in model.state_dict())
+
+
+def test_a_token_has_no_place_in_a_shaped_grid() -> None:
+    with pytest.raises(UserError, match="axial has no place for a token"):
+        replace(TINY, layout="axial", told="token")

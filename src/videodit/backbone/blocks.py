@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from videodit.backbone.conditioning import Modulation, modulate
+from videodit.backbone.conditioning import Modulation, Unmodulated, modulate
 from videodit.backbone.layouts import GlobalAttention, Layout, TemporalAttention, attend
 from videodit.backbone.positions import turned
 
@@ -135,13 +135,15 @@ class CrossAttention(nn.Module):
 class SingleBlock(nn.Module):
     """DiT's block: tokens attend to each other in one way or several, then to the words if there are any, then the feed-forward."""
 
-    def __init__(self, width: int, heads: int, attentions: Sequence[nn.Module], *, words: bool, normed: bool, eps: float) -> None:
+    def __init__(
+        self, width: int, heads: int, attentions: Sequence[nn.Module], *, words: bool, normed: bool, eps: float, modulated: bool = True
+    ) -> None:
         super().__init__()
-        self.modulation = Modulation(width, 6)
-        self.norm1 = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+        self.modulation = Modulation(width, 6) if modulated else Unmodulated(6)
+        self.norm1 = nn.LayerNorm(width, eps=1e-6, elementwise_affine=not modulated)
         self.own = nn.ModuleList(SelfAttention(width, heads, normed=normed, attention=attention) for attention in attentions)
         self.cross = CrossAttention(width, heads) if words else None
-        self.norm2 = nn.LayerNorm(width, eps=eps, elementwise_affine=False)
+        self.norm2 = nn.LayerNorm(width, eps=eps, elementwise_affine=not modulated)
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), nn.Linear(4 * width, width))
 
     def forward(self, x: Tokens, signal: Signals, words: Words | None, layout: Layout) -> Tokens:

@@ -74,5 +74,17 @@ class Modulation(nn.Module):
         return vectors.chunk(self.count, dim=-1)
 
 
+class Unmodulated(nn.Module):
+    """In a modulation's place where the signal is a token: nothing is shifted or scaled, and every gate (the third of three) is open."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
+
+    def forward(self, signal: Float[Tensor, "b g d"], tokens: int) -> tuple[Float[Tensor, "b _ d"], ...]:
+        shut = torch.zeros_like(signal[:, :1])
+        return tuple(shut + 1 if i % 3 == 2 else shut for i in range(self.count))
+
+
 def modulate(x: Float[Tensor, "b n d"], shift: Float[Tensor, "b _ d"], scale: Float[Tensor, "b _ d"]) -> Float[Tensor, "b n d"]:
     return x * (1 + scale) + shift

@@ -76,7 +76,11 @@ def _single(s: DiT, latents: Size, words: int, counting: Counting) -> Cost:
     linear = n * (values + s.patch**2 * out) * d + (n * (values * d + d * d) if s.video else 0)
     linear += n * s.patch**2 * out * out * s.tube if s.tube > 1 else 0
     linear += words * (s.text * d + d * d) if s.text else 0
-    told = TIME_WAVES * d + d * d + (s.pooled * d + d * d if s.pooled else 0) + 2 * d * d * (grid.frames if counting == "latte" else 1)
+    told = TIME_WAVES * d + d * d + (s.pooled * d + d * d if s.pooled else 0)
+    modulated = s.told == "modulation"
+    told += 2 * d * d * (grid.frames if counting == "latte" else 1) * modulated
+    if not modulated:  # a token more in every frame
+        n, places = n + grid.frames, places + 1
     attention, norms = 0, 2 * n * d
 
     def anew(kind: str) -> int:
@@ -96,6 +100,6 @@ def _single(s: DiT, latents: Size, words: int, counting: Counting) -> Cost:
         if s.text and kind != "temporal":
             linear += 2 * n * d * d + 2 * words * d * d
             attention += 2 * n * words * d
-        told += 6 * d * d * (anew(kind) if counting == "latte" else 1)
+        told += 6 * d * d * (anew(kind) if counting == "latte" else 1) * modulated
         norms += (attentions + 1) * 2 * n * d
     return Cost(linear, attention, told) if counting == "all" else Cost(linear, 0, told, norms)

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from videodit.backbone.blocks import SingleBlock, TemporalBlock, Words
-from videodit.backbone.conditioning import GIVEN_DOC, Given, Modulation, Signal, frame_times, modulate
+from videodit.backbone.conditioning import GIVEN_DOC, Given, Modulation, Signal, Unmodulated, frame_times, modulate
 from videodit.backbone.layouts import (
     ColumnAttention,
     GlobalAttention,
@@ -47,6 +47,7 @@ BLOCKS: dict[str, Callable[["DiT"], list[nn.Module]]] = {
 }
 TURNS: dict[str, tuple[str, ...]] = {"interleaved": ("spatial", "temporal"), "windows": ("window", "temporal", "shifted", "temporal")}
 STILL = ("spatial", "window", "shifted")  # which see one frame
+SHAPED = ("axial", "local-global", "windows")  # which need the grid as it is
 ONE_CLIP = ("global", "local-global")  # whose attention would mix pictures behind a clip with it
 NOTHING = Text()
 
@@ -72,6 +73,9 @@ class DiT:
     window: int = setting(8, doc="rows and columns of tokens in a window, for the layout windows")
     labels: int = setting(0, doc="labels it can be told; 0 is none")
     pooled: int = setting(0, doc="channels of the pooled text; 0 is none")
+    told: Literal["modulation", "token"] = setting(
+        "modulation", doc="how blocks hear of time and label: by modulations (S-AdaLN), or by a token in every frame (all tokens)"
+    )
     text: int = setting(0, doc="channels of the text's tokens, seen by cross-attention; 0 is none")
     variance: bool = setting(False, doc="whether a variance is predicted beside the mean")
     video: bool = setting(False, doc="whether the 3D patchify branch is there")
@@ -84,6 +88,10 @@ class DiT:
     length: Length = setting(Length(), doc="for clips longer than those of training")
     eps: float = setting(1e-6, doc="what keeps the feed-forward's normalisation from dividing by zero; 1e-5 in diffusers' DiT")
     reached: bool = setting(False, doc="whether the slowest wave of t is 10,000 itself, as in diffusers' DiT, and not one step faster")
+
+    def __post_init__(self) -> None:
+        if self.told == "token" and self.layout in SHAPED:
+            raise UserError(f"The layout {self.layout} has no place for a token beside the grid: tell it by modulation.")
 
     @property
     def arrangement(self) -> tuple[str, ...]:
@@ -109,14 +117,16 @@ class SingleTransformer(nn.Module):
         self.signal = Signal(width, pooled=settings.pooled, labels=settings.labels, reached=settings.reached)
         self.text = nn.Sequential(nn.Linear(settings.text, width), nn.GELU("tanh"), nn.Linear(width, width)) if settings.text else None
         self.blocks = nn.ModuleList(self._block(name) for name in settings.arrangement)
-        self.modulation = Modulation(width, 2)
-        self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+        modulated = settings.told == "modulation"
+        self.modulation = Modulation(width, 2) if modulated else Unmodulated(2)
+        self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=not modulated)
         self.out = TubeHead(width, out, settings.patch, settings.tube) if tubes else Head(width, out, settings.patch)
 
     def _block(self, name: str) -> SingleBlock:
         s = self.settings
         block = TemporalBlock if name == "temporal" else SingleBlock
-        return block(s.width, s.heads, BLOCKS[name](s), words=s.text > 0 and name != "temporal", normed=s.normed, eps=s.eps)
+        words, modulated = s.text > 0 and name != "temporal", s.told == "modulation"
+        return block(s.width, s.heads, BLOCKS[name](s), words=words, normed=s.normed, eps=s.eps, modulated=modulated)
 
     def forward(
         self,
@@ -135,9 +145,13 @@ class SingleTransformer(nn.Module):
             t = frame_times(t, given, self.settings.tube)
         x = embedded(noisy, given, self.patches, self.video, self.given)
         words, signal = self._words(text), self.signal(t, text)
+        if self.settings.told == "token":
+            x = _with_signal(x, signal, layout.grid.frames)
         first = self._first_in_time()
         for i, block in enumerate(self.blocks):
             x = block(self._timed(x, layout) if i == first else x, signal, words, layout)
+        if self.settings.told == "token":
+            x = rearrange(x, "b (f s) d -> b f s d", f=layout.grid.frames)[:, :, :-1].flatten(1, 2)
         shift, scale = self.modulation(signal, x.shape[1])
         return self.out(modulate(self.norm(x), shift, scale), Size(*noisy.shape[2:]))
 
@@ -147,6 +161,7 @@ class SingleTransformer(nn.Module):
             most = 0 if s.layout in ONE_CLIP else frames
             raise UserError(f"{images} of {frames} latent frames cannot be pictures: use 0 to {most}, in multiples of {s.tube}.")
         grid = token_size(Size(*noisy.shape[2:]), (s.tube, s.patch, s.patch))
+        grid = Size(grid.frames, 1, grid.rows * grid.columns + 1) if s.told == "token" else grid
         angles = rotary_angles(grid, s.width // s.heads, "time", like=noisy, length=s.length) if s.time == "rotary" else None
         pictures = images // s.tube
         return Layout(None, angles, grid, grid.frames if grid.frames - pictures == 1 else pictures)
@@ -170,3 +185,9 @@ class SingleTransformer(nn.Module):
         clip, pictures = x.split(layout.parts, dim=1)
         clip = rearrange(rearrange(clip, "b (f s) d -> b f s d", f=layout.clip) + table[:, None], "b f s d -> b (f s) d")
         return torch.cat([clip, pictures], dim=1)
+
+
+def _with_signal(x: Tensor, signal: Tensor, frames: int) -> Tensor:
+    """Every frame's tokens with the signal behind them."""
+    places = rearrange(x, "b (f s) d -> b f s d", f=frames)
+    return torch.cat([places, signal.expand(-1, frames, -1)[:, :, None]], dim=2).flatten(1, 2)
