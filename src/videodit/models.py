@@ -26,6 +26,7 @@ from videodit.autoencoder import DPVAE, DPVAESettings, PerFrame
 from videodit.autoencoder.presets import ImageAutoencoder
 from videodit.backbone import DiT, DualTransformer, SingleTransformer, Transformer
 from videodit.config import setting
+from videodit.data.labels import Labels, LabelSettings
 from videodit.data.text import TextEncoder, TextSettings, load_tokenizer
 from videodit.data.text_sd3 import SD3Text, SD3TextSettings
 from videodit.diffusion.times import Times
@@ -115,12 +116,12 @@ class ModelFolder:
     """What `model.toml` says of a whole model."""
 
     kind: Literal["model"] = "model"
-    takes: Literal["text"] = setting("text", doc="what the model is told: text")
+    takes: Literal["text", "label", "nothing"] = setting("text", doc="what the model is told")
     size: Size = setting(Size(16, 64, 64), doc="frames, rows, columns it was trained at")
     fps: float = setting(8.0, doc="frames a second")
     autoencoder: DPVAEFile | PerFrameFile = setting(DPVAEFile(), doc="pixels to latents")
-    text: TextSettings | SD3TextSettings = setting(TextSettings(), doc="the text encoder")
-    backbone: Transformer = setting(Transformer(), doc="the transformer")
+    text: TextSettings | SD3TextSettings | LabelSettings = setting(TextSettings(), doc="the text encoder, or the labels")
+    backbone: Transformer | DiT = setting(Transformer(), doc="the transformer")
     times: Times = setting(Times(), doc="the times it was trained on; sampling visits them alike")
     sampling: Sampling = setting(Sampling(), doc="defaults of sampling")
     provenance: Provenance = setting(Provenance(), doc="where the weights come from")
@@ -133,8 +134,8 @@ class Model:
 
     settings: ModelFolder
     autoencoder: PerFrame
-    text: TextEncoder | SD3Text
-    backbone: DualTransformer
+    text: TextEncoder | SD3Text | Labels
+    backbone: DualTransformer | SingleTransformer
 
 
 Folder = ModelFolder | BackboneFolder | AutoencoderFolder
@@ -158,10 +159,11 @@ def save(folder: Path, model: Model, precisions: Precisions | None = None) -> No
             _save_part(part, aside / f"{name}.safetensors", (precisions or {}).get(name, torch.half))
         if isinstance(model.text, SD3Text):
             model.text.save(aside / "text")
-        else:
+        elif isinstance(model.text, TextEncoder):
             model.text.tokenizer.save(str(aside / "tokenizer.json"))
             _save_part(model.text, aside / "text.safetensors")
-        described = replace(model.settings, autoencoder=describe_autoencoder(model.autoencoder), digests=_digests(aside))
+        autoencoder = describe_autoencoder(model.autoencoder)
+        described = replace(model.settings, takes=model.text.takes, autoencoder=autoencoder, digests=_digests(aside))
         (aside / "model.toml").write_text(config.write(described), encoding="utf-8")
 
 
@@ -258,7 +260,9 @@ def read(name: str | Path, *kinds: type[Kind]) -> tuple[Path, Kind]:
     return folder, settings
 
 
-def _load_text(folder: Path, settings: ModelFolder) -> TextEncoder | SD3Text:
+def _load_text(folder: Path, settings: ModelFolder) -> TextEncoder | SD3Text | Labels:
+    if isinstance(settings.text, LabelSettings):
+        return Labels(settings.text)
     if isinstance(settings.text, SD3TextSettings):
         for file in settings.digests:
             if file.startswith("text/"):

@@ -18,7 +18,6 @@ SUFFIXES = (".mp4", ".gif", ".webp", ".png")
 EXAMPLE = "a red circle moves right"
 BATCH = 8  # clips that are made at once
 LATER = {
-    "label": "this version generates from text: give a prompt",
     "like": "this version generates from text: describe the clip in a prompt",
     "image": "this version generates from text alone: leave it out",
     "last": "this version generates from text alone: leave it out",
@@ -39,6 +38,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("prompt", nargs="?", metavar="PROMPT", help=f"what the video shows, such as {EXAMPLE!r}")
     parser.add_argument("-o", "--out", required=True, metavar="OUT", type=Path, help=f"the file to write: {' '.join(SUFFIXES)}")
     parser.add_argument("--model", default="toybox", metavar="M", help="a model folder (default: toybox, the bundled model)")
+    parser.add_argument("--label", metavar="NAME", help="for a model that takes labels: the name of one")
     parser.add_argument("--num", type=int, default=1, metavar="N", help="videos of each prompt, as OUT-000.mp4, OUT-001.mp4, ...")
     parser.add_argument("--prompts", type=Path, metavar="FILE", help="a text file with one prompt a line")
     parser.add_argument("--frames", type=int, metavar="N", help="frames; 1 makes an image")
@@ -62,6 +62,8 @@ def run(given: argparse.Namespace) -> None:
 
     start = time.perf_counter()
     model = videodit.load(given.model)
+    if given.label is not None and model.takes != "label":
+        raise UserError(f"--label is for models that take labels; this one takes {model.takes}.")
     size = Size(given.frames or model.size.frames, *(extent or model.size[1:]))
     _warn(model, order.prompts)
     try:
@@ -133,10 +135,13 @@ def _order(given: argparse.Namespace) -> Order:
 
 
 def _prompts(given: argparse.Namespace) -> list[str]:
-    if (given.prompt is None) == (given.prompts is None):
-        what = "Nothing says what to generate" if given.prompt is None else "A prompt and --prompts exclude each other"
+    said = [name for name in ("prompt", "prompts", "label") if getattr(given, name) is not None]
+    if not said and given.model != "toybox":  # which may be told nothing
+        return [""]
+    if len(said) != 1:
+        what = "A prompt, --prompts and --label exclude each other" if said else "Nothing says what to generate"
         raise UserError(f'{what}: give one prompt, such as "{EXAMPLE}", or --prompts FILE.')
-    prompts = [given.prompt] if given.prompts is None else _lines(given.prompts)
+    prompts = _lines(given.prompts) if given.prompts is not None else [given.label or given.prompt or ""]
     for prompt in prompts:
         try:
             prompt.encode()

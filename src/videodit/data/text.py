@@ -55,6 +55,8 @@ def learn_tokenizer(captions: Iterable[str], settings: TextSettings) -> Tokenize
 class TextEncoder(nn.Module):
     """A pre-norm transformer over tokens; the mean of its states is the pooled vector."""
 
+    takes = "text"
+
     def __init__(self, tokenizer: Tokenizer | None, settings: TextSettings) -> None:
         super().__init__()
         self.settings = settings

@@ -42,6 +42,8 @@ class Reader(NamedTuple):
 class SD3Text(nn.Module):
     """Frozen encoders of a pipeline's `folder`; without T5 its tokens are zeros."""
 
+    takes = "text"
+
     def __init__(self, clips: Sequence[Reader], t5: Reader | None, settings: SD3TextSettings, folder: Path) -> None:
         super().__init__()
         self.settings, self.width, self.folder = settings, settings.width, folder

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from videodit import backbone, convert, models
 from videodit.autoencoder import PerFrame
-from videodit.backbone import Transformer
+from videodit.backbone import DiT, Transformer
 from videodit.config import setting
 from videodit.data import toybox
+from videodit.data.labels import Labels, LabelSettings
 from videodit.data.text import TextEncoder, TextSettings, learn_tokenizer
 from videodit.data.text_sd3 import SD3Text
 from videodit.diffusion.objectives import corrupt, target
@@ -27,6 +28,8 @@ from videodit.shapes import Size, Text, UserError
 from videodit.train.latents import Batch, Latents
 from videodit.train.recompute import DOC, Recompute, recompute
 from videodit.train.step import Job, Run, provenance
+
+NAMES = {"motion": tuple(toybox.MOTIONS), "shape": tuple(toybox.SHAPES), "colour": tuple(toybox.COLOURS)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +46,7 @@ class BackboneRun(Run):
     start: Path | None = setting(None, doc="folder of an image model to convert; without it the transformer starts from nothing")
     preset: str = setting("toybox", doc="shape of the transformer where it starts from nothing, a name of backbone.PRESETS")
     text: TextSettings = setting(TextSettings(), doc="the text encoder where it starts from nothing")
+    labels: Literal["motion", "shape", "colour"] = setting("motion", doc="what labels name, for a transformer that takes them")
     size: Size = setting(Size(16, 64, 64), doc="frames, rows, columns of a clip")
     fps: float = setting(8.0, doc="frames a second")
     clips: int = setting(12000, doc="clips in the data")
@@ -61,9 +65,11 @@ def job(settings: BackboneRun) -> Job:
     autoencoder = models.load_autoencoder(settings.autoencoder, settings.device)
     network = starting(settings, autoencoder).to(settings.device)
     text, transformer = network["text"], network["backbone"]
-    assert isinstance(text, TextEncoder | SD3Text) and isinstance(transformer, backbone.DualTransformer)
+    assert isinstance(text, TextEncoder | SD3Text | Labels) and isinstance(
+        transformer, backbone.DualTransformer | backbone.SingleTransformer
+    )
     recompute(transformer.blocks, settings.recompute)
-    data = Latents(settings, autoencoder, text if settings.start else None)
+    data = Latents(settings, autoencoder, text if settings.start and not isinstance(text, Labels) else None, text.takes)
 
     def loss(step: int, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         clean, noise, t = (x.to(settings.device) for x in (batch.clean, batch.noise, batch.times))
@@ -71,7 +77,7 @@ def job(settings: BackboneRun) -> Job:
         velocity = transformer(corrupt(clean, noise, t), t, words)
         error = (velocity.float() - target(clean, noise)).square().mean()
         figures = {"video" if clean.shape[2] > 1 else "image": error.detach()}
-        if isinstance(batch.text, Text) or isinstance(text, SD3Text) or not settings.words:
+        if isinstance(batch.text, Text) or not isinstance(text, TextEncoder) or not settings.words:
             return error, figures
         confusion = text.confusion(batch.text, words)
         return error + settings.words * confusion, {**figures, "words": confusion.detach()}
@@ -83,7 +89,7 @@ def job(settings: BackboneRun) -> Job:
             text=text.settings,
             backbone=transformer.settings,
             times=settings.times,
-            sampling=settings.sampling,
+            sampling=settings.sampling if text.takes != "nothing" else replace(settings.sampling, guidance=1.0),
             provenance=provenance(settings),
         )
         models.save(folder, models.Model(described, autoencoder, text, transformer))
@@ -95,21 +101,30 @@ def starting(settings: BackboneRun, autoencoder: PerFrame) -> nn.ModuleDict:
     """The transformer and its text encoder as the run starts them."""
     torch.manual_seed(settings.seed)
     if settings.start is None:
-        text = TextEncoder(learn_tokenizer(toybox.sentences(), settings.text), settings.text)
+        text = _teller(settings)
         return nn.ModuleDict({"backbone": backbone.build(shape(settings, autoencoder.channels)), "text": text})
     image = models.load(settings.start)
     if models.latent_space(image.autoencoder) != models.latent_space(autoencoder):
         raise UserError(f"{settings.start} and {settings.autoencoder} have other latents: convert a model of the same image autoencoder.")
-    converts = settings.size.frames > 1 and not image.settings.backbone.video
+    sees_time = image.settings.backbone.video or getattr(image.settings.backbone, "layout", "global") not in ("global", "spatial")
+    converts = settings.size.frames > 1 and not sees_time
     network = convert.inflate(image.backbone) if converts else image.backbone
     return nn.ModuleDict({"backbone": network.train(), "text": image.text.requires_grad_(False)})
 
 
-def shape(settings: BackboneRun, channels: int) -> Transformer:
+def _teller(settings: BackboneRun) -> TextEncoder | Labels:
+    """What tells a transformer that starts from nothing: a text encoder, or labels if it takes them, or nothing."""
+    preset = backbone.PRESETS.get(settings.preset)
+    if isinstance(preset, DiT):
+        return Labels(LabelSettings(names=NAMES[settings.labels] if preset.labels else ()))
+    return TextEncoder(learn_tokenizer(toybox.sentences(), settings.text), settings.text)
+
+
+def shape(settings: BackboneRun, channels: int) -> Transformer | DiT:
     """The transformer of a run that starts from nothing."""
     if settings.preset not in backbone.PRESETS:
         raise UserError(f"There is no transformer {settings.preset!r}: preset takes {', '.join(backbone.PRESETS)}.")
     width, video, preset = settings.text.width, settings.size.frames > 1, backbone.PRESETS[settings.preset]
-    if not isinstance(preset, Transformer):
-        raise UserError(f"{settings.preset} has one stream, which is not trained in this version: take a preset with two, such as toybox.")
+    if isinstance(preset, DiT):  # a velocity has no variance beside it
+        return replace(preset, channels=channels, labels=len(NAMES[settings.labels]) if preset.labels else 0, variance=False)
     return replace(preset, channels=channels, text=width, pooled=width, video=video)

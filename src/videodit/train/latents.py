@@ -34,10 +34,11 @@ class Batch(NamedTuple):
 class Latents:
     """Latents by kind (False pictures, True clips) with their captions; the blank's features stand behind all others."""
 
-    def __init__(self, settings: BackboneRun, autoencoder: PerFrame, frozen: TextEncoder | SD3Text | None) -> None:
+    def __init__(self, settings: BackboneRun, autoencoder: PerFrame, frozen: TextEncoder | SD3Text | None, takes: str) -> None:
         self.settings = settings
         video = settings.joint.video_probability
-        self.captions = {kind: _captions(settings, kind) for kind, used in ((False, video < 1), (True, video > 0)) if used}
+        kinds = [kind for kind, used in ((False, video < 1), (True, video > 0)) if used]
+        self.captions = {kind: _captions(settings, kind, takes) for kind in kinds}
         folder = settings.output.parent / "cache"
         key = {"seed": settings.seed, "toybox": hashlib.sha256(inspect.getsource(toybox).encode()).hexdigest()}
         encoded = key | {"size": settings.size, "autoencoder": digest(autoencoder)}
@@ -84,7 +85,11 @@ def digest(module: nn.Module) -> str:
     return content.hexdigest()
 
 
-def _captions(settings: BackboneRun, video: bool) -> list[str]:
+def _captions(settings: BackboneRun, video: bool, takes: str) -> list[str]:
+    if takes != "text":
+        count = settings.clips if video else settings.pictures
+        scenes = (toybox.scene(settings.seed, i) for i in range(count))
+        return [getattr(what.things[0], settings.labels) if takes == "label" else "" for what in scenes]
     if video:
         return [toybox.sentence(settings.seed, i) for i in range(settings.clips)]
     return [toybox.picture_sentence(settings.seed, i) for i in range(settings.pictures)]

@@ -14,6 +14,7 @@ from videodit import backbone, config, models
 from videodit.autoencoder import inflate
 from videodit.autoencoder.discriminator import PatchDiscriminator
 from videodit.autoencoder.presets import PRESETS
+from videodit.backbone import Transformer
 from videodit.data.text import TextEncoder, TextSettings
 from videodit.shapes import latent_size, token_size
 from videodit.train import autoencoder, image_autoencoder
@@ -99,9 +100,10 @@ def _backbone(settings: BackboneRun, assumed: list[str]) -> tuple[nn.Module, dic
         assumed.append(f"{settings.start} is not there yet; the preset {settings.preset} is assumed")
     latents = autoencoder.latents(settings.size)
     network = nn.ModuleDict({"backbone": backbone.build(shape)})
-    if isinstance(text, TextSettings):  # the features of encoders as large as SD3's are cached before the run
+    # the features of encoders as large as SD3's are cached before the run, and labels are in the transformer
+    if isinstance(shape, Transformer) and isinstance(text, TextSettings):
         network["text"] = TextEncoder(None, text).requires_grad_(settings.start is None)
-    return network, {"latents": list(latents), "tokens": token_size(latents, (1, shape.patch, shape.patch)).count}
+    return network, {"latents": list(latents), "tokens": token_size(latents, (getattr(shape, "tube", 1), shape.patch, shape.patch)).count}
 
 
 def _described(folder: Path, assumed: list[str]) -> models.DPVAEFile | models.PerFrameFile:
