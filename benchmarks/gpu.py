@@ -3,8 +3,8 @@
     python benchmarks/gpu.py [--preset sd3-medium] [--tokens 4096 16384] [--repeats 5] [--json]
 
 Each of forward and training step, as it is and compiled, with activations computed again in training. Multiply-adds come from
-`videodit.backbone.flops`, three times the forward pass for a step and four where activations are computed again. The ceiling is the fastest bf16
-matrix product among the transformer's own shapes and a cube of 8192. `--device cpu --preset sd3-medium-tiny --tokens 256` tries the script anywhere.
+`videodit.backbone.flops`: four times the forward pass for such a step. The ceiling is the fastest bf16 matrix product among the
+transformer's own shapes and a cube of 8192. `--device cpu --preset sd3-medium-tiny --tokens 256` tries the script anywhere.
 """
 
 from __future__ import annotations
@@ -112,7 +112,8 @@ def main() -> None:
         print(f"{tokens} tokens, ceiling {table.pop('ceiling')['operations a second'] / 1e12:.3g} TFLOP/s")
         for what, row in table.items():
             print(
-                f"  {what:24} {row['seconds']:.4f} s, {row['share of ceiling']:.2f} of the ceiling, {row['peak bytes'] / 2**30:.2f} GiB at most"
+            share, peak = row["share of ceiling"], row["peak bytes"] / 2**30
+            print(f"  {what:24} {row['seconds']:.4f} s, {share:.2f} of the ceiling, {peak:.2f} GiB at most")
             )
 
 
