@@ -111,10 +111,8 @@ def main() -> None:
     for tokens, table in result.items():
         print(f"{tokens} tokens, ceiling {table.pop('ceiling')['operations a second'] / 1e12:.3g} TFLOP/s")
         for what, row in table.items():
-            print(
             share, peak = row["share of ceiling"], row["peak bytes"] / 2**30
             print(f"  {what:24} {row['seconds']:.4f} s, {share:.2f} of the ceiling, {peak:.2f} GiB at most")
-            )
 
 
 if __name__ == "__main__":
