@@ -34,7 +34,7 @@ class SpatialBlocks(GlobalBlocks):
 
     def forward(self, words: Tokens, video: Tokens, signal: Signals, layout: Layout) -> Tokens:
         frames = layout.grid.frames
-        alone = super().forward(copied(words, frames), folded(video, frames), each(signal, frames), layout.of_frame(words.shape[1]))
+        alone = super().forward(copied(words, frames), folded(video, frames), each(signal, frames), layout.of_frame())
         return unfolded(alone, frames)
 
 
@@ -66,7 +66,7 @@ class BesideBlocks(nn.ModuleList):
 
     def forward(self, words: Tokens, video: Tokens, signal: Signals, layout: Layout) -> Tokens:
         frames = layout.grid.frames
-        heard, alone, copies = each(signal, frames), layout.of_frame(words.shape[1]), copied(words, frames)
+        heard, alone, copies = each(signal, frames), layout.of_frame(), copied(words, frames)
         for block in self:
             copies, video = block(copies, video, signal, layout, heard, alone)
         return video

@@ -22,11 +22,11 @@ PLAIN_TOKENS = 1024  # beyond, the memory of all scores counts; benchmarks/atten
 class Layout(NamedTuple):
     """What attention has to know of its tokens.
 
-    `visible` (b 1 1 n): the text and video tokens that may be seen; None where all are. `angles`: how video tokens turn, if they do.
+    `visible` (b 1 1 l): the words that may be seen; None where all are. `angles`: how video tokens turn, if they do.
     `grid`: the frames, rows and columns of tokens, of which the last `images` frames are pictures.
     """
 
-    visible: Bool[Tensor, "b 1 1 n"] | None
+    visible: Bool[Tensor, "b 1 1 l"] | None
     angles: Float[Tensor, "m half"] | None = None
     grid: Size = Size(1, 1, 1)
     images: int = 0
@@ -47,10 +47,10 @@ class Layout(NamedTuple):
         angles = None if self.angles is None else self.angles[: self.parts[0]]
         return Layout(self.visible, angles, self.grid._replace(frames=self.clip))
 
-    def of_frame(self, words: int) -> Layout:
-        """For frames that are folded into the batch, each by itself, as an image, with its copy of so many words."""
+    def of_frame(self) -> Layout:
+        """For frames that are folded into the batch, each by itself, as an image, with its copy of the words."""
         place = self.grid.rows * self.grid.columns
-        visible = None if self.visible is None else self.visible[..., : words + place].repeat_interleave(self.grid.frames, dim=0)
+        visible = None if self.visible is None else self.visible.repeat_interleave(self.grid.frames, dim=0)
         return Layout(visible, None if self.angles is None else self.angles[:place], self.grid._replace(frames=1))
 
 
@@ -196,12 +196,17 @@ class SplitAttention(nn.Module):
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, visible: Tensor | None) -> Tensor:
-    """Softmax attention. On a CPU in half precision few tokens learn by plain products: the kernel is twice as slow backward."""
+    """Softmax attention; `visible` says of the first keys whether they may be seen, and what follows them may.
+
+    On a CPU in half precision few tokens learn by plain products: the kernel is twice as slow backward.
+    """
     slow = query.device.type == "cpu" and query.dtype == torch.bfloat16 and query.requires_grad and key.shape[2] <= PLAIN_TOKENS
     if not slow:
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=visible)
+        whole = visible if visible is None else F.pad(visible, (0, key.shape[2] - visible.shape[-1]), value=True)
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=whole)
     with torch.autocast("cpu", enabled=False):  # which would take the scores to single precision and back
         scores = (query * query.shape[-1] ** -0.5) @ key.mT
         if visible is not None:
-            scores = scores + torch.zeros_like(visible, dtype=scores.dtype).masked_fill(~visible, float("-inf"))
+            with torch.no_grad():  # adding a constant leaves the gradient as it is
+                scores[..., : visible.shape[-1]].masked_fill_(~visible, float("-inf"))
         return scores.softmax(dim=-1) @ value

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -90,11 +89,4 @@ class DualTransformer(nn.Module):
         s = self.settings
         grid = token_size(Size(*noisy.shape[2:]), (1, s.patch, s.patch))
         angles = None if s.rotary == "none" else rotary_angles(grid, s.width // s.heads, s.rotary, like=noisy, length=s.length)
-        return Layout(_visible(text, grid.count), angles, grid)
-
-
-def _visible(text: Text, tokens: int) -> Tensor | None:
-    if text.mask is None:
-        return None
-    everywhere = torch.ones(len(text.mask), tokens, dtype=torch.bool, device=text.mask.device)
-    return torch.cat([text.mask, everywhere], dim=1)[:, None, None]
+        return Layout(None if text.mask is None else text.mask[:, None, None], angles, grid)
