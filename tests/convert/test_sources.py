@@ -120,6 +120,12 @@ def test_what_is_wrong_is_said(spoil: Callable[[Path], object], said: str, folde
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_a_model_of_ours_is_no_source(tmp_path: Path) -> None:
+    (tmp_path / "model.toml").touch()
+    with pytest.raises(UserError, match="is a model of ours already"):
+        sources.read(tmp_path)
+
+
 def test_a_pipeline_of_another_kind_is_said(tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
     with pytest.raises(UserError, match="holds a FluxPipeline"):

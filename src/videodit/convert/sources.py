@@ -95,6 +95,8 @@ def pipeline_in(path: Path) -> Project | None:
 
 def described_in(folder: Path) -> dict[str, Any]:
     """The configuration of a transformer's folder."""
+    if (folder / "model.toml").is_file():
+        raise UserError(f"{folder} is a model of ours already: train it or generate with it, or write its image half by --to diffusers.")
     if not (folder / "config.json").is_file():
         raise UserError(f"There is no config.json in {folder}: give the folder of a pipeline or transformer, as diffusers saves it.")
     described = load_json(folder / "config.json")
