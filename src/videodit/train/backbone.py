@@ -1,7 +1,7 @@
-"""The training of transformers: an image model from nothing (its text encoder learns with it), or a video model from it.
+"""The training of transformers: from nothing (a text encoder learns with it; labels, or nothing, tell a DiT), or on from a model.
 
-Latents are encoded once and kept by content. An iteration is on clips with probability `joint.video_probability`, else on
-pictures, at one resolution and with the same global attention.
+Latents are encoded once and kept by content. A step is on clips with probability `joint.video_probability`, else on pictures, at
+one resolution and with the same attention.
 """
 
 from __future__ import annotations
