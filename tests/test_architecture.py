@@ -19,7 +19,7 @@ TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in MODULES}
 STOREYS = [
     {"shapes", "config"},
     {"data", "autoencoder", "backbone", "diffusion"},
-    {"models", "parallel"},
+    {"models", "parallel", "given"},
     {"convert", "generate"},
     {"evaluate"},
     {"train"},

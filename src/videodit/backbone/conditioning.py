@@ -16,8 +16,11 @@ from videodit.backbone.positions import waves
 from videodit.shapes import Text, UserError
 
 TIME_WAVES = 256
-Given = Literal["refused", "channels", "time"]
-GIVEN_DOC = "how it is told of given latents: not at all, by extra channels (mask and latents), or by time (given frames stand at t = 0)"
+Given = Literal["refused", "noise", "channels", "time"]
+GIVEN_DOC = (
+    "how it is told of given latents: it refuses them; not at all, they stand where noise would (noise); by extra channels, mask and "
+    "latents (channels); or by time, given frames stand at t = 0 (time)"
+)
 
 
 class Signal(nn.Module):
@@ -47,7 +50,8 @@ class Signal(nn.Module):
 def frame_times(t: Float[Tensor, "b *f"], given: Float[Tensor, "b 1 f h w"], tube: int = 1) -> Float[Tensor, "b g"]:
     """t for each latent frame (or tube of them): 0 where it is given."""
     whole = given.amin((1, 3, 4))
-    if not torch.compiler.is_compiling() and not torch.equal(whole, given.amax((1, 3, 4))):
+    looks = not torch.compiler.is_compiling() and given.device.type == "cpu"  # elsewhere a look would make the host wait
+    if looks and not torch.equal(whole, given.amax((1, 3, 4))):
         raise UserError("This network is told by time what is given, so frames are given whole: give none of a frame or all of it.")
     return (t if t.ndim == 2 else t[:, None]) * (1 - whole.unflatten(1, (-1, tube)).amin(2))
 

@@ -13,7 +13,7 @@ from videodit.backbone.blocks import DualBlock
 from videodit.backbone.conditioning import GIVEN_DOC, Given, Modulation, Signal, frame_times, modulate
 from videodit.backbone.layouts import Layout
 from videodit.backbone.patches import GivenBranch, PatchEmbedding, VideoBranch, embedded, unpatch
-from videodit.backbone.positions import Centred, Length, Places, Rotary, rotary_angles
+from videodit.backbone.positions import Centred, Length, Places, Rotary, When, rotary_angles
 from videodit.config import setting
 from videodit.shapes import Size, Text, token_size
 
@@ -67,16 +67,23 @@ class DualTransformer(nn.Module):
                 )
 
     def forward(
-        self, noisy: Float[Tensor, "b c f h w"], t: Float[Tensor, "b *f"], text: Text, given: Float[Tensor, "b 1 f h w"] | None = None
+        self,
+        noisy: Float[Tensor, "b c f h w"],
+        t: Float[Tensor, "b *f"],
+        text: Text,
+        given: Float[Tensor, "b 1 f h w"] | None = None,
+        *,
+        when: When = None,
     ) -> Float[Tensor, "b c f h w"]:
+        """The velocity; latent frames stand at the places `when` in time, or one after the other."""
         if given is not None and self.settings.given == "refused":
             raise ValueError("this network takes no given frames")
         assert text.sequence is not None
         if given is not None and self.settings.given == "time":
             t = frame_times(t, given)
-        video = embedded(noisy, given, self.patches, self.video, self.given)
+        video = embedded(noisy, given, self.patches, self.video, self.given, when)
         words, signal = self.text(text.sequence), self.signal(t, text)
-        video = self.blocks(words, video, signal, self._layout(noisy, text))
+        video = self.blocks(words, video, signal, self._layout(noisy, text, when))
         shift, scale = self.modulation(signal, video.shape[1])
         patch = self.settings.patch
         return unpatch(self.out(modulate(self.norm(video), shift, scale)), Size(*noisy.shape[2:]), (1, patch, patch))
@@ -85,8 +92,9 @@ class DualTransformer(nn.Module):
         s = self.settings
         return DualBlock(s.width, s.heads, normed=s.normed, twice=at < s.twice, last=at == s.depth - 1)
 
-    def _layout(self, noisy: Tensor, text: Text) -> Layout:
+    def _layout(self, noisy: Tensor, text: Text, when: When) -> Layout:
         s = self.settings
         grid = token_size(Size(*noisy.shape[2:]), (1, s.patch, s.patch))
-        angles = None if s.rotary == "none" else rotary_angles(grid, s.width // s.heads, s.rotary, like=noisy, length=s.length)
+        turns = s.rotary != "none"
+        angles = rotary_angles(grid, s.width // s.heads, s.rotary, like=noisy, length=s.length, when=when) if turns else None
         return Layout(None if text.mask is None else text.mask[:, None, None], angles, grid)

@@ -7,7 +7,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from videodit.backbone.positions import Places, frame_positions, grid_positions
+from videodit.backbone.positions import Places, When, frame_positions, grid_positions
 from videodit.shapes import Size, token_size
 
 Patch = tuple[int, int, int]
@@ -76,10 +76,11 @@ class VideoBranch(nn.Module):
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, latents: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b n d"]:
+    def forward(self, latents: Float[Tensor, "b c f h w"], when: When = None) -> Float[Tensor, "b n d"]:
         grid = self.proj(latents)
         tokens = rearrange(grid, "b d f h w -> b (f h w) d")
-        return self.out(tokens + grid_positions(Size(*grid.shape[2:]), tokens.shape[-1], axes=3, like=tokens, scale=self.scale))
+        places = grid_positions(Size(*grid.shape[2:]), tokens.shape[-1], axes=3, like=tokens, scale=self.scale, when=when)
+        return self.out(tokens + places)
 
 
 class GivenBranch(nn.Module):
@@ -100,11 +101,12 @@ def embedded(
     patches: PatchEmbedding,
     video: VideoBranch | None,
     told: GivenBranch | None,
+    when: When = None,
 ) -> Float[Tensor, "b n d"]:
     """Tokens: the sum of all branches that are there."""
     tokens = patches(noisy)
     if video is not None:
-        tokens = tokens + video(noisy)
+        tokens = tokens + video(noisy, when)
     return tokens if told is None or given is None else tokens + told(noisy, given)
 
 

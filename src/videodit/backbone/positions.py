@@ -47,6 +47,7 @@ class Length:
 
 
 Places = Centred | Cropped
+When = Sequence[float | int] | None  # places in time of latent frames, where they do not simply follow each other
 Rotary = Literal["none", "time", "space-time"]
 FASTEST, SLOWEST = math.pi / 2, math.pi / 32  # turns of a pair of channels from a token to the next
 
@@ -59,11 +60,11 @@ def waves(places: Float[Tensor, "n"], width: int, *, longest: float = 10_000.0, 
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
-def grid_positions(grid: Size, width: int, *, axes: int, like: Tensor, scale: float = 1.0) -> Float[Tensor, "n d"]:
+def grid_positions(grid: Size, width: int, *, axes: int, like: Tensor, scale: float = 1.0, when: When = None) -> Float[Tensor, "n d"]:
     """The table of a token grid; `axes` 2 leaves time out, 3 shares the width between frames, rows and columns."""
     share = width // axes // 2 * 2
     shares = [share] * (axes - 1) + [width - share * (axes - 1)]
-    tables = [waves(place, part, longest=100.0) for place, part in zip(_places(grid, like, scale)[3 - axes :], shares, strict=True)]
+    tables = [waves(place, part, longest=100.0) for place, part in zip(_places(grid, like, scale, when)[3 - axes :], shares, strict=True)]
     return _spread(tables, grid[3 - axes :]).to(like.dtype)
 
 
@@ -86,15 +87,18 @@ TRAINED = Length()
 OUTLASTS = 0.9  # of a period is the whole clip, where it would repeat
 
 
-def rotary_angles(grid: Size, width: int, rotary: Rotary, *, like: Tensor, length: Length = TRAINED) -> Float[Tensor, "n half"]:
+def rotary_angles(
+    grid: Size, width: int, rotary: Rotary, *, like: Tensor, length: Length = TRAINED, when: When = None
+) -> Float[Tensor, "n half"]:
     """By how much each pair of a head's `width` channels turns: half of the pairs with time, or all, shared between the axes."""
     pairs = width // 2
     shares = {"none": (0, 0, 0), "time": (pairs // 2, 0, 0), "space-time": (pairs - pairs // 3 * 2, pairs // 3, pairs // 3)}[rotary]
     rates = [FASTEST * (SLOWEST / FASTEST) ** torch.linspace(0, 1, share, device=like.device) for share in shares]
-    if length.repeats and grid.frames > length.repeats and shares[0]:
+    frames = grid.frames if when is None else max(when) + 1
+    if length.repeats and frames > length.repeats and shares[0]:
         at = (2 * math.pi / rates[0] - length.repeats).abs().argmin()
-        rates[0] = rates[0].index_fill(0, at, OUTLASTS * 2 * math.pi / grid.frames)
-    tables = [place[:, None] * rate for place, rate in zip(_places(grid, like, length.scale), rates, strict=True)]
+        rates[0] = rates[0].index_fill(0, at, OUTLASTS * 2 * math.pi / frames)
+    tables = [place[:, None] * rate for place, rate in zip(_places(grid, like, length.scale, when), rates, strict=True)]
     return F.pad(_spread(tables, grid), (0, pairs - sum(shares)))
 
 
@@ -105,9 +109,10 @@ def turned(x: Float[Tensor, "b k n d"], angles: Float[Tensor, "n half"]) -> Floa
     return torch.cat([one * cos - other * sin, one * sin + other * cos], dim=-1)
 
 
-def _places(grid: Size, like: Tensor, scale: float) -> list[Tensor]:
+def _places(grid: Size, like: Tensor, scale: float, when: When) -> list[Tensor]:
     steps = [torch.arange(count, dtype=torch.float32, device=like.device) for count in grid]
-    return [steps[0] / scale, steps[1] - (grid.rows - 1) / 2, steps[2] - (grid.columns - 1) / 2]
+    times = steps[0] if when is None else torch.tensor(when, dtype=torch.float32, device=like.device)
+    return [times / scale, steps[1] - (grid.rows - 1) / 2, steps[2] - (grid.columns - 1) / 2]
 
 
 def _spread(tables: Sequence[Tensor], grid: Sequence[int]) -> Float[Tensor, "n d"]:

@@ -26,7 +26,7 @@ from videodit.backbone.layouts import (
     WindowAttention,
 )
 from videodit.backbone.patches import GivenBranch, Head, PatchEmbedding, TubeEmbedding, TubeHead, VideoBranch, embedded
-from videodit.backbone.positions import Cropped, Length, Places, rotary_angles, waves
+from videodit.backbone.positions import Cropped, Length, Places, When, rotary_angles, waves
 from videodit.config import setting
 from videodit.shapes import Size, Text, UserError, token_size
 
@@ -136,33 +136,40 @@ class SingleTransformer(nn.Module):
         given: Float[Tensor, "b 1 f h w"] | None = None,
         *,
         images: int = 0,
+        when: When = None,
     ) -> Float[Tensor, "b _ f h w"]:
-        """The prediction; the last `images` frames are pictures of their own, and so is a clip of one frame."""
+        """The prediction; the last `images` frames are pictures of their own, and so is a clip of one frame.
+
+        Latent frames stand at the places `when` in time, or one after the other.
+        """
         if given is not None and self.settings.given == "refused":
             raise ValueError("this network takes no given frames")
-        layout = self._layout(noisy, images)
+        layout = self._layout(noisy, images, when)
         if given is not None and self.settings.given == "time":
             t = frame_times(t, given, self.settings.tube)
-        x = embedded(noisy, given, self.patches, self.video, self.given)
+        x = embedded(noisy, given, self.patches, self.video, self.given, when)
         words, signal = self._words(text), self.signal(t, text)
         if self.settings.told == "token":
             x = _with_signal(x, signal, layout.grid.frames)
         first = self._first_in_time()
         for i, block in enumerate(self.blocks):
-            x = block(self._timed(x, layout) if i == first else x, signal, words, layout)
+            x = block(self._timed(x, layout, when) if i == first else x, signal, words, layout)
         if self.settings.told == "token":
             x = rearrange(x, "b (f s) d -> b f s d", f=layout.grid.frames)[:, :, :-1].flatten(1, 2)
         shift, scale = self.modulation(signal, x.shape[1])
         return self.out(modulate(self.norm(x), shift, scale), Size(*noisy.shape[2:]))
 
-    def _layout(self, noisy: Tensor, images: int) -> Layout:
+    def _layout(self, noisy: Tensor, images: int, when: When) -> Layout:
         s, frames = self.settings, noisy.shape[2]
         if not 0 <= images <= frames or images % s.tube or (images and s.layout in ONE_CLIP):
             most = 0 if s.layout in ONE_CLIP else frames
             raise UserError(f"{images} of {frames} latent frames cannot be pictures: use 0 to {most}, in multiples of {s.tube}.")
+        if when is not None and s.tube > 1:
+            raise UserError(f"A token of this network holds {s.tube} latent frames, so none can stand at a place of its own.")
         grid = token_size(Size(*noisy.shape[2:]), (s.tube, s.patch, s.patch))
         grid = Size(grid.frames, 1, grid.rows * grid.columns + 1) if s.told == "token" else grid
-        angles = rotary_angles(grid, s.width // s.heads, "time", like=noisy, length=s.length) if s.time == "rotary" else None
+        turns = s.time == "rotary"
+        angles = rotary_angles(grid, s.width // s.heads, "time", like=noisy, length=s.length, when=when) if turns else None
         pictures = images // s.tube
         return Layout(None, angles, grid, grid.frames if grid.frames - pictures == 1 else pictures)
 
@@ -176,11 +183,12 @@ class SingleTransformer(nn.Module):
         """The block before which frames get their places: the first that sees more than one."""
         return next((i for i, name in enumerate(self.settings.arrangement) if name not in STILL), -1)
 
-    def _timed(self, x: Tensor, layout: Layout) -> Tensor:
+    def _timed(self, x: Tensor, layout: Layout, when: When) -> Tensor:
         """Frames of a clip with their places in time, unless they turn; pictures have none."""
         if self.settings.time != "table" or layout.clip == 0:
             return x
-        places = torch.arange(layout.clip, dtype=torch.float32, device=x.device) / self.settings.length.scale
+        steps = range(layout.clip) if when is None else when[: layout.clip]
+        places = torch.tensor(steps, dtype=torch.float32, device=x.device) / self.settings.length.scale
         table = waves(places, x.shape[-1]).to(x.dtype)
         clip, pictures = x.split(layout.parts, dim=1)
         clip = rearrange(rearrange(clip, "b (f s) d -> b f s d", f=layout.clip) + table[:, None], "b f s d -> b (f s) d")

@@ -15,13 +15,14 @@ from torch import Tensor, nn
 
 from videodit import backbone, convert, models
 from videodit.autoencoder import PerFrame
-from videodit.backbone import DiT, Transformer
+from videodit.backbone import DiT, DualTransformer, SingleTransformer, Transformer
 from videodit.config import setting
 from videodit.data import toybox
 from videodit.data.labels import Labels, LabelSettings
 from videodit.data.text import TextEncoder, TextSettings, learn_tokenizer
 from videodit.data.text_sd3 import SD3Text
 from videodit.diffusion.objectives import corrupt, target
+from videodit.diffusion.tasks import Tasks, around
 from videodit.diffusion.times import Times
 from videodit.models import ModelFolder, Sampling
 from videodit.shapes import Size, Text, UserError
@@ -52,6 +53,8 @@ class BackboneRun(Run):
     clips: int = setting(12000, doc="clips in the data")
     pictures: int = setting(12000, doc="pictures in the data")
     joint: Joint = setting(Joint(), doc="images and videos together")
+    tasks: Tasks = setting(Tasks(), doc="what is given of clips, and how often")
+    given: Literal["noise", "channels", "time"] = setting("time", doc="how the transformer is told of it, if anything is given")
     text_dropout: float = setting(0.1, doc="part of the captions left out, for guidance")
     words: float = setting(
         0.1, doc="weight of telling each word from its own state while the text encoder learns: pictures alone let words of motion go"
@@ -74,8 +77,11 @@ def job(settings: BackboneRun) -> Job:
     def loss(step: int, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         clean, noise, t = (x.to(settings.device) for x in (batch.clean, batch.noise, batch.times))
         words = batch.text.map(lambda x: x.to(settings.device)) if isinstance(batch.text, Text) else text(batch.text)
-        velocity = transformer(corrupt(clean, noise, t), t, words)
-        error = (velocity.float() - target(clean, noise)).square().mean()
+        given = None if batch.given is None else batch.given.to(settings.device)
+        network = transformer if given is None else around(transformer, given)
+        velocity = network(corrupt(clean, noise, t), t, words)
+        error = (velocity.float() - target(clean, noise)).square()
+        error = error.mean() if given is None else error.mul(1 - given.mask).mean() / (1 - given.mask).mean()
         figures = {"video" if clean.shape[2] > 1 else "image": error.detach()}
         if isinstance(batch.text, Text) or not isinstance(text, TextEncoder) or not settings.words:
             return error, figures
@@ -102,14 +108,30 @@ def starting(settings: BackboneRun, autoencoder: PerFrame) -> nn.ModuleDict:
     torch.manual_seed(settings.seed)
     if settings.start is None:
         text = _teller(settings)
-        return nn.ModuleDict({"backbone": backbone.build(shape(settings, autoencoder.channels)), "text": text})
+        return nn.ModuleDict({"backbone": backbone.build(telling(shape(settings, autoencoder.channels), settings)), "text": text})
     image = models.load(settings.start)
     if models.latent_space(image.autoencoder) != models.latent_space(autoencoder):
         raise UserError(f"{settings.start} and {settings.autoencoder} have other latents: convert a model of the same image autoencoder.")
     sees_time = image.settings.backbone.video or getattr(image.settings.backbone, "layout", "global") not in ("global", "spatial")
     converts = settings.size.frames > 1 and not sees_time
     network = convert.inflate(image.backbone) if converts else image.backbone
+    network = told(network, settings)
     return nn.ModuleDict({"backbone": network.train(), "text": image.text.requires_grad_(False)})
+
+
+def told(network: DualTransformer | SingleTransformer, settings: BackboneRun) -> DualTransformer | SingleTransformer:
+    """The same transformer, told of what the run gives; what tells it by channels starts at zero."""
+    shape = telling(network.settings, settings)
+    if shape == network.settings:
+        return network
+    made = backbone.build(shape)
+    made.load_state_dict({n: v for n, v in made.state_dict().items() if n.startswith("given.")} | network.state_dict())
+    return made
+
+
+def telling(shape: Transformer | DiT, settings: BackboneRun) -> Transformer | DiT:
+    """The shape of a transformer that is told of what the run gives."""
+    return replace(shape, given=settings.given) if settings.tasks.gives else shape
 
 
 def _teller(settings: BackboneRun) -> TextEncoder | Labels:

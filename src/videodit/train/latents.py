@@ -1,27 +1,33 @@
-"""What a transformer's run reads at step n: cached latents, captions or cached features, times and noise, all functions of (seed, n)."""
+"""What a transformer's run reads at step n: cached latents, captions or cached features, what is given, times and noise, all functions of
+(seed, n)."""
 
 from __future__ import annotations
 
 import hashlib
 import inspect
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from videodit import given
 from videodit.autoencoder import PerFrame
 from videodit.data import toybox
 from videodit.data.cache import remembered
 from videodit.data.text import TextEncoder
 from videodit.data.text_sd3 import SD3Text
+from videodit.diffusion.tasks import Given, Mask
 from videodit.shapes import Text
 
 if TYPE_CHECKING:
     from videodit.train.backbone import BackboneRun
 
 ENCODE = 8  # clips encoded at a time
+Part = Callable[[Tensor], Tensor]
 
 
 class Batch(NamedTuple):
@@ -29,6 +35,7 @@ class Batch(NamedTuple):
     text: Text | list[str]  # features where the encoder is frozen, else captions
     times: Tensor
     noise: Tensor
+    given: Given | None = None
 
 
 class Latents:
@@ -46,6 +53,8 @@ class Latents:
             kind: remembered(folder, encoded | {"video": kind, "count": len(captions)}, partial(_encode, settings, autoencoder, kind))
             for kind, captions in self.captions.items()
         }
+        self.parts = _parts(settings, autoencoder, folder, encoded) if settings.tasks.gives and True in kinds else {}
+        self.place = partial(given.place, autoencoder, settings.size.frames)
         self.features: dict[bool, dict[str, Tensor]] = {}
         if frozen is not None:
             read = key | {"text": digest(frozen), "tokenizer": frozen.spelling()}
@@ -59,12 +68,25 @@ class Latents:
         rng, of_step = (np.random.default_rng([settings.seed, n, 9]) for n in (step, step // settings.accumulate))
         rng.random()
         kind = bool(of_step.random() < settings.joint.video_probability)  # the same in all passes of a step, which may be shared
-        indices = rng.integers(len(self.captions[kind]), size=settings.batch)
+        mask = settings.tasks.draw(np.random.default_rng([settings.seed, step, 10]), self.clean[kind]["latents"].shape[2])
+        told = bool(mask.frames or mask.images)
+        indices = rng.integers(min(settings.tasks.clips, settings.clips) if told else len(self.captions[kind]), size=settings.batch)
         dropped = rng.random(settings.batch) < settings.text_dropout
         clean = self.clean[kind]["latents"][torch.from_numpy(indices)].float()
         generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
         noise = torch.randn(clean.shape, generator=generator)
-        return Batch(clean, self._text(kind, indices, dropped), settings.times.draw(len(clean), generator), noise)
+        times = settings.times.draw(len(clean), generator)
+        return Batch(clean, self._text(kind, indices, dropped), times, noise, self._given(mask, clean.shape[2], indices) if told else None)
+
+    def _given(self, mask: Mask, frames: int, indices: np.ndarray) -> Given | None:
+        rows = torch.from_numpy(indices)
+        return given.assembled(
+            mask,
+            frames,
+            self.place,
+            run=lambda start, stop: self.parts[f"{start}-{stop}"][rows].float(),
+            picture=lambda frame: self.parts[f"{frame}"][rows].float(),
+        )
 
     def _text(self, kind: bool, indices: np.ndarray, dropped: np.ndarray) -> Text | list[str]:
         if not self.features:
@@ -95,19 +117,36 @@ def _captions(settings: BackboneRun, video: bool, takes: str) -> list[str]:
     return [toybox.picture_sentence(settings.seed, i) for i in range(settings.pictures)]
 
 
-@torch.no_grad()
 def _encode(settings: BackboneRun, autoencoder: PerFrame, video: bool) -> dict[str, Tensor]:
     """The modes of all clips' or pictures' latents, in half precision."""
+    count = settings.clips if video else settings.pictures
+    return _encoded(settings, video, count, {"latents": lambda pixels: autoencoder.encode(pixels).mode()})
+
+
+def _parts(settings: BackboneRun, autoencoder: PerFrame, folder: Path, key: dict[str, Any]) -> dict[str, Tensor]:
+    """All that a task may give of clips: runs of groups by their span, pictures by their frame, each encoded alone."""
+    masks = settings.tasks.all(autoencoder.latents(settings.size).frames)
+    runs, pictures = sorted({run for mask in masks for run in mask.runs}), sorted({frame for mask in masks for frame in mask.images})
+    parts: dict[str, Part] = {f"{start}-{stop}": partial(given.encode_run, autoencoder, start=start, stop=stop) for start, stop in runs}
+    parts |= {f"{frame}": partial(given.encode_picture, autoencoder, frame=frame) for frame in pictures}
+    count = min(settings.tasks.clips, settings.clips)
+    return remembered(folder, key | {"parts": sorted(parts), "count": count}, partial(_encoded, settings, True, count, parts))
+
+
+@torch.no_grad()
+def _encoded(settings: BackboneRun, video: bool, count: int, parts: dict[str, Part]) -> dict[str, Tensor]:
+    """What each part makes of the first so many clips or pictures, in half precision."""
     size = settings.size if video else settings.size._replace(frames=1)
     draw = toybox.clip if video else toybox.picture
-    latents, precision = [], torch.bfloat16 if settings.precision == "bf16" else torch.float32  # which decides how pixels are laid out
-    for start in range(0, settings.clips if video else settings.pictures, ENCODE):
-        stop = min(start + ENCODE, settings.clips if video else settings.pictures)
-        frames = torch.stack([torch.from_numpy(draw(settings.seed, i, size).video) for i in range(start, stop)])
+    precision = torch.bfloat16 if settings.precision == "bf16" else torch.float32  # which decides how pixels are laid out
+    found: dict[str, list[Tensor]] = {name: [] for name in parts}
+    for start in range(0, count, ENCODE):
+        frames = torch.stack([torch.from_numpy(draw(settings.seed, i, size).video) for i in range(start, min(start + ENCODE, count))])
         pixels = (frames.permute(0, 4, 1, 2, 3).float().to(settings.device) / 127.5 - 1).to(precision)
         with torch.autocast(torch.device(settings.device).type, torch.bfloat16, enabled=settings.precision == "bf16"):
-            latents.append(autoencoder.encode(pixels).mode().half().cpu())
-    return {"latents": torch.cat(latents)}
+            for name, part in parts.items():
+                found[name].append(part(pixels).half().cpu())
+    return {name: torch.cat(latents) for name, latents in found.items()}
 
 
 @torch.no_grad()

@@ -98,7 +98,7 @@ def _backbone(settings: BackboneRun, assumed: list[str]) -> tuple[nn.Module, dic
         shape, text = replace(folder.backbone, video=settings.size.frames > 1), folder.text
     elif settings.start is not None:
         assumed.append(f"{settings.start} is not there yet; the preset {settings.preset} is assumed")
-    latents = autoencoder.latents(settings.size)
+    shape, latents = transformer.telling(shape, settings), autoencoder.latents(settings.size)
     network = nn.ModuleDict({"backbone": backbone.build(shape)})
     # the features of encoders as large as SD3's are cached before the run, and labels are in the transformer
     if isinstance(shape, Transformer) and isinstance(text, TextSettings):

@@ -1,0 +1,138 @@
+"""What is given of a clip, and a network that generates the rest around it.
+
+Given latent frames are held: the network finds them clean where the others are noisy, and their velocity is zero, so that they come out as
+they went in. A lone picture is the key frame of no group: it stands behind the clip as a latent frame of its own, clean and at its place
+in time, outside loss and decoding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from videodit.config import setting
+from videodit.diffusion.guidance import Network
+from videodit.shapes import Text, UserError
+
+
+class Given(NamedTuple):
+    """`mask`: 1 where `latents` are given; `images` stand at `places`, counted in latent frames."""
+
+    mask: Float[Tensor, "b 1 f h w"]
+    latents: Float[Tensor, "b c f h w"]
+    images: Float[Tensor, "b c i h w"]
+    places: tuple[float, ...] = ()
+
+    def repeated(self, count: int) -> Given:
+        """For a batch that holds this one several times."""
+        return Given(*(x.repeat(count // len(x), 1, 1, 1, 1) for x in self[:3]), places=self.places)
+
+    def to(self, device: torch.device | str) -> Given:
+        return Given(*(x.to(device) for x in self[:3]), places=self.places)
+
+    def hold(self, noisy: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b c f h w"]:
+        """The given latents over the noisy ones."""
+        return torch.where(self.mask > 0, self.latents, noisy)
+
+
+Conditioned = Callable[..., Tensor]  # (noisy, t, text, given, when=): told what is given, and when its frames stand
+
+
+def around(network: Conditioned, given: Given) -> Network:
+    """The network that generates around what is given."""
+    frames, images = given.latents.shape[2], len(given.places)
+    when = [*range(frames), *given.places] if images else None
+    if not images and not given.mask.any():
+        return network
+
+    def velocity(noisy: Tensor, t: Tensor, text: Text) -> Tensor:
+        here = given.repeated(len(noisy))
+        whole = torch.cat([here.hold(noisy), here.images], dim=2)
+        mask = torch.cat([here.mask, torch.ones_like(here.images[:, :1])], dim=2)
+        times = t if t.ndim == 1 or not images else torch.cat([t, t.new_zeros(len(t), images)], dim=1)
+        return network(whole, times, text, mask, when=when)[:, :, :frames] * (1 - here.mask)
+
+    return velocity
+
+
+class Mask(NamedTuple):
+    """Which latent frames are given, and which lone pictures: 0 the first frame, -1 the last."""
+
+    frames: tuple[int, ...] = ()
+    images: tuple[int, ...] = ()
+
+    @property
+    def runs(self) -> list[tuple[int, int]]:
+        """The given latent frames as (start, stop): what stands together is encoded together, and alone."""
+        starts = [i for i in self.frames if i - 1 not in self.frames]
+        stops = [i + 1 for i in self.frames if i + 1 not in self.frames]
+        return list(zip(starts, stops, strict=True))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tasks:
+    """How often each mask is trained; the weights are divided by their sum."""
+
+    none: float = setting(1.0, doc="nothing is given")
+    first: float = setting(0.0, doc="the first frame, a picture")
+    last: float = setting(0.0, doc="the last frame, a picture")
+    both: float = setting(0.0, doc="the first frame and the last, pictures")
+    prefix: float = setting(0.0, doc="the first groups of frames")
+    suffix: float = setting(0.0, doc="the last groups of frames")
+    every: float = setting(0.0, doc="every second or third group of frames")
+    random: float = setting(0.0, doc="groups of frames at random")
+    clips: int = setting(2000, doc="clips whose parts are encoded alone, for all masks but none")
+
+    def __post_init__(self) -> None:
+        if min(self.weights.values()) < 0 or not sum(self.weights.values()) > 0 or self.clips < 1:
+            raise UserError("tasks takes weights of at least 0, not all 0, and at least 1 clip.")
+
+    @property
+    def weights(self) -> dict[str, float]:
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "clips"}
+
+    @property
+    def gives(self) -> bool:
+        """Whether anything is ever given."""
+        return any(weight for name, weight in self.weights.items() if name != "none")
+
+    def draw(self, rng: np.random.Generator, frames: int) -> Mask:
+        """What is given of a clip of so many latent frames; of a single one, nothing."""
+        weights = np.array(list(self.weights.values()))
+        name = rng.choice(list(self.weights), p=weights / weights.sum())
+        return MASKS[str(name)](rng, frames) if frames > 1 else Mask()
+
+    def all(self, frames: int) -> list[Mask]:
+        """Every mask that a draw may give."""
+        names = [name for name, weight in self.weights.items() if weight and name != "random"]
+        drawn = {MASKS[name](np.random.default_rng(i), frames) for name in names for i in range(16 * frames)}
+        runs = [Mask(tuple(range(i, j))) for i in range(frames) for j in range(i + 1, frames + 1) if j - i < frames]
+        return sorted(drawn | set(runs if self.random else []))
+
+
+def _every(rng: np.random.Generator, frames: int) -> Mask:
+    step = int(rng.integers(2, max(2, min(3, frames - 1)) + 1))
+    return Mask(tuple(range(int(rng.integers(min(step, frames))), frames, step)))
+
+
+def _random(rng: np.random.Generator, frames: int) -> Mask:
+    count = int(rng.integers(1, frames))
+    return Mask(tuple(sorted(int(i) for i in rng.choice(frames, count, replace=False))))
+
+
+MASKS: dict[str, Callable[[np.random.Generator, int], Mask]] = {
+    "none": lambda rng, frames: Mask(),
+    "first": lambda rng, frames: Mask(images=(0,)),
+    "last": lambda rng, frames: Mask(images=(-1,)),
+    "both": lambda rng, frames: Mask(images=(0, -1)),
+    "prefix": lambda rng, frames: Mask(tuple(range(int(rng.integers(1, frames))))),
+    "suffix": lambda rng, frames: Mask(tuple(range(int(rng.integers(1, frames)), frames))),
+    "every": _every,
+    "random": _random,
+}

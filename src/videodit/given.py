@@ -1,0 +1,79 @@
+"""Given frames -> given latents. What is given is encoded from its own pixels alone: latents cut out of a whole clip know its future.
+
+Frames that fill groups of the autoencoder's are given as those groups' latents; each run of groups is encoded by itself. Any other
+frame is a lone picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from videodit.autoencoder import DPVAE, PerFrame
+from videodit.diffusion.tasks import Given, Mask
+
+Video = Float[Tensor, "b c t h w"]
+Latents = Float[Tensor, "b _ f _ _"]
+
+
+def mask_of(autoencoder: PerFrame, frames: Iterable[int]) -> Mask:
+    """Which latents so many given frames are: whole groups, and what is left as lone pictures."""
+    left, whole, group = set(frames), [], 0
+    while left and group * autoencoder.time - lead(autoencoder) <= max(left):
+        start, stop = _span(autoencoder, group, group + 1)
+        if left.issuperset(range(start, stop)):
+            whole.append(group)
+            left -= set(range(start, stop))
+        group += 1
+    return Mask(tuple(whole), tuple(sorted(left)))
+
+
+def encode_run(autoencoder: PerFrame, video: Video, start: int, stop: int) -> Latents:
+    """The latents of groups `start` to `stop`, from their own frames alone."""
+    first, last = _span(autoencoder, start, stop)
+    frames = video[:, :, first:last]
+    if start and lead(autoencoder) and isinstance(autoencoder, DPVAE):  # what begins here is no first frame that stands alone
+        return autoencoder.encode_step(frames).mode()
+    return autoencoder.encode(frames).mode()
+
+
+def encode_picture(autoencoder: PerFrame, video: Video, frame: int) -> Latents:
+    """One frame by the image encoder."""
+    at = frame % video.shape[2]
+    return autoencoder.encode_image(video[:, :, at : at + 1]).mode()
+
+
+def assembled(
+    mask: Mask, frames: int, place: Callable[[int], float], run: Callable[[int, int], Latents], picture: Callable[[int], Latents]
+) -> Given | None:
+    """What a mask gives of a clip of so many latent frames, from the latents of its runs and pictures."""
+    runs = {span: run(*span) for span in mask.runs}
+    pictures = [picture(frame) for frame in mask.images]
+    if not runs and not pictures:
+        return None
+    like = next(iter([*runs.values(), *pictures]))
+    latents = like.new_zeros(*like.shape[:2], frames, *like.shape[3:])
+    held = torch.zeros_like(latents[:, :1])
+    for (start, stop), clean in runs.items():
+        latents[:, :, start:stop], held[:, :, start:stop] = clean, 1
+    images = torch.cat(pictures, dim=2) if pictures else latents[:, :, :0]
+    return Given(held, latents, images, tuple(map(place, mask.images)))
+
+
+def place(autoencoder: PerFrame, frames: int, frame: int) -> float:
+    """Where a frame of a clip of so many stands, counted in latent frames."""
+    return (frame % frames + lead(autoencoder)) / autoencoder.time
+
+
+def lead(autoencoder: PerFrame) -> int:
+    """Frames that the first group lacks."""
+    return autoencoder.lead if isinstance(autoencoder, DPVAE) else 0
+
+
+def _span(autoencoder: PerFrame, start: int, stop: int) -> tuple[int, int]:
+    """The frames of groups."""
+    missing = lead(autoencoder)
+    return max(start * autoencoder.time - missing, 0), stop * autoencoder.time - missing

@@ -1,0 +1,87 @@
+"""Runs that give parts of their clips: what they read, and what counts in their loss."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import tiny
+from videodit import given, models
+from videodit.data import toybox
+from videodit.diffusion.tasks import Tasks
+from videodit.train import backbone, recipes
+from videodit.train.backbone import BackboneRun, Joint
+from videodit.train.latents import Latents
+
+pytestmark = pytest.mark.usefixtures("unchecked")
+ALL = Tasks(none=1.0, first=1.0, last=1.0, both=1.0, prefix=1.0, suffix=1.0, every=1.0, random=1.0, clips=8)
+
+
+def run(world: tiny.World, folder: Path, **changes: object) -> BackboneRun:
+    made = tiny.runs(world, folder, steps=3)["video"]
+    assert isinstance(made, BackboneRun)
+    return replace(made, **{"tasks": ALL, "joint": Joint(video_probability=1.0), **changes})
+
+
+def pixels(settings: BackboneRun, i: int) -> Tensor:
+    video = torch.from_numpy(toybox.clip(settings.seed, i, settings.size).video)
+    return video.permute(3, 0, 1, 2)[None].float() / 127.5 - 1
+
+
+def test_what_is_given_is_encoded_from_given_pixels_alone(world: tiny.World, tmp_path: Path) -> None:
+    settings = run(world, tmp_path)
+    coder = models.load_autoencoder(settings.autoencoder)
+    data = Latents(settings, coder, None, "nothing")
+    clips = [pixels(settings, i) for i in range(8)]
+    seen = set()
+    for step in range(40):
+        batch = data.batch(step)
+        if batch.given is None:
+            continue
+        mask = given.Mask(tuple(i for i in range(2) if batch.given.mask[0, 0, i].any()), tuple(-(p > 0) for p in batch.given.places))
+        seen.add(mask)
+        whole = data.clean[True]["latents"].float()
+        first = next(i for i in range(8) if torch.equal(batch.clean[0], whole[i]))  # one of the clips whose parts are known
+        with torch.no_grad():
+            for start, stop in mask.runs:
+                alone = given.encode_run(coder, clips[first], start, stop)[0]
+                torch.testing.assert_close(batch.given.latents[0, :, start:stop], alone, rtol=0, atol=2e-3)
+            for at, frame in enumerate(mask.images):
+                alone = given.encode_picture(coder, clips[first], frame)[0]
+                torch.testing.assert_close(batch.given.images[0, :, at : at + 1], alone, rtol=0, atol=2e-3)
+    assert len(seen) == 5  # of two groups: the one, the other; the first frame, the last, both
+
+
+def test_only_what_is_not_given_counts(world: tiny.World, tmp_path: Path) -> None:
+    settings = run(world, tmp_path, tasks=Tasks(none=0.0, prefix=1.0, clips=8))
+    job = backbone.job(settings)
+    batch = job.batch(0)
+    assert isinstance(batch, backbone.Batch) and batch.given is not None
+    one, _ = job.loss(0, batch)
+    held = batch.given.mask > 0
+    other, _ = job.loss(0, batch._replace(clean=torch.where(held, 9.0, batch.clean), noise=torch.where(held, -9.0, batch.noise)))
+    assert torch.equal(one, other)
+    changed, _ = job.loss(0, batch._replace(clean=torch.where(held, batch.clean, batch.clean + 1)))
+    assert (one - changed).abs() > 1e-3
+
+
+@pytest.mark.parametrize("told", ["noise", "channels", "time"])
+def test_such_a_run_leaves_a_model_that_says_how_it_is_told(world: tiny.World, tmp_path: Path, told: str) -> None:
+    settings = run(world, tmp_path, given=told)
+    figures = recipes.train(settings)
+    assert all(torch.isfinite(torch.as_tensor(value)) for step in figures for value in step.values())
+    assert models.load(settings.output / "model").settings.backbone.given == told
+    assert recipes.plan(settings)["trained"] == sum(p.numel() for p in backbone.job(settings).network["backbone"].parameters())
+    again = recipes.train(replace(settings, output=tmp_path / "again", start=settings.output / "model"))
+    assert len(again) == 3
+
+
+def test_without_tasks_nothing_is_given(world: tiny.World, tmp_path: Path) -> None:
+    settings = run(world, tmp_path, tasks=Tasks())
+    job = backbone.job(settings)
+    assert all(job.batch(step).given is None for step in range(8))
+    assert models.load_backbone(world.image_model).settings.given == job.network["backbone"].settings.given == "refused"
