@@ -20,6 +20,7 @@ from videodit.autoencoder.presets import PRESETS
 from videodit.backbone import DualTransformer
 from videodit.data import toybox
 from videodit.data.text import TextEncoder, TextSettings, learn_tokenizer
+from videodit.diffusion.guidance import Guidance
 from videodit.models import Model, ModelFolder, Provenance, Sampling
 from videodit.shapes import Size, Text
 from videodit.train.autoencoder import AutoencoderRun
@@ -31,7 +32,7 @@ from videodit.train.step import Checkpoint
 
 CLIP, PICTURE = Size(8, 32, 32), Size(1, 32, 32)
 TEXT = TextSettings(width=16, depth=1, heads=2)
-SAMPLING = Sampling(steps=3, guidance=2.0)
+SAMPLING = Sampling(steps=3, guidance=Guidance(scale=2.0))
 
 
 @dataclass(frozen=True)

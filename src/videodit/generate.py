@@ -1,9 +1,11 @@
-"""A prompt becomes a video: text, noise, guidance, sampler, decoder."""
+"""A prompt, and whatever is given beside it, becomes a video: text, noise, guidance, sampler, decoder."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +13,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from videodit import given as givens
 from videodit import models
 from videodit.backbone import DiT
-from videodit.diffusion.guidance import guided
-from videodit.diffusion.noise import noise
-from videodit.diffusion.samplers import SAMPLERS
+from videodit.diffusion.guidance import Field, Guidance, Network, guided
+from videodit.diffusion.noise import Prior, noise
+from videodit.diffusion.schedulers import sampler as sampler_of
+from videodit.diffusion.tasks import Given, around
 from videodit.shapes import Size, Text, UserError, latent_size
 
 Progress = Callable[[int, int], None]
+Frames = NDArray[np.uint8]
+GivenFrames = Mapping[int, Frames]  # pictures h w 3 by the number of their frame
 
 
 @dataclass(frozen=True)
@@ -56,44 +62,113 @@ class Generator:
         size: Size | None = None,
         seed: int = 0,
         steps: int | None = None,
-        guidance: float | None = None,
+        guidance: float | Guidance | None = None,
+        negative: str = "",
+        given: GivenFrames | Sequence[GivenFrames] | None = None,
+        sampler: str | None = None,
+        shift: float | None = None,
+        prior: Prior | None = None,
         first: int = 0,
         progress: Progress | None = None,
-    ) -> NDArray[np.uint8]:
+        preview: Callable[[int, Frames], None] | None = None,
+    ) -> Frames:
         """Frames f h w c for one prompt, b f h w c for several; clip i has the noise of (seed, first + i), whatever stands beside it.
 
-        A prompt is what the model takes: text, the name of a label, or the empty text where it is told nothing.
+        A prompt is what the model takes: text, the name of a label, or the empty text where it is told nothing. `given`: pictures that the
+        video is made around, by the number of their frame, for all prompts or for each. `preview` is shown what each step expects.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        steps, guidance = self._checked(prompts, steps, guidance, seed)
         size = size or self.size
-        autoencoder = self.model.autoencoder
-        shape = self.model.settings.backbone
-        tube = shape.tube if isinstance(shape, DiT) else 1
-        latent_size(size, space=autoencoder.space * shape.patch, time=autoencoder.time * tube)  # whole tokens fit
-        grid = autoencoder.latents(size)
-        text, blank = self._texts(prompts)
-        start = noise(seed, range(first, first + len(prompts)), (autoencoder.channels, *grid)).to(self.device)
-        field = guided(self.model.backbone, text, blank, guidance)
-        times = self.model.settings.times.schedule(steps).to(self.device)
-        sampler = SAMPLERS[self.model.settings.sampling.sampler]
-        latents = sampler(field, start, times, lambda step: progress(step, steps) if progress else None)
-        frames = to_frames(autoencoder.decode(latents, frames=size.frames))
+        self._check(prompts, size, seed)
+        how = self.sampling(steps, guidance, sampler)
+        told = self._given(given, size, len(prompts))
+        grid = self.model.autoencoder.latents(size)
+        start = noise(seed, range(first, first + len(prompts)), (self.model.autoencoder.channels, *grid), prior=self._prior(prior))
+        field = self.field(prompts, negative, how.guidance, told)
+        times = self._times(shift, how.steps, grid)
+
+        def seen(step: int, x: Tensor) -> None:
+            if progress:
+                progress(step, how.steps)
+            if preview:
+                preview(step, self.decode(field.expected, size.frames))
+
+        start = start.to(self.device)
+        start = start if told is None else told.hold(start)
+        latents = sampler_of(how.sampler)(field, start, times, partial(self._fresh, seed, first, start), seen)
+        latents = latents if told is None else told.hold(latents)
+        frames = self.decode(latents, size.frames)
         return frames[0] if isinstance(prompt, str) else frames
 
-    def _checked(self, prompts: list[str], steps: int | None, guidance: float | None, seed: int) -> tuple[int, float]:
-        defaults = self.model.settings.sampling
-        steps, guidance = defaults.steps if steps is None else steps, defaults.guidance if guidance is None else guidance
-        self._check_prompts(prompts)
-        if steps < 1:
-            raise UserError(f"{steps} steps make no video: use 1 or more.")
-        if not 0 <= guidance <= 100:
-            raise UserError(f"A guidance of {guidance} is out of range: use 0 to 100.")
-        if not 0 <= seed < 2**63:
-            raise UserError(f"A seed of {seed} is out of range: use 0 to {2**63 - 1}.")
-        return steps, guidance
+    def sampling(self, steps: int | None, guidance: float | Guidance | None, sampler: str | None) -> models.Sampling:
+        """The model's defaults of sampling, with what is said otherwise."""
+        how = self.model.settings.sampling
+        guidance = replace(how.guidance, scale=guidance) if isinstance(guidance, int | float) else guidance
+        how = replace(how, steps=how.steps if steps is None else steps, guidance=guidance or how.guidance, sampler=sampler or how.sampler)
+        if how.steps < 1:
+            raise UserError(f"{how.steps} steps make no video: use 1 or more.")
+        return how
 
-    def _check_prompts(self, prompts: list[str]) -> None:
+    def field(self, prompts: list[str], negative: str, guidance: Guidance, told: Given | None) -> Watched:
+        """The velocity that the sampler follows."""
+        network = self.model.settings.objective.flow(self.model.backbone)
+        text, blank = self._texts(prompts, negative)
+        whole: Network = network if told is None else around(network, told)
+        return Watched(guided(whole, text, blank, guidance, untold=network))
+
+    def decode(self, latents: Tensor, frames: int) -> Frames:
+        return to_frames(self.model.autoencoder.decode(latents, frames=frames))
+
+    def encode_given(self, pictures: Sequence[GivenFrames], size: Size) -> Given | None:
+        """Given pictures, for each clip, as latents: every clip has the same frames."""
+        numbers = sorted(pictures[0])
+        if any(sorted(one) != numbers for one in pictures):
+            raise UserError("Every clip of a call is given the same frames: generate others by a call of their own.")
+        if numbers and not 0 <= numbers[0] <= numbers[-1] < size.frames:
+            raise UserError(f"Frames {numbers[0]} to {numbers[-1]} are given of a video of {size.frames}: use 0 to {size.frames - 1}.")
+        video = torch.zeros(len(pictures), 3, *size)
+        for clip, one in enumerate(pictures):
+            for number, picture in one.items():
+                if picture.dtype != np.uint8 or picture.shape != (size.rows, size.columns, 3):
+                    extent = "x".join(map(str, picture.shape[:2]))
+                    raise UserError(f"Frame {number} is {extent}, the video {size.rows}x{size.columns}: give uint8 pictures of that size.")
+                video[clip, :, number] = torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 127.5 - 1
+        autoencoder, video = self.model.autoencoder, video.to(self.device)
+        mask, frames = givens.mask_of(autoencoder, numbers), autoencoder.latents(size).frames
+        run, picture = (partial(encode, autoencoder, video) for encode in (givens.encode_run, givens.encode_picture))
+        return givens.assembled(mask, frames, partial(givens.place, autoencoder, size.frames), run, picture)
+
+    def _given(self, pictures: GivenFrames | Sequence[GivenFrames] | None, size: Size, clips: int) -> Given | None:
+        if not pictures:
+            return None
+        if self.model.settings.backbone.given == "refused":
+            raise UserError("This model was not trained to go on from given frames: use one that was, by the run file's tasks.")
+        each = [pictures] * clips if isinstance(pictures, Mapping) else list(pictures)
+        if len(each) != clips:
+            raise UserError(f"{len(each)} clips are given frames, and {clips} are asked for: give as many.")
+        return self.encode_given(each, size)
+
+    def _prior(self, prior: Prior | None) -> Prior:
+        trained = self.model.settings.prior
+        if prior is not None and prior != trained:
+            _warn(f"This model was trained on {trained.kind} noise ({trained.share:g}) and samples from {prior.kind} ({prior.share:g}).")
+        return prior or trained
+
+    def _times(self, shift: float | None, steps: int, grid: Size) -> Tensor:
+        settings = self.model.settings
+        times = settings.times if shift is None else replace(settings.times, shift=shift)
+        if shift is not None and shift <= 0:
+            raise UserError(f"A shift of {shift:g} is out of range: use a number above 0, such as {settings.times.shift:g}.")
+        if times != settings.times:
+            _warn(f"This model was trained with times shifted by {settings.times.shift:g} and samples with {times.shift:g}.")
+        return settings.objective.schedule(times, steps, grid.count)
+
+    def _fresh(self, seed: int, first: int, like: Tensor, step: int) -> Tensor:
+        """Noise of a step, for samplers that add some."""
+        clips, frames = range(first, first + len(like)), like.shape[2]
+        return noise(seed, clips, tuple(like.shape[1:]), start=(step + 1) * frames).to(like.device)
+
+    def _check(self, prompts: list[str], size: Size, seed: int) -> None:
         takes, empty = self.model.text.takes, not prompts or not all(prompt.strip() for prompt in prompts)
         if takes == "text" and empty:
             raise UserError("The prompt is empty: say what moves and how, such as 'a red circle moves right'.")
@@ -103,14 +178,37 @@ class Generator:
             raise UserError("This model is told a label: give the name of one.")
         if takes == "nothing" and (not prompts or any(prompts)):
             raise UserError("This model is told nothing: leave the prompt out.")
+        if not 0 <= seed < 2**63:
+            raise UserError(f"A seed of {seed} is out of range: use 0 to {2**63 - 1}.")
+        shape, autoencoder = self.model.settings.backbone, self.model.autoencoder
+        tube = shape.tube if isinstance(shape, DiT) else 1
+        latent_size(size, space=autoencoder.space * shape.patch, time=autoencoder.time * tube)  # whole tokens fit
 
-    def _texts(self, prompts: list[str]) -> tuple[Text, Text]:
-        """Features of the prompts and of as many blanks, of equal length."""
-        both = self.model.text([*prompts, *[""] * len(prompts)])
+    def _texts(self, prompts: list[str], negative: str) -> tuple[Text, Text]:
+        """Features of the prompts and of as many blanks (or of what is not wanted), of equal length."""
+        if negative and self.takes != "text":
+            raise UserError(f"A negative prompt is for models that take text; this one takes {self.takes}: leave it out.")
+        both = self.model.text([*prompts, *[negative] * len(prompts)])
         return both.map(lambda x: x[: len(prompts)]), both.map(lambda x: x[len(prompts) :])
 
 
-def to_frames(video: Tensor) -> NDArray[np.uint8]:
+class Watched:
+    """A field that remembers what clean latents its last answer means."""
+
+    def __init__(self, field: Field) -> None:
+        self.field, self.expected = field, torch.empty(0)
+
+    def __call__(self, noisy: Tensor, t: Tensor) -> Tensor:
+        answer = self.field(noisy, t)
+        self.expected = noisy - t.view(len(t), 1, -1, 1, 1).to(noisy) * answer[:, : noisy.shape[1]]
+        return answer
+
+
+def _warn(what: str) -> None:
+    warnings.warn(what, stacklevel=3)
+
+
+def to_frames(video: Tensor) -> Frames:
     """b c f h w in -1..1 to b f h w c in 0..255."""
     return ((video.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 4, 1).contiguous().cpu().numpy()
 

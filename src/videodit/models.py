@@ -29,6 +29,10 @@ from videodit.config import setting
 from videodit.data.labels import Labels, LabelSettings
 from videodit.data.text import TextEncoder, TextSettings, load_tokenizer
 from videodit.data.text_sd3 import SD3Text, SD3TextSettings
+from videodit.diffusion.guidance import Guidance
+from videodit.diffusion.noise import Prior
+from videodit.diffusion.objectives import Diffusion, Flow
+from videodit.diffusion.samplers import SAMPLERS
 from videodit.diffusion.times import Times
 from videodit.shapes import Size, UserError
 
@@ -60,9 +64,9 @@ class PerFrameFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    sampler: Literal["euler", "heun"] = setting("euler", doc="the sampler")
+    sampler: str = setting("euler", doc=f"the sampler: {', '.join(SAMPLERS)}, or a scheduler of diffusers by the name of its class")
     steps: int = setting(24, doc="steps of the sampler")
-    guidance: float = setting(3.0, doc="scale of classifier-free guidance; 1 is none")
+    guidance: Guidance = setting(Guidance(), doc="how the text is followed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +126,9 @@ class ModelFolder:
     autoencoder: DPVAEFile | PerFrameFile = setting(DPVAEFile(), doc="pixels to latents")
     text: TextSettings | SD3TextSettings | LabelSettings = setting(TextSettings(), doc="the text encoder, or the labels")
     backbone: Transformer | DiT = setting(Transformer(), doc="the transformer")
+    objective: Flow | Diffusion = setting(Flow(), doc="what the transformer answers with")
     times: Times = setting(Times(), doc="the times it was trained on; sampling visits them alike")
+    prior: Prior = setting(Prior(), doc="the noise it was trained on")
     sampling: Sampling = setting(Sampling(), doc="defaults of sampling")
     provenance: Provenance = setting(Provenance(), doc="where the weights come from")
     digests: dict[str, str] = setting({}, doc="SHA-256 of each file")

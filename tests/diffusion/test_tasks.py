@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import tiny
-from videodit.diffusion.guidance import guided
+from videodit.diffusion.guidance import Guidance, guided
 from videodit.diffusion.samplers import SAMPLERS
 from videodit.diffusion.tasks import MASKS, Given, Mask, Tasks, around
 from videodit.shapes import Text, UserError
@@ -31,8 +31,8 @@ def given(mask: Tensor, images: Tensor = IMAGE[:, :, :0], places: tuple[float, .
 @torch.no_grad()
 def test_given_latents_come_out_as_they_went_in(told: str, sampler: str) -> None:
     task, network = given(FIRST_TWO), tiny.transformer(given=told)
-    field = guided(around(network, task), WORDS, BLANK, 2.0)
-    latents = SAMPLERS[sampler](field, task.hold(NOISE), SCHEDULE, lambda step: None)
+    field = guided(around(network, task), WORDS, BLANK, Guidance(scale=2.0))
+    latents = task.hold(SAMPLERS[sampler](field, task.hold(NOISE), SCHEDULE, lambda step: NOISE))
     assert torch.equal(latents[:, :, :2], CLEAN[:, :, :2])
     assert (latents[:, :, 2:] != CLEAN[:, :, 2:]).all()
 
@@ -120,6 +120,6 @@ def test_the_text_of_both_halves_of_guidance_has_the_same_givens() -> None:
         return noisy
 
     task = given(FIRST_TWO)
-    guided(around(network, task), WORDS, WORDS, 3.0)(NOISE, torch.tensor([0.5, 0.5]))
+    guided(around(network, task), WORDS, WORDS, Guidance(scale=3.0))(NOISE, torch.tensor([0.5, 0.5]))
     one, other = seen[0].chunk(2)
     assert torch.equal(one, other) and torch.equal(one[:, :, :2], CLEAN[:, :, :2])

@@ -23,6 +23,7 @@ from videodit.convert.names import Weights
 from videodit.convert.proof import prove
 from videodit.convert.sources import Source
 from videodit.data.text_sd3 import PARTS, SD3Text, SD3TextSettings, kept
+from videodit.diffusion.guidance import Guidance
 from videodit.diffusion.times import Times
 from videodit.models import BackboneFolder, Model, ModelFolder, Proof, Provenance, Sampling, parameters
 from videodit.shapes import Size, UserError, latent_size
@@ -77,7 +78,7 @@ def to_video(
         text=text.settings,
         backbone=video.settings,
         times=Times(shift=float(sources.load_json(path / "scheduler" / "scheduler_config.json").get("shift", 1.0))),
-        sampling=Sampling(steps=STEPS, guidance=GUIDANCE),
+        sampling=Sampling(steps=STEPS, guidance=Guidance(scale=GUIDANCE)),
         provenance=Provenance(run=f"convert {path.name}", proof=proof),
     )
     precisions = {"backbone": source.precision, "autoencoder": models.precision_of(path / "vae" / "diffusion_pytorch_model.safetensors")}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -13,20 +15,36 @@ from videodit.config import setting
 
 @dataclass(frozen=True, kw_only=True)
 class Times:
-    """Logit-normal times (SD3), then shifted towards noise: t -> s t / (1 + (s - 1) t)."""
+    """Times of a flow (SD3), then shifted towards noise: t -> s t / (1 + (s - 1) t)."""
 
-    mean: float = setting(0.0, doc="mean of the logit of t in training")
-    deviation: float = setting(1.0, doc="deviation of the logit of t in training")
+    density: Literal["logit-normal", "uniform", "mode"] = setting("logit-normal", doc="which times are trained most, before the shift")
+    mean: float = setting(0.0, doc="mean of the logit of t in training, for logit-normal")
+    deviation: float = setting(1.0, doc="deviation of the logit of t in training, for logit-normal")
+    heaviness: float = setting(1.29, doc="how much the middle is preferred (negative: the ends), for mode")
     shift: float = setting(1.0, doc="over 1 spends more of training and sampling near noise, as larger extents need")
+    places: int = setting(0, doc="latent places the shift is meant for; it grows with the root of how many more there are; 0: never")
+    each: Literal["clip", "frame", "monotone"] = setting(
+        "clip", doc="one time a clip; one a latent frame, independent; or one a latent frame, never falling through the clip"
+    )
 
-    def shifted(self, t: Tensor) -> Tensor:
-        return self.shift * t / (1 + (self.shift - 1) * t)
+    def shifted(self, t: Tensor, places: int = 0) -> Tensor:
+        shift = self.shift * math.sqrt(places / self.places) if self.places and places else self.shift
+        return shift * t / (1 + (shift - 1) * t)
 
-    def draw(self, count: int, generator: torch.Generator) -> Float[Tensor, "b"]:
-        """Times for training."""
-        normal = torch.randn(count, generator=generator, device=generator.device)
-        return self.shifted(torch.sigmoid(self.mean + self.deviation * normal))
+    def draw(self, clips: int, frames: int, places: int, generator: torch.Generator) -> Float[Tensor, "b *f"]:
+        """Times for training: clips of so many latent frames, which have so many latent places in all."""
+        shape = (clips,) if self.each == "clip" else (clips, frames)
+        t = self.shifted(self._drawn(shape, generator), places)
+        return t.sort(dim=-1).values if self.each == "monotone" else t
 
-    def schedule(self, steps: int) -> Float[Tensor, "s"]:
+    def _drawn(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        if self.density == "logit-normal":
+            return torch.sigmoid(self.mean + self.deviation * torch.randn(shape, generator=generator, device=generator.device))
+        even = torch.rand(shape, generator=generator, device=generator.device)
+        if self.density == "uniform":
+            return even
+        return 1 - even - self.heaviness * ((math.pi / 2 * even).cos().square() - 1 + even)
+
+    def schedule(self, steps: int, places: int = 0) -> Float[Tensor, "s"]:
         """Times from 1 to 0 for sampling: steps + 1 of them."""
-        return self.shifted(torch.linspace(1, 0, steps + 1))
+        return self.shifted(torch.linspace(1, 0, steps + 1), places)

@@ -21,7 +21,9 @@ from videodit.data import toybox
 from videodit.data.labels import Labels, LabelSettings
 from videodit.data.text import TextEncoder, TextSettings, learn_tokenizer
 from videodit.data.text_sd3 import SD3Text
-from videodit.diffusion.objectives import corrupt, target
+from videodit.diffusion.guidance import Guidance
+from videodit.diffusion.noise import Prior
+from videodit.diffusion.objectives import Diffusion, Flow
 from videodit.diffusion.tasks import Tasks, around
 from videodit.diffusion.times import Times
 from videodit.models import ModelFolder, Sampling
@@ -60,7 +62,9 @@ class BackboneRun(Run):
         0.1, doc="weight of telling each word from its own state while the text encoder learns: pictures alone let words of motion go"
     )
     recompute: Recompute = setting("none", doc=DOC)
+    objective: Flow | Diffusion = setting(Flow(), doc="what the transformer answers with")
     times: Times = setting(Times(), doc="which times are trained")
+    prior: Prior = setting(Prior(), doc="how alike the noise of frames is")
     sampling: Sampling = setting(Sampling(), doc="the model's defaults of sampling")
 
 
@@ -79,8 +83,9 @@ def job(settings: BackboneRun) -> Job:
         words = batch.text.map(lambda x: x.to(settings.device)) if isinstance(batch.text, Text) else text(batch.text)
         given = None if batch.given is None else batch.given.to(settings.device)
         network = transformer if given is None else around(transformer, given)
-        velocity = network(corrupt(clean, noise, t), t, words)
-        error = (velocity.float() - target(clean, noise)).square()
+        objective = settings.objective
+        output = network(objective.corrupt(clean, noise, t), objective.clock(t), words)
+        error = objective.loss(output.float(), clean, noise, t)
         error = error.mean() if given is None else error.mul(1 - given.mask).mean() / (1 - given.mask).mean()
         figures = {"video" if clean.shape[2] > 1 else "image": error.detach()}
         if isinstance(batch.text, Text) or not isinstance(text, TextEncoder) or not settings.words:
@@ -94,8 +99,10 @@ def job(settings: BackboneRun) -> Job:
             fps=settings.fps,
             text=text.settings,
             backbone=transformer.settings,
+            objective=settings.objective,
             times=settings.times,
-            sampling=settings.sampling if text.takes != "nothing" else replace(settings.sampling, guidance=1.0),
+            prior=settings.prior,
+            sampling=settings.sampling if text.takes != "nothing" else replace(settings.sampling, guidance=Guidance(scale=1.0)),
             provenance=provenance(settings),
         )
         models.save(folder, models.Model(described, autoencoder, text, transformer))
@@ -147,6 +154,9 @@ def shape(settings: BackboneRun, channels: int) -> Transformer | DiT:
     if settings.preset not in backbone.PRESETS:
         raise UserError(f"There is no transformer {settings.preset!r}: preset takes {', '.join(backbone.PRESETS)}.")
     width, video, preset = settings.text.width, settings.size.frames > 1, backbone.PRESETS[settings.preset]
-    if isinstance(preset, DiT):  # a velocity has no variance beside it
-        return replace(preset, channels=channels, labels=len(NAMES[settings.labels]) if preset.labels else 0, variance=False)
+    learned = settings.objective.variance
+    if isinstance(preset, DiT):
+        return replace(preset, channels=channels, labels=len(NAMES[settings.labels]) if preset.labels else 0, variance=learned)
+    if learned:
+        raise UserError("A transformer of two streams answers with no variance: set objective.variance=false, or a preset of one stream.")
     return replace(preset, channels=channels, text=width, pooled=width, video=video)

@@ -75,7 +75,10 @@ class Latents:
         clean = self.clean[kind]["latents"][torch.from_numpy(indices)].float()
         generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
         noise = torch.randn(clean.shape, generator=generator)
-        times = settings.times.draw(len(clean), generator)
+        frames, places = clean.shape[2], clean[0, 0].numel()
+        times = settings.objective.draw(settings.times, len(clean), frames, places, generator)
+        if settings.prior.kind != "independent":
+            noise = settings.prior.correlated(noise, torch.randn(clean[:, :, :1].shape, generator=generator))
         return Batch(clean, self._text(kind, indices, dropped), times, noise, self._given(mask, clean.shape[2], indices) if told else None)
 
     def _given(self, mask: Mask, frames: int, indices: np.ndarray) -> Given | None:
