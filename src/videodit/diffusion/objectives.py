@@ -73,7 +73,7 @@ class Flow:
 
 @dataclass(frozen=True, kw_only=True)
 class Diffusion:
-    """DDPM: the network answers with the noise, or with v = a noise - s clean, at one of `steps` levels; and with the variance, if told to."""
+    """DDPM: the network answers with the noise, or with v = a noise - s clean, at one of `steps` levels, and the variance if told to."""
 
     kind: Literal["diffusion"] = "diffusion"
     prediction: Literal["noise", "v"] = setting("noise", doc="what the network answers with")
