@@ -71,3 +71,17 @@ def test_by_time_given_frames_stand_at_zero(kind: str) -> None:
 def test_a_network_that_is_not_told_refuses(kind: str) -> None:
     with pytest.raises(ValueError, match="takes no given frames"):
         network(kind, "refused")(NOISY, TIMES, WORDS, FIRST)
+
+
+@torch.no_grad()
+def test_the_words_hear_the_noisiest_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever the given frames stand."""
+    model, heard = network("dual", "time"), []
+    assert isinstance(model, backbone.DualTransformer)
+    plain = model.blocks[0].text.modulation.forward
+    monkeypatch.setattr(model.blocks[0].text.modulation, "forward", lambda signal, tokens: (heard.append(signal), plain(signal, tokens))[1])
+    last = FIRST.flip(2)
+    for given in (None, FIRST, last, torch.zeros_like(FIRST)):
+        model(NOISY, TIMES, WORDS, given)
+    for signal in heard[1:]:
+        close(signal, heard[0])

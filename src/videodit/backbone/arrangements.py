@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from videodit.backbone.blocks import DualBlock, Signals, Tokens
+from videodit.backbone.conditioning import of_video
 from videodit.backbone.layouts import Layout
 
 Arrangement = Literal["global", "spatial", "beside"]
@@ -101,4 +102,4 @@ def unfolded(video: Folded, frames: int) -> Tokens:
 
 def each(signal: Tokens, frames: int) -> Folded:
     """One signal for each folded frame."""
-    return copied(signal, frames) if signal.shape[1] == 1 else signal.flatten(0, 1)[:, None]
+    return copied(signal, frames) if signal.shape[1] == 1 else of_video(signal).flatten(0, 1)[:, None]

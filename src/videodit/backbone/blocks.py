@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from videodit.backbone.conditioning import Modulation, Unmodulated, modulate
+from videodit.backbone.conditioning import Modulation, Unmodulated, modulate, of_video, of_words
 from videodit.backbone.layouts import GlobalAttention, Layout, TemporalAttention, attend
 from videodit.backbone.positions import turned
 
@@ -104,14 +104,14 @@ class DualBlock(nn.Module):
 
     def forward(self, text: Tokens, video: Tokens, signal: Signals, layout: Layout) -> tuple[Tokens, Tokens]:
         parts, gates = [], []
-        for stream, x, heard, angles in ((self.text, text, signal[:, -1:], None), (self.video, video, signal, layout.angles)):
+        for stream, x, heard, angles in ((self.text, text, of_words(signal), None), (self.video, video, of_video(signal), layout.angles)):
             shift, scale, *rest = stream.modulation(heard, x.shape[1])
             parts.append(stream.project(modulate(stream.norm1(x), shift, scale), angles))
             gates.append(rest)
         joint = self.attention(*(torch.cat(pair, dim=2) for pair in zip(*parts, strict=True)), layout)
         seen = rearrange(joint, "b k n d -> b n (k d)").split([text.shape[1], video.shape[1]], dim=1)
         if self.second is not None:
-            video = video + self.second.residual(video, signal, layout)
+            video = video + self.second.residual(video, of_video(signal), layout)
         return self.text.finish(text, seen[0], gates[0]), self.video.finish(video, seen[1], gates[1])
 
 

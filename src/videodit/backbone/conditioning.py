@@ -56,6 +56,22 @@ def frame_times(t: Float[Tensor, "b *f"], given: Float[Tensor, "b 1 f h w"], tub
     return (t if t.ndim == 2 else t[:, None]) * (1 - whole.unflatten(1, (-1, tube)).amin(2))
 
 
+def for_words(signal: Float[Tensor, "b g d"], t: Float[Tensor, "b *f"]) -> Float[Tensor, "b _ d"]:
+    """Where frames have times of their own: what the words hear, the noisiest frame's signal, behind the frames'."""
+    if signal.shape[1] == 1:
+        return signal
+    noisiest = (t if t.ndim == 2 else t[:, None].expand(signal.shape[:2])).argmax(1)
+    return torch.cat([signal, signal[torch.arange(len(signal), device=signal.device), noisiest][:, None]], dim=1)
+
+
+def of_words(signal: Float[Tensor, "b g d"]) -> Float[Tensor, "b 1 d"]:
+    return signal[:, -1:]
+
+
+def of_video(signal: Float[Tensor, "b g d"]) -> Float[Tensor, "b _ d"]:
+    return signal if signal.shape[1] == 1 else signal[:, :-1]
+
+
 def _each(x: Tensor, clip: bool) -> Float[Tensor, "b g d"]:
     return x[:, None] if clip else x
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from videodit.backbone.arrangements import ARRANGEMENTS, Arrangement
 from videodit.backbone.blocks import DualBlock
-from videodit.backbone.conditioning import GIVEN_DOC, Given, Modulation, Signal, frame_times, modulate
+from videodit.backbone.conditioning import GIVEN_DOC, Given, Modulation, Signal, for_words, frame_times, modulate, of_video
 from videodit.backbone.layouts import Layout
 from videodit.backbone.patches import GivenBranch, PatchEmbedding, VideoBranch, embedded, unpatch
 from videodit.backbone.positions import Centred, Length, Places, Rotary, When, rotary_angles
@@ -82,9 +82,9 @@ class DualTransformer(nn.Module):
         if given is not None and self.settings.given == "time":
             t = frame_times(t, given)
         video = embedded(noisy, given, self.patches, self.video, self.given, when)
-        words, signal = self.text(text.sequence), self.signal(t, text)
+        words, signal = self.text(text.sequence), for_words(self.signal(t, text), t)
         video = self.blocks(words, video, signal, self._layout(noisy, text, when))
-        shift, scale = self.modulation(signal, video.shape[1])
+        shift, scale = self.modulation(of_video(signal), video.shape[1])
         patch = self.settings.patch
         return unpatch(self.out(modulate(self.norm(video), shift, scale)), Size(*noisy.shape[2:]), (1, patch, patch))
 

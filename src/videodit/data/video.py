@@ -23,6 +23,7 @@ from av.error import FFmpegError
 from av.filter import Graph
 from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 
 from videodit.shapes import UserError
 
@@ -57,6 +58,28 @@ def stream(path: str | Path) -> Iterator[np.ndarray]:
         if container.streams.video:
             container.streams.video[0].thread_type = "AUTO"
             yield from map(_upright, container.decode(container.streams.video[0]))
+
+
+def read_note(path: str | Path) -> str:
+    """The text that `write` kept in a file; empty where there is none."""
+    path = Path(path)
+    with _said(path):
+        if path.suffix.lower() not in (".png", ".webp", ".gif"):
+            with av.open(str(path)) as container:
+                return container.metadata.get("comment", "")
+        with Image.open(path) as image:
+            text = image.info.get("comment") or image.info.get("xmp") or ""
+    return text.decode(errors="replace") if isinstance(text, bytes) else str(text)
+
+
+def fitted(frames: Frames, rows: int, columns: int) -> Frames:
+    """Frames resized, and cropped around their middle where their shape is another."""
+    _, height, width, _ = frames.shape
+    if (height, width) == (rows, columns):
+        return frames
+    scale = max(rows / height, columns / width)
+    box = ((width - columns / scale) / 2, (height - rows / scale) / 2, (width + columns / scale) / 2, (height + rows / scale) / 2)
+    return np.stack([np.asarray(Image.fromarray(frame).resize((columns, rows), Image.Resampling.LANCZOS, box)) for frame in frames])
 
 
 @contextmanager
@@ -111,8 +134,11 @@ def _one_line(error: Exception) -> str:
 # --- Writing ---
 
 
-def write(path: str | Path, frames: Frames, fps: float | int, quality: int | None = None) -> None:
-    """Write a video; the suffix says as what. `quality`, 0 to 100, is for .mp4 (64 unless told) and .webp (lossless unless told)."""
+def write(path: str | Path, frames: Frames, fps: float | int, quality: int | None = None, *, note: str = "") -> None:
+    """Write a video; the suffix says as what. `quality`, 0 to 100, is for .mp4 (64 unless told) and .webp (lossless unless told).
+
+    `note`: text that is kept in the file, beside the pictures.
+    """
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not frames.size:
         raise ValueError(f"frames are uint8, f h w 3, and not empty; these are {frames.dtype} {frames.shape}")
     if not fps > 0:
@@ -122,7 +148,7 @@ def write(path: str | Path, frames: Frames, fps: float | int, quality: int | Non
     path = check_output(path)
     part = path.with_name(f".{path.stem}-{uuid.uuid4().hex[:8]}{path.suffix.lower()}")
     try:
-        _WRITERS[path.suffix.lower()](part, np.ascontiguousarray(frames), fps, quality)
+        _WRITERS[path.suffix.lower()](part, np.ascontiguousarray(frames), fps, quality, note)
         part.replace(path)
     except OSError as error:
         raise UserError(f"{path} cannot be written ({_one_line(error)}): name another place.") from error
@@ -158,7 +184,7 @@ def contact_sheet(frames: Frames, columns: int | None = None) -> Sheet:
     return sheet
 
 
-def _write_mp4(path: Path, frames: Frames, fps: float | int, quality: int | None) -> None:
+def _write_mp4(path: Path, frames: Frames, fps: float | int, quality: int | None, note: str) -> None:
     """H.264 in 4:2:0, which every player shows; an odd height or width is made even by repeating its last line."""
     _, height, width, _ = frames.shape
     even = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
@@ -166,6 +192,8 @@ def _write_mp4(path: Path, frames: Frames, fps: float | int, quality: int | None
     # One thread: how x264 divides its work over threads shows in its bytes.
     options = {"crf": str(crf), "preset": "medium", "threads": "1"}
     with av.open(str(path), "w", options={"movflags": "+faststart"}) as container:
+        if note:
+            container.metadata["comment"] = note
         stream: Any = container.add_stream("libx264", rate=_rate(fps), options=options)
         stream.height, stream.width, stream.pix_fmt = even.shape[1], even.shape[2], "yuv420p"
         context = stream.codec_context
@@ -176,7 +204,7 @@ def _write_mp4(path: Path, frames: Frames, fps: float | int, quality: int | None
         container.mux(stream.encode(None))
 
 
-def _write_gif(path: Path, frames: Frames, fps: float | int, quality: int | None) -> None:
+def _write_gif(path: Path, frames: Frames, fps: float | int, quality: int | None, note: str) -> None:
     """A palette of 255 colours for the whole clip; times are hundredths of a second."""
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream("gif", rate=_rate(fps))
@@ -184,6 +212,11 @@ def _write_gif(path: Path, frames: Frames, fps: float | int, quality: int | None
         for frame in _with_palette(frames, fps):
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
+    if note:  # FFmpeg writes no comments: theirs is a block of parts of at most 255 bytes, behind the header and its palette
+        text, whole = note.encode(), path.read_bytes()
+        start = 13 + (3 * 2 ** (whole[10] % 8 + 1) if whole[10] & 128 else 0)
+        parts = b"".join(bytes([len(part)]) + part for part in (text[i : i + 255] for i in range(0, len(text), 255)))
+        path.write_bytes(whole[:start] + b"!\xfe" + parts + b"\0" + whole[start:])
 
 
 def _with_palette(frames: Frames, fps: float | int) -> Iterator[av.VideoFrame]:
@@ -206,19 +239,23 @@ def _with_palette(frames: Frames, fps: float | int) -> Iterator[av.VideoFrame]:
         yield graph.vpull()
 
 
-def _write_webp(path: Path, frames: Frames, fps: float | int, quality: int | None) -> None:
+def _write_webp(path: Path, frames: Frames, fps: float | int, quality: int | None, note: str) -> None:
     ends = np.rint(np.arange(len(frames) + 1) * 1000 / fps).astype(int)  # milliseconds, rounded so that they add up
     first, *rest = (Image.fromarray(frame) for frame in frames)
     animation = {"save_all": True, "append_images": rest, "duration": np.diff(ends).tolist(), "loop": 0} if rest else {}
-    first.save(path, lossless=quality is None, quality=100 if quality is None else quality, **animation)
+    kept = {"xmp": note.encode()} if note else {}
+    first.save(path, lossless=quality is None, quality=100 if quality is None else quality, **animation, **kept)
 
 
-def _write_png(path: Path, frames: Frames, fps: float | int, quality: int | None) -> None:
+def _write_png(path: Path, frames: Frames, fps: float | int, quality: int | None, note: str) -> None:
     """One frame is the picture; more are a contact sheet."""
-    Image.fromarray(frames[0] if len(frames) == 1 else contact_sheet(frames)).save(path)
+    kept = PngInfo()
+    if note:
+        kept.add_itxt("comment", note)
+    Image.fromarray(frames[0] if len(frames) == 1 else contact_sheet(frames)).save(path, pnginfo=kept)
 
 
-_WRITERS: dict[str, Callable[[Path, Frames, float, int | None], None]] = {
+_WRITERS: dict[str, Callable[[Path, Frames, float, int | None, str], None]] = {
     ".mp4": _write_mp4,
     ".gif": _write_gif,
     ".webp": _write_webp,

@@ -1,0 +1,60 @@
+"""A clip that is there already, changed: noised in part and sampled again (SDEdit), led back to its noise, or kept where nobody asked.
+
+All of it moves along the line (1 - t) clean + t noise, so any sampler that follows a field does it.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from videodit.diffusion.guidance import Field
+from videodit.diffusion.samplers import Draw, Grid, Sampler
+
+Mask = Float[Tensor, "b 1 f h w"]
+
+
+def later(times: Float[Tensor, "s"], strength: float) -> Float[Tensor, "r"]:
+    """The part of a schedule that is left when a clip is noised to `strength` of the steps: 1 is all of it."""
+    steps = max(1, round(strength * (len(times) - 1)))
+    return times[len(times) - 1 - steps :]
+
+
+def noised(clean: Grid, noise: Grid, times: Float[Tensor, "s"]) -> Grid:
+    """Where such a part begins."""
+    return (1 - times[0]) * clean + times[0] * noise
+
+
+def kept(field: Field, change: Mask, clean: Grid, noise: Grid) -> Field:
+    """The field where `change` is 1; elsewhere the straight way to the clip, which ends there exactly."""
+
+    def velocity(x: Tensor, t: Tensor) -> Tensor:
+        answer = field(x, t)
+        return torch.where(change > 0, answer[:, : x.shape[1]], noise - clean)
+
+    return velocity
+
+
+def inverted(sample: Sampler, field: Field, clean: Grid, times: Float[Tensor, "s"], draw: Draw) -> Grid:
+    """The noise that a sampler would make this clip from: its own steps, backwards."""
+    return sample(field, clean, times.flip(0), draw, lambda step, x: None)
+
+
+class Shared(nn.Module):
+    """Stands for an attention, and hands the values it sees while a clip is inverted to the steps that sample it again (RF-Edit)."""
+
+    def __init__(self, attention: nn.Module) -> None:
+        super().__init__()
+        self.attention = attention
+        self.recording, self.replaying = False, False
+        self.values: list[Tensor] = []
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, layout: object) -> Tensor:
+        words = value.shape[2] - _video_tokens(layout)
+        if self.recording:
+            self.values.append(value[:, :, words:])
+        elif self.replaying and self.values:
+            before = self.values.pop()
+            value = torch.cat([value[:, :, :words], before.repeat(len(value) // len(before), 1, 1, 1)], dim=2)
+        return self.attention(query, key, value, layout)
