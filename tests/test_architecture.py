@@ -20,7 +20,7 @@ STOREYS = [
     {"shapes", "config"},
     {"data", "autoencoder", "backbone", "diffusion"},
     {"models", "parallel", "given"},
-    {"convert", "generate"},
+    {"convert", "generate", "edit", "extend", "request"},
     {"evaluate"},
     {"train"},
     {"serve"},

@@ -69,23 +69,26 @@ class Generator:
         shift: float | None = None,
         prior: Prior | None = None,
         first: int = 0,
+        at: int = 0,
         progress: Progress | None = None,
         preview: Callable[[int, Frames], None] | None = None,
     ) -> Frames:
         """Frames f h w c for one prompt, b f h w c for several; clip i has the noise of (seed, first + i), whatever stands beside it.
 
         A prompt is what the model takes: text, the name of a label, or the empty text where it is told nothing. `given`: pictures that the
-        video is made around, by the number of their frame, for all prompts or for each. `preview` is shown what each step expects.
+        video is made around, by the number of their frame, for all prompts or for each. `at`: the latent frame of a longer video at which
+        this one begins. `preview` is shown what each step expects.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         size = size or self.size
-        self._check(prompts, size, seed)
+        self.check(prompts, size, seed)
         how = self.sampling(steps, guidance, sampler)
         told = self._given(given, size, len(prompts))
         grid = self.model.autoencoder.latents(size)
-        start = noise(seed, range(first, first + len(prompts)), (self.model.autoencoder.channels, *grid), prior=self._prior(prior))
+        clips, shape = range(first, first + len(prompts)), (self.model.autoencoder.channels, *grid)
+        start = noise(seed, clips, shape, start=at, prior=self.prior(prior))
         field = self.field(prompts, negative, how.guidance, told)
-        times = self._times(shift, how.steps, grid)
+        times = self.times(shift, how.steps, grid)
 
         def seen(step: int, x: Tensor) -> None:
             if progress:
@@ -95,7 +98,7 @@ class Generator:
 
         start = start.to(self.device)
         start = start if told is None else told.hold(start)
-        latents = sampler_of(how.sampler)(field, start, times, partial(self._fresh, seed, first, start), seen)
+        latents = sampler_of(how.sampler)(field, start, times, partial(self.fresh, seed, first, start), seen)
         latents = latents if told is None else told.hold(latents)
         frames = self.decode(latents, size.frames)
         return frames[0] if isinstance(prompt, str) else frames
@@ -148,13 +151,13 @@ class Generator:
             raise UserError(f"{len(each)} clips are given frames, and {clips} are asked for: give as many.")
         return self.encode_given(each, size)
 
-    def _prior(self, prior: Prior | None) -> Prior:
+    def prior(self, prior: Prior | None) -> Prior:
         trained = self.model.settings.prior
         if prior is not None and prior != trained:
             _warn(f"This model was trained on {trained.kind} noise ({trained.share:g}) and samples from {prior.kind} ({prior.share:g}).")
         return prior or trained
 
-    def _times(self, shift: float | None, steps: int, grid: Size) -> Tensor:
+    def times(self, shift: float | None, steps: int, grid: Size) -> Tensor:
         settings = self.model.settings
         times = settings.times if shift is None else replace(settings.times, shift=shift)
         if shift is not None and shift <= 0:
@@ -163,12 +166,12 @@ class Generator:
             _warn(f"This model was trained with times shifted by {settings.times.shift:g} and samples with {times.shift:g}.")
         return settings.objective.schedule(times, steps, grid.count)
 
-    def _fresh(self, seed: int, first: int, like: Tensor, step: int) -> Tensor:
+    def fresh(self, seed: int, first: int, like: Tensor, step: int) -> Tensor:
         """Noise of a step, for samplers that add some."""
         clips, frames = range(first, first + len(like)), like.shape[2]
         return noise(seed, clips, tuple(like.shape[1:]), start=(step + 1) * frames).to(like.device)
 
-    def _check(self, prompts: list[str], size: Size, seed: int) -> None:
+    def check(self, prompts: list[str], size: Size, seed: int) -> None:
         takes, empty = self.model.text.takes, not prompts or not all(prompt.strip() for prompt in prompts)
         if takes == "text" and empty:
             raise UserError("The prompt is empty: say what moves and how, such as 'a red circle moves right'.")

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -24,20 +23,22 @@ from videodit import config
 from videodit.autoencoder.perceptual import Perceptual
 from videodit.cli.main import LATER, VERBS, main
 from videodit.data.video import write
+from videodit.generate import Generator
 from videodit.shapes import Size
 from videodit.train import recipes
 from videodit.train.progress import Progress, told
 
 
-@dataclass
-class Painter:
+class Painter(Generator):
     """Stands for a model: a clip is as bright as its prompt is long, so that files can be told apart."""
 
-    size: Size = field(default_factory=lambda: Size(2, 16, 16))
-    fps: float = 8.0
-    calls: list[dict] = field(default_factory=list)
+    size, fps, takes = Size(2, 16, 16), 8.0, "text"
+
+    def __init__(self) -> None:
+        object.__setattr__(self, "calls", [])
 
     def generate(self, prompt: Sequence[str], *, size: Size, progress: Callable[[int, int], None], **rest) -> np.ndarray:
+        assert not any(rest.pop(name) for name in ("preview", "sampler", "shift", "given", "negative"))
         self.calls.append({"prompts": list(prompt), "size": size, **rest})
         progress(1, 1)
         return np.stack([np.full((*size, 3), len(text), np.uint8) for text in prompt])
@@ -119,11 +120,11 @@ def test_several_prompts_and_numbers_are_numbered_files(painter: Painter, tmp_pa
     options = ["--prompts", str(tmp_path / "prompts.txt"), "--num", "5", "--frames", "1", "--json"]
     assert main(["generate", "-o", str(out), *options]) == 0
     result = json.loads(capsys.readouterr().out)
-    assert result.keys() == {"files", "prompt", "seed", "size", "fps", "seconds"}
+    assert result.keys() == {"files", "prompt", "task", "seed", "size", "fps", "seconds"}
     assert result["files"] == [str(tmp_path / f"clip-{i:03d}.png") for i in range(10)]
     assert result["prompt"] == ["a"] * 5 + ["abc"] * 5
     assert [int(np.asarray(Image.open(path)).max()) for path in result["files"]] == [1] * 5 + [3] * 5
-    assert [call["first"] for call in painter.calls] == [0, 8]  # the noise of clip i does not depend on the batch
+    assert [call["first"] for call in painter.calls] == list(range(10))  # the noise of clip i
 
 
 def test_words_the_model_never_read_are_named(painter: Painter, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -1,105 +1,138 @@
-"""Make a video from a prompt: `videodit generate "a red circle moves right" -o out.mp4`."""
+"""Make a video from a prompt: `videodit generate "a red circle moves right" -o out.mp4`, and from whatever is given beside it."""
 
 from __future__ import annotations
 
 import argparse
 import time
-from dataclasses import dataclass
+import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from videodit.cli import terminal
-from videodit.shapes import Size, UserError, parse_extent
+from videodit.shapes import UserError, parse_extent
 
 if TYPE_CHECKING:
-    from videodit.generate import Generator
+    from videodit.generate import Frames, Generator
+    from videodit.request import Request
 
 SUFFIXES = (".mp4", ".gif", ".webp", ".png")
 EXAMPLE = "a red circle moves right"
-BATCH = 8  # clips that are made at once
-LATER = {
-    "like": "this version generates from text: describe the clip in a prompt",
-    "image": "this version generates from text alone: leave it out",
-    "last": "this version generates from text alone: leave it out",
-    "video": "this version generates from text alone: leave it out",
-    "task": "this version knows t2v alone: leave it out, or use --frames 1 for an image",
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Order:
-    """What is to be made: one file for each prompt and number."""
-
-    prompts: list[str]
-    files: list[Path]
+TOLD = ("prompt", "prompts", "label")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("prompt", nargs="?", metavar="PROMPT", help=f"what the video shows, such as {EXAMPLE!r}")
     parser.add_argument("-o", "--out", required=True, metavar="OUT", type=Path, help=f"the file to write: {' '.join(SUFFIXES)}")
-    parser.add_argument("--model", default="toybox", metavar="M", help="a model folder (default: toybox, the bundled model)")
+    parser.add_argument("--model", metavar="M", help="a model folder (default: toybox, the bundled model)")
     parser.add_argument("--label", metavar="NAME", help="for a model that takes labels: the name of one")
     parser.add_argument("--num", type=int, default=1, metavar="N", help="videos of each prompt, as OUT-000.mp4, OUT-001.mp4, ...")
     parser.add_argument("--prompts", type=Path, metavar="FILE", help="a text file with one prompt a line")
+    parser.add_argument("--negative", metavar="TEXT", help="what the video does not show")
+    _shape(parser)
+    _inputs(parser)
+    parser.add_argument("--like", type=Path, metavar="CLIP", help="make a clip of ours again; other options change what they name")
+    parser.add_argument("--preview", type=int, metavar="N", help="every N steps, write what is expected as OUT-preview.png")
+    parser.add_argument("--json", action="store_true", help="print one JSON object that says what was made")
+
+
+def _shape(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", type=int, metavar="N", help="frames; 1 makes an image")
+    parser.add_argument("--round", action="store_true", help="make the nearest number of frames that fits, and say so")
     parser.add_argument("--size", metavar="HxW", help="rows and columns, such as 64x64")
+    parser.add_argument("--fps", type=float, metavar="F", help="frames a second of the file (default: the model's)")
     parser.add_argument("--steps", type=int, metavar="N", help="steps of the sampler")
     parser.add_argument("--guidance", type=float, metavar="G", help="how closely the prompt is followed; 1 is without guidance")
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="another seed makes another video (default 0)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object that says what was made")
-    for name in LATER:
-        parser.add_argument(f"--{name}", metavar=name.upper(), help="(not in this version yet)")
+    parser.add_argument(
+        "--sampler", metavar="NAME", help="euler, heun, rf-solver, ..., or a scheduler of diffusers, such as UniPCMultistep"
+    )
+    parser.add_argument("--shift", type=float, metavar="S", help="another shift of the times than the model was trained with")
+    parser.add_argument("--seed", type=int, metavar="S", help="another seed makes another video (default 0)")
+
+
+def _inputs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--task", metavar="T", help="t2v, t2i, i2v, interpolate, predict, complete, extend or edit; else what is given says it"
+    )
+    parser.add_argument("--image", type=Path, metavar="F", help="the first frame")
+    parser.add_argument("--last", type=Path, metavar="F", help="the last frame")
+    parser.add_argument("--video", type=Path, metavar="F", help="a video to go on from, to complete or to edit")
+    parser.add_argument("--keep", metavar="FRAMES", help="which frames of --video are given, such as 0-3,12-15")
+    parser.add_argument("--then", action="append", metavar="PROMPT", help="what an extended video shows afterwards; may be repeated")
+    parser.add_argument("--strength", type=float, metavar="X", help="how much an edit changes: above 0, up to 1")
+    parser.add_argument("--region", type=Path, metavar="F", help="an edit's picture or video, white where something may change")
+    parser.add_argument("--before", metavar="PROMPT", help="what --video shows: an edit then keeps its motion by leading it back to noise")
 
 
 def run(given: argparse.Namespace) -> None:
-    for name, instead in LATER.items():
-        if getattr(given, name) is not None:
-            raise UserError(f"--{name} is not in this version yet; {instead}.")
-    order = _order(given)
-    extent = parse_extent(given.size) if given.size else None
+    terminal.check_ranges(given, ("num", "frames", "steps", "guidance", "seed", "preview", "fps", "strength"))
+    asked, name = _asked(given)
+    files = _files(given.out, len(asked))
 
     import videodit
+    from videodit import request as requests
 
+    requests.check(asked[0])  # they differ in words alone
     start = time.perf_counter()
-    model = videodit.load(given.model)
+    model = videodit.load(name)
     if given.label is not None and model.takes != "label":
         raise UserError(f"--label is for models that take labels; this one takes {model.takes}.")
-    size = Size(given.frames or model.size.frames, *(extent or model.size[1:]))
-    _warn(model, order.prompts)
-    try:
-        _make(model, order, size, given)
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, MemoryError) or "memory" in str(error):
-            raise UserError(f"{size} does not fit into memory: use a smaller --size or fewer --frames.") from error
-        raise
+    asked = [_fitted(one, model, round_up=given.round) for one in asked]
+    _notes(given, asked, model, name)
+    for number, (one, path) in enumerate(zip(asked, files, strict=True), start=1):
+        many = f"{number} of {len(files)}, " if len(files) > 1 else ""
+        frames = _made(one, model, path, given.preview, many)
+        _write(path, frames, one.fps or model.fps, requests.record(one, model, name))
     seconds = round(time.perf_counter() - start, 3)
     if given.json:
-        terminal.print_json(_result(order, given.seed, size, model.fps, seconds))
+        terminal.print_json(_result(asked, files, frames, asked[0].fps or model.fps, seconds))
     else:
-        terminal.say(f"{_named(order.files)}: {size}, {seconds:.1f} s.")
+        made = f"{len(frames)} frames of {frames.shape[1]}x{frames.shape[2]}"
+        terminal.say(f"{_named(files)}: {made}, {seconds:.1f} s.")
 
 
-def _make(model: Generator, order: Order, size: Size, given: argparse.Namespace) -> None:
+def _made(one: Request, model: Generator, path: Path, every: int | None, many: str) -> Frames:
+    """The frames of one clip; warnings become notes."""
+
+    def preview(step: int, frames: Frames) -> None:
+        if every and step % every == 0:
+            _write(path.with_name(f"{path.stem}-preview.png"), frames, 1, "")
+
+    try:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always", UserWarning)
+            frames = one.make(model, terminal.counter(f"{many}{'frames' if one.task == 'extend' else 'step'}"), preview if every else None)
+        for note in dict.fromkeys(str(warning.message) for warning in said):
+            terminal.say(f"Note: {note}")
+        return frames
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryError) or "memory" in str(error):
+            raise UserError(f"{one.size(model)} does not fit into memory: use a smaller --size or fewer --frames.") from error
+        raise
+
+
+def _write(path: Path, frames: Frames, fps: float, note: str) -> None:
     from videodit.data.video import write
 
-    total = len(order.files)
-    for first in range(0, total, BATCH):
-        part = slice(first, first + BATCH)
-        many = f"{first + 1} to {min(first + BATCH, total)} of {total}, " if total > 1 else ""
-        videos = model.generate(
-            order.prompts[part],
-            size=size,
-            seed=given.seed,
-            steps=given.steps,
-            guidance=given.guidance,
-            first=first,
-            progress=terminal.counter(f"{many}step"),
-        )
-        for path, frames in zip(order.files[part], videos, strict=True):
-            write(path, frames, model.fps)
+    write(path, frames, fps, note=note)
 
 
-def _warn(model: Generator, prompts: list[str]) -> None:
+def _fitted(one: Request, model: Generator, *, round_up: bool) -> Request:
+    from videodit.request import fitting
+
+    if not round_up or one.task == "extend":  # which stops at any frame
+        return one
+    fits = fitting(one, model)
+    if fits.frames != one.frames:
+        terminal.say(f"Note: {one.frames} frames do not fit; {fits.frames} are made.")
+    return fits
+
+
+def _notes(given: argparse.Namespace, asked: list[Request], model: Generator, name: str) -> None:
+    """What a user should know before waiting."""
+    from videodit import request as requests
+
+    prompts = [prompt for one in asked for prompt in (one.prompt, *one.then)] if model.takes == "text" else []
     unknown = list(dict.fromkeys(word for prompt in prompts for word in model.unknown_words(prompt)))
     if unknown:
         words = ", ".join(unknown[:8]) + (", ..." if len(unknown) > 8 else "")
@@ -107,15 +140,20 @@ def _warn(model: Generator, prompts: list[str]) -> None:
             f"Note: this model never read the words {words}, so expect little of them. "
             f"The bundled model knows simple shapes that move, as in: {EXAMPLE}."
         )
+    if given.like is not None:
+        others = requests.differences(requests.read_record(given.like), asked[0], name)
+        if others:
+            terminal.say(f"Note: the clip may differ from {given.like}: {'; '.join(others)}.")
 
 
-def _result(order: Order, seed: int, size: Size, fps: float, seconds: float) -> dict[str, Any]:
-    prompts = list(dict.fromkeys(order.prompts))
+def _result(asked: list[Request], files: list[Path], frames: Frames, fps: float, seconds: float) -> dict[str, Any]:
+    prompts = list(dict.fromkeys(one.prompt for one in asked))
     return {
-        "files": [str(path) for path in order.files],
-        "prompt": prompts[0] if len(prompts) == 1 else order.prompts,
-        "seed": seed,
-        "size": list(size),
+        "files": [str(path) for path in files],
+        "prompt": prompts[0] if len(prompts) == 1 else [one.prompt for one in asked],
+        "task": asked[0].task,
+        "seed": asked[0].seed,
+        "size": list(frames.shape[:3]),
         "fps": fps,
         "seconds": seconds,
     }
@@ -128,19 +166,33 @@ def _named(files: list[Path]) -> str:
 # --- What can be known to be wrong before a model is loaded ---
 
 
-def _order(given: argparse.Namespace) -> Order:
-    terminal.check_ranges(given, ("num", "frames", "steps", "guidance", "seed"))
-    prompts = [prompt for prompt in _prompts(given) for _ in range(given.num)]
-    return Order(prompts=prompts, files=_files(given.out, len(prompts)))
+def _asked(given: argparse.Namespace) -> tuple[list[Request], str]:
+    """A request for each clip, and the model's name."""
+    said = [name for name in TOLD if getattr(given, name) is not None]
+    if len(said) > 1 or not (said or given.like or (given.model or "toybox") != "toybox"):  # another model may be told nothing
+        what = "A prompt, --prompts and --label exclude each other" if said else "Nothing says what to generate"
+        raise UserError(f'{what}: give one prompt, such as "{EXAMPLE}", or --prompts FILE.')
+    prompts = _prompts(given) if said else []
+    extent = parse_extent(given.size) if given.size else None
+
+    from videodit import request as requests
+
+    record = None if given.like is None else requests.read_record(given.like)
+    base = requests.Request() if record is None else requests.asked_by(record, given.like)
+    name = given.model or (record["model"]["name"] if record else "toybox")
+    prompts, (rows, columns) = prompts or [base.prompt], extent or (base.rows, base.columns)
+    plain = ("negative", "seed", "frames", "fps", "steps", "guidance", "sampler", "shift", "strength", "keep", "before")
+    changes = {key: getattr(given, key) for key in (*plain, *requests.INPUTS) if getattr(given, key) is not None}
+    if given.then:
+        changes["then"] = tuple(given.then)
+    one = replace(base, rows=rows, columns=columns, **changes)
+    one = replace(one, task=given.task or (base.task if record else "t2i" if one.frames == 1 else requests.task_of(one)))
+    numbers = range(base.number, base.number + given.num * len(prompts))
+    told = [prompt for prompt in prompts for _ in range(given.num)]
+    return [replace(one, prompt=prompt, number=number) for prompt, number in zip(told, numbers, strict=True)], name
 
 
 def _prompts(given: argparse.Namespace) -> list[str]:
-    said = [name for name in ("prompt", "prompts", "label") if getattr(given, name) is not None]
-    if not said and given.model != "toybox":  # which may be told nothing
-        return [""]
-    if len(said) != 1:
-        what = "A prompt, --prompts and --label exclude each other" if said else "Nothing says what to generate"
-        raise UserError(f'{what}: give one prompt, such as "{EXAMPLE}", or --prompts FILE.')
     prompts = _lines(given.prompts) if given.prompts is not None else [given.label or given.prompt or ""]
     for prompt in prompts:
         try:

@@ -16,6 +16,8 @@ RANGES = {
     "frames": (1, 100_000),
     "time": (1, 64),
     "fps": (0.1, 1000),
+    "preview": (1, 10_000),
+    "strength": (0.01, 1),
     "steps": (1, 10_000),
     "guidance": (0, 100),
     "seed": (0, 2**63 - 1),  # what the noise's generator takes

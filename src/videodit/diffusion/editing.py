@@ -5,6 +5,9 @@ All of it moves along the line (1 - t) clean + t noise, so any sampler that foll
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -42,19 +45,32 @@ def inverted(sample: Sampler, field: Field, clean: Grid, times: Float[Tensor, "s
 
 
 class Shared(nn.Module):
-    """Stands for an attention, and hands the values it sees while a clip is inverted to the steps that sample it again (RF-Edit)."""
+    """Stands for an attention: keeps the clip's values of each call on the way back, and hands them, last first, to later calls."""
 
     def __init__(self, attention: nn.Module) -> None:
         super().__init__()
-        self.attention = attention
-        self.recording, self.replaying = False, False
+        self.attention, self.keeps = attention, True
         self.values: list[Tensor] = []
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, layout: object) -> Tensor:
-        words = value.shape[2] - _video_tokens(layout)
-        if self.recording:
+        words = value.shape[2] - layout.grid.count  # pyright: ignore[reportAttributeAccessIssue]
+        if self.keeps:
             self.values.append(value[:, :, words:])
-        elif self.replaying and self.values:
+        elif self.values:
             before = self.values.pop()
             value = torch.cat([value[:, :, :words], before.repeat(len(value) // len(before), 1, 1, 1)], dim=2)
         return self.attention(query, key, value, layout)
+
+
+@contextmanager
+def sharing(blocks: list[nn.Module]) -> Iterator[list[Shared]]:
+    """RF-Edit: the attentions of these blocks keep what they see, until they are told to hand it on."""
+    plain = [block.attention for block in blocks]
+    shared = [Shared(attention) for attention in plain]  # pyright: ignore[reportArgumentType]
+    for block, attention in zip(blocks, shared, strict=True):
+        block.attention = attention
+    try:
+        yield shared
+    finally:
+        for block, attention in zip(blocks, plain, strict=True):
+            block.attention = attention

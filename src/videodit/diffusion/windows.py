@@ -1,0 +1,44 @@
+"""A clip longer than the network's, in windows of latent frames that overlap: where they do, their velocities are blended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from videodit.diffusion.guidance import Field
+from videodit.shapes import UserError
+
+
+def starts(frames: int, window: int, overlap: int) -> list[int]:
+    """Where windows begin: each shares at least `overlap` latent frames with the one before, and the last ends with the clip."""
+    if not 0 <= overlap < window:
+        raise UserError(f"Windows of {window} latent frames cannot share {overlap}: use 0 to {window - 1}.")
+    if frames <= window:
+        return [0]
+    return [*range(0, frames - window, window - overlap), frames - window]
+
+
+def weights(window: int, first: bool, last: bool) -> Float[Tensor, "w"]:
+    """Rising from a window's edges to its middle; the clip's own ends belong to one window alone."""
+    rising = torch.arange(1, window + 1, dtype=torch.float32)
+    left = torch.full((window,), float(window)) if first else rising
+    right = torch.full((window,), float(window)) if last else rising.flip(0)
+    return torch.minimum(left, right)
+
+
+def windowed(fields: Sequence[Field], begins: Sequence[int], window: int) -> Field:
+    """The field of the whole clip from a field for each window, which knows its own words."""
+
+    def velocity(x: Tensor, t: Tensor) -> Tensor:
+        whole, total = torch.zeros_like(x), x.new_zeros(x.shape[2], 1, 1)
+        for i, (field, start) in enumerate(zip(fields, begins, strict=True)):
+            part = slice(start, start + window)
+            weight = weights(min(window, x.shape[2]), i == 0, i == len(begins) - 1).to(x).view(-1, 1, 1)
+            whole[:, :, part] += weight * field(x[:, :, part], t if t.ndim == 1 else t[:, part])[:, : x.shape[1]]
+            total[part] += weight
+        return whole / total
+
+    return velocity

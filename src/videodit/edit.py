@@ -1,0 +1,138 @@
+"""A video that is there already becomes another: noised in part and sampled again, or led back to its noise first, in parts or whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from videodit.backbone import DualTransformer
+from videodit.diffusion.editing import inverted, kept, later, noised, sharing
+from videodit.diffusion.guidance import Guidance
+from videodit.diffusion.noise import noise
+from videodit.diffusion.samplers import rf_solver
+from videodit.diffusion.schedulers import sampler as sampler_of
+from videodit.generate import Frames, Generator, Progress
+from videodit.shapes import Size, UserError
+
+Change = Bool[np.ndarray, "f h w"]
+
+
+@torch.inference_mode()
+def edit(
+    model: Generator,
+    video: Frames,
+    prompt: str,
+    *,
+    strength: float = 0.6,
+    change: Change | None = None,
+    seed: int = 0,
+    steps: int | None = None,
+    guidance: float | Guidance | None = None,
+    negative: str = "",
+    sampler: str | None = None,
+    progress: Progress | None = None,
+) -> Frames:
+    """The video as the prompt says: `strength` 0 leaves it, 1 forgets it. Where `change` is not, every pixel stays what it was."""
+    size = _checked(model, video, prompt, strength, seed)
+    if change is not None and (change.shape != size or not change.any()):
+        raise UserError(f"What is to change is {change.shape} and marks {int(change.sum())} pixels: mark some of a video of {size}.")
+    how = model.sampling(steps, guidance, sampler)
+    clean = encoded(model, video)
+    grid = Size(*clean.shape[2:])
+    start = noise(seed, [0], tuple(clean.shape[1:]), prior=model.model.settings.prior).to(clean)
+    times = later(model.times(None, how.steps, grid), strength)
+    field = model.field([prompt], negative, how.guidance, None)
+    moved = field if change is None else kept(field, _latent_mask(change, grid).to(clean), clean, start)
+    seen = _counted(progress, len(times) - 1)
+    latents = sampler_of(how.sampler)(moved, noised(clean, start, times), times, partial(model.fresh, seed, 0, clean), seen)
+    frames = model.decode(latents, size.frames)[0]
+    return frames if change is None else np.where(change[..., None], frames, video)
+
+
+@torch.inference_mode()
+def reworded(
+    model: Generator,
+    video: Frames,
+    before: str,
+    after: str,
+    *,
+    steps: int | None = None,
+    guidance: float | Guidance | None = None,
+    shared: int = 3,
+    blocks: int = 2,
+    progress: Progress | None = None,
+) -> Frames:
+    """The video with other words: led back to its noise under `before` (RF-Solver), and sampled from there under `after` (RF-Edit).
+
+    In the first `shared` steps from noise the last `blocks` blocks find the values they had at the same times of the way back.
+    """
+    size = _checked(model, video, after, 1.0, 0)
+    how = model.sampling(steps, guidance, None)
+    clean = encoded(model, video)
+    times = model.times(None, how.steps, Size(*clean.shape[2:]))
+    seen = _counted(progress, 2 * how.steps)
+    backwards = model.field([before or after], "", Guidance(scale=1.0), None)
+    forwards = model.field([after], "", how.guidance, None)
+    with sharing(_own_blocks(model.model.backbone)[-blocks:]) as attentions:
+        counted = _every(seen)
+        start = rf_solver(backwards, clean, times.flip(0), _nothing, counted)
+        for attention in attentions:  # two looks a step
+            attention.keeps, attention.values = False, attention.values[len(attention.values) - 2 * shared :] if shared else []
+        latents = rf_solver(forwards, start, times, _nothing, counted)
+    return model.decode(latents, size.frames)[0]
+
+
+@torch.inference_mode()
+def led_back(model: Generator, video: Frames, prompt: str, *, steps: int, sampler: str = "rf-solver") -> Frames:
+    """The video led back to its noise and sampled again: what the sampler loses on the way."""
+    size = _checked(model, video, prompt, 1.0, 0)
+    clean = encoded(model, video)
+    times = model.times(None, steps, Size(*clean.shape[2:]))
+    field, sample = model.field([prompt], "", Guidance(scale=1.0), None), sampler_of(sampler)
+    latents = sample(field, inverted(sample, field, clean, times, _nothing), times, _nothing, lambda step, x: None)
+    return model.decode(latents, size.frames)[0]
+
+
+def encoded(model: Generator, video: Frames) -> Tensor:
+    """The latents of one video."""
+    pixels = torch.from_numpy(np.array(video)).permute(3, 0, 1, 2)[None].float().to(model.device)
+    return model.model.autoencoder.encode(pixels / 127.5 - 1).mode()
+
+
+def _checked(model: Generator, video: Frames, prompt: str, strength: float, seed: int) -> Size:
+    size = Size(*video.shape[:3])
+    model.check([prompt], size, seed)
+    if not 0 < strength <= 1:
+        raise UserError(f"A strength of {strength:g} is out of range: use a number above 0, which changes little, up to 1.")
+    return size
+
+
+def _latent_mask(change: Change, grid: Size) -> Tensor:
+    """1 for every latent of which a pixel may change."""
+    return F.adaptive_max_pool3d(torch.from_numpy(change).float()[None, None], tuple(grid))
+
+
+def _own_blocks(network: nn.Module) -> list[nn.Module]:
+    if not isinstance(network, DualTransformer) or network.settings.layout != "global":
+        raise UserError("Sharing features is for transformers of two streams with global attention: edit by strength instead.")
+    return list(network.blocks)
+
+
+def _nothing(step: int) -> Tensor:
+    raise AssertionError("a sampler that adds noise cannot lead back")
+
+
+def _counted(progress: Progress | None, steps: int) -> Callable[[int, Tensor], None]:
+    return lambda step, x: progress(step, steps) if progress else None
+
+
+def _every(seen: Callable[[int, Tensor], None]) -> Callable[[int, Tensor], None]:
+    """Counts on over several samplers."""
+    done = iter(range(1, 1_000_000))
+    return lambda step, x: seen(next(done), x)

@@ -1,0 +1,127 @@
+"""Videos longer than a model's clip: chunk after chunk, each around the end of the one before, or at once in windows that overlap."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from videodit.diffusion import windows
+from videodit.diffusion.guidance import Guidance
+from videodit.diffusion.noise import noise, rescheduled
+from videodit.diffusion.schedulers import sampler as sampler_of
+from videodit.generate import Frames, Generator, Progress
+from videodit.shapes import Size, UserError
+
+
+def extended(
+    model: Generator,
+    prompts: str | Sequence[str],
+    frames: int,
+    *,
+    video: Frames | None = None,
+    known: int | None = None,
+    seed: int = 0,
+    size: Size | None = None,
+    **how: Any,
+) -> Iterator[Frames]:
+    """A video of so many frames, in parts as they come: what is there (`video`, or a clip of the first prompt), then what follows.
+
+    Each chunk is a clip of the model's length that is given the last `known` frames. Several prompts share the length evenly.
+    """
+    prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+    chunk = (size or model.size)._replace(frames=model.size.frames)
+    known = chunk.frames // 2 if known is None else known
+    time = model.model.autoencoder.time
+    _check(chunk, frames, known, time, video)
+
+    def words(at: int) -> str:
+        return prompts[min(at * len(prompts) // frames, len(prompts) - 1)]
+
+    made = video if video is not None else model.generate(words(0), size=chunk, seed=seed, **how)
+    done = len(made)
+    yield made[:frames]
+    while done < frames:
+        given = dict(enumerate(made[-known:]))
+        clip = model.generate(words(done), size=chunk, seed=seed, given=given, at=(done - known) // time, **how)
+        made = np.concatenate([made[-known:], clip[known:]])
+        yield clip[known : known + frames - done]
+        done += len(clip) - known
+
+
+@torch.inference_mode()
+def at_once(
+    model: Generator,
+    prompts: str | Sequence[str],
+    frames: int,
+    *,
+    overlap: int | None = None,
+    seed: int = 0,
+    size: Size | None = None,
+    steps: int | None = None,
+    guidance: float | Guidance | None = None,
+    negative: str = "",
+    repeated: bool = True,
+    progress: Progress | None = None,
+) -> Frames:
+    """A video of so many frames in one pass: windows of the model's length share `overlap` latent frames, half unless told.
+
+    Several prompts share the length evenly, and where windows overlap they blend. `repeated`: the noise of the first window comes again,
+    in another order (FreeNoise).
+    """
+    prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+    clip = (size or model.size)._replace(frames=model.size.frames)
+    model.check(prompts, clip._replace(frames=frames), seed)
+    how, latents = model.sampling(steps, guidance, None), model.model.autoencoder.latents
+    grid, window = latents(clip._replace(frames=frames)), latents(clip).frames
+    begins = windows.starts(grid.frames, window, window // 2 if overlap is None else overlap)
+    start = noise(seed, [0], (model.model.autoencoder.channels, *grid), prior=model.model.settings.prior)
+    start = (rescheduled(start, window, seed) if repeated else start).to(model.device)
+    words = [prompts[(2 * at + window) * len(prompts) // (2 * max(grid.frames, window) + 1)] for at in begins]
+    field = windows.windowed([model.field([word], negative, how.guidance, None) for word in words], begins, window)
+
+    def seen(step: int, x: Tensor) -> None:
+        if progress:
+            progress(step, how.steps)
+
+    times = model.times(None, how.steps, latents(clip))
+    whole = sampler_of(how.sampler)(field, start, times, partial(model.fresh, seed, 0, start), seen)
+    return model.decode(whole, frames)[0]
+
+
+def _check(chunk: Size, frames: int, known: int, time: int, video: Frames | None) -> None:
+    if chunk.frames <= time:
+        raise UserError("This model's clips are too short to go on from: use one that makes videos.")
+    if not 0 < known < chunk.frames or known % time:
+        raise UserError(f"Each chunk can be given {time} to {chunk.frames - time} frames, in multiples of {time}, not {known}.")
+    if video is None:
+        return
+    if len(video) < known:
+        raise UserError(f"The video has {len(video)} frames, and each chunk is given {known}: use a longer one, or be content with fewer.")
+    if video.shape[1:3] != (chunk.rows, chunk.columns):
+        raise UserError(f"The video is {video.shape[1]}x{video.shape[2]}, its continuation {chunk.rows}x{chunk.columns}: resize it.")
+    if len(video) >= frames:
+        raise UserError(f"The video has {len(video)} frames already: ask for more than that.")
+
+
+def drift(frames: Frames, chunk: int) -> list[dict[str, float]]:
+    """Brightness, contrast and sharpness of each chunk: what changes with its place has drifted."""
+    table = []
+    for start in range(0, len(frames), chunk):
+        part = frames[start : start + chunk].astype(np.float64) / 255
+        edges = np.abs(np.diff(part, axis=1)).mean() + np.abs(np.diff(part, axis=2)).mean()
+        row = {"start": start, "brightness": part.mean(), "contrast": part.std(axis=(1, 2)).mean(), "sharpness": edges}
+        table.append({name: round(float(value), 4) for name, value in row.items()})
+    return table
+
+
+def seams(frames: Frames, starts: Sequence[int]) -> list[float]:
+    """How much more changes from the frame before each start than between other frames: 1 is no jump."""
+    steps = np.abs(np.diff(frames.astype(np.float64), axis=0)).mean(axis=(1, 2, 3))
+    others = np.delete(steps, [start - 1 for start in starts])
+    usual = max(float(np.median(others)), 1e-3)
+    return [round(float(steps[start - 1]) / usual, 3) for start in starts]

@@ -1,0 +1,296 @@
+"""One clip as it is asked for: checked, made by a model, and written into the clip so that it can be made again."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from videodit import models
+from videodit.data import video
+from videodit.edit import edit, reworded
+from videodit.extend import extended
+from videodit.generate import Frames, Generator, GivenFrames, Progress
+from videodit.shapes import Size, UserError, latent_size
+
+INPUTS = ("image", "last", "video", "region")
+Preview = Callable[[int, Frames], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What one clip is made of; what is None is the model's own."""
+
+    prompt: str = ""
+    negative: str = ""
+    then: tuple[str, ...] = ()
+    before: str = ""
+    task: str = "t2v"
+    seed: int = 0
+    number: int = 0
+    frames: int | None = None
+    rows: int | None = None
+    columns: int | None = None
+    fps: float | None = None
+    steps: int | None = None
+    guidance: float | None = None
+    sampler: str | None = None
+    shift: float | None = None
+    strength: float | None = None
+    keep: str = ""
+    image: Path | None = None
+    last: Path | None = None
+    video: Path | None = None
+    region: Path | None = None
+
+    def size(self, model: Generator) -> Size:
+        frames = 1 if self.task == "t2i" else self.frames or model.size.frames
+        return Size(frames, self.rows or model.size.rows, self.columns or model.size.columns)
+
+    @property
+    def how(self) -> dict[str, Any]:
+        """What every task takes."""
+        return {"seed": self.seed, "steps": self.steps, "guidance": self.guidance, "negative": self.negative, "sampler": self.sampler}
+
+    def make(self, model: Generator, progress: Progress | None = None, preview: Preview | None = None) -> Frames:
+        """The frames of the clip."""
+        return TASKS[self.task].make(self, model, progress, preview)
+
+    def picture(self, path: Path | None, model: Generator) -> Frames:
+        assert path is not None
+        return video.fitted(video.read(path, frames=1)[0], *self.size(model)[1:])[0]
+
+    def clip(self, model: Generator) -> Frames:
+        assert self.video is not None
+        return video.fitted(video.read(self.video)[0], *self.size(model)[1:])
+
+
+# --- Tasks ---
+
+
+class Task(NamedTuple):
+    """What a task does, what it needs and what else it can use, and how."""
+
+    says: str
+    needs: tuple[str, ...]
+    may: tuple[str, ...]
+    make: Callable[[Request, Generator, Progress | None, Preview | None], Frames]
+
+
+def _generated(request: Request, model: Generator, progress: Progress | None, preview: Preview | None, given: GivenFrames) -> Frames:
+    size = request.size(model)
+    return model.generate(
+        [request.prompt],
+        size=size,
+        first=request.number,
+        given=given,
+        shift=request.shift,
+        progress=progress,
+        preview=None if preview is None else lambda step, frames: preview(step, frames[0]),
+        **request.how,
+    )[0]
+
+
+def _from_text(request: Request, model: Generator, progress: Progress | None, preview: Preview | None) -> Frames:
+    return _generated(request, model, progress, preview, {})
+
+
+def _from_images(request: Request, model: Generator, progress: Progress | None, preview: Preview | None) -> Frames:
+    places = {0: request.image, request.size(model).frames - 1: request.last}
+    given = {at: request.picture(path, model) for at, path in places.items() if path is not None}
+    if not given:
+        raise UserError("The task i2v needs a picture to start from or to end with: give one by --image or --last.")
+    return _generated(request, model, progress, preview, given)
+
+
+def _predicted(request: Request, model: Generator, progress: Progress | None, preview: Preview | None) -> Frames:
+    clip, frames = request.clip(model), request.size(model).frames
+    time = model.model.autoencoder.time
+    known = ranges(request.keep, frames) if request.keep else list(range(min(len(clip), frames // 2) // time * time))
+    return _generated(request, model, progress, preview, _part(clip, known, request))
+
+
+def _completed(request: Request, model: Generator, progress: Progress | None, preview: Preview | None) -> Frames:
+    if not request.keep:
+        raise UserError("The task complete needs to know which frames are there: say --keep 0-3,12-15, for example.")
+    known = ranges(request.keep, request.size(model).frames)
+    return _generated(request, model, progress, preview, _part(request.clip(model), known, request))
+
+
+def _part(clip: Frames, known: list[int], request: Request) -> dict[int, Frames]:
+    if not known or known[-1] >= len(clip):
+        raise UserError(f"{request.video} has {len(clip)} frames, too few to be given: use a longer one, or --keep fewer, such as 0-3.")
+    return {at: clip[at] for at in known}
+
+
+def _extended(request: Request, model: Generator, progress: Progress | None, preview: Preview | None) -> Frames:
+    start = None if request.video is None else request.clip(model)
+    size, prompts = request.size(model), [request.prompt, *request.then]
+    frames = request.frames or 2 * max(model.size.frames, 0 if start is None else len(start))
+    parts, done = [], 0
+    for part in extended(model, prompts, frames, video=start, size=size, first=request.number, shift=request.shift, **request.how):
+        parts.append(part)
+        done += len(part)
+        if progress:
+            progress(min(done, frames), frames)
+    return np.concatenate(parts)
+
+
+def _edited(request: Request, model: Generator, progress: Progress | None, preview: Preview | None) -> Frames:
+    clip = request.clip(model)
+    clip = clip[: request.frames or len(clip)]
+    how: dict[str, Any] = {"steps": request.steps, "guidance": request.guidance, "progress": progress}
+    if request.before:
+        return reworded(model, clip, request.before, request.prompt, **how)
+    change = None
+    if request.region is not None:
+        marked = video.fitted(video.read(request.region)[0], *clip.shape[1:3]).max(-1) > 127
+        change = np.broadcast_to(marked, clip.shape[:3]) if len(marked) == 1 else marked[: len(clip)]
+    strength = 0.6 if request.strength is None else request.strength
+    seeds = {"seed": request.seed, "negative": request.negative, "sampler": request.sampler}
+    return edit(model, clip, request.prompt, strength=strength, change=change, **seeds, **how)
+
+
+TASKS: dict[str, Task] = {
+    "t2v": Task("a video from text", (), (), _from_text),
+    "t2i": Task("an image from text", (), (), _from_text),
+    "i2v": Task("a video that starts with --image, or ends with --last", (), ("image", "last"), _from_images),
+    "interpolate": Task("a video from --image to --last", ("image", "last"), (), _from_images),
+    "predict": Task("a clip that begins with frames of --video", ("video",), ("keep",), _predicted),
+    "complete": Task("a clip around the frames of --video that --keep names", ("video", "keep"), (), _completed),
+    "extend": Task("a video of any length, from text or after --video", (), ("video", "then"), _extended),
+    "edit": Task("--video changed as the prompt says", ("video",), ("region", "strength", "before"), _edited),
+}
+
+
+def task_of(request: Request) -> str:
+    """The task that what is given asks for."""
+    if request.video is not None:
+        edits = request.strength is not None or request.region is not None or bool(request.before)
+        return "edit" if edits else "complete" if request.keep else "extend"
+    if request.image is not None and request.last is not None:
+        return "interpolate"
+    if request.image is not None or request.last is not None:
+        return "i2v"
+    return "extend" if request.then else "t2v"
+
+
+def check(request: Request) -> None:
+    """What can be known to be wrong before a model is loaded."""
+    if request.task not in TASKS:
+        raise UserError(f"There is no task {request.task!r}: use {', '.join(TASKS)}.")
+    task = TASKS[request.task]
+    for name in ("image", "last", "video", "region", "keep", "then", "strength", "before"):
+        there = bool(getattr(request, name)) or (name == "strength" and request.strength is not None)
+        if name in task.needs and not there:
+            raise UserError(f"The task {request.task} ({task.says}) needs --{name}: give it, or another --task.")
+        if there and name not in (*task.needs, *task.may):
+            users = ", ".join(other for other, what in TASKS.items() if name in (*what.needs, *what.may))
+            raise UserError(f"--{name} is not for the task {request.task} ({task.says}): leave it out, or use --task {users}.")
+    for name in INPUTS:
+        path = getattr(request, name)
+        if path is not None and not path.is_file():
+            raise UserError(f"--{name} {path} is not there: name a picture or video that exists.")
+    if request.keep:
+        ranges(request.keep, 1 << 20)
+
+
+def ranges(text: str, frames: int) -> list[int]:
+    """'0-3,12' -> [0, 1, 2, 3, 12]: frames of a clip of so many."""
+    parts = [re.fullmatch(r"\s*(\d{1,7})(?:-(\d{1,7}))?\s*", part) for part in text.split(",")]
+    spans = [(int(part[1]), int(part[2] or part[1])) for part in parts if part]
+    if len(spans) < len(parts) or any(start > stop for start, stop in spans):
+        raise UserError(f"--keep takes frames such as 0-3,12-15, not {text!r}.")
+    found = sorted({frame for start, stop in spans for frame in range(start, min(stop, frames) + 1)})
+    if found and found[-1] >= frames:
+        raise UserError(f"--keep {text} goes beyond the last frame, {frames - 1}: name frames of the clip.")
+    return found
+
+
+def fitting(request: Request, model: Generator) -> Request:
+    """The request with the nearest number of frames that the model can make; of two, the larger."""
+    autoencoder, frames = model.model.autoencoder, request.size(model).frames
+    if frames <= 1 or autoencoder.latents(request.size(model)).frames * autoencoder.time == frames:
+        return request
+    below = frames // autoencoder.time * autoencoder.time
+    nearest = below if below and frames - below < below + autoencoder.time - frames else below + autoencoder.time
+    latent_size(request.size(model)._replace(frames=nearest), space=autoencoder.space, time=autoencoder.time)
+    return dataclasses.replace(request, frames=nearest)
+
+
+# --- The record in a clip ---
+
+
+def record(request: Request, model: Generator, name: str) -> str:
+    """What a clip was made of and where, as JSON: files by name and digest, the model by its digest."""
+    asked = {key: value for key, value in dataclasses.asdict(request).items() if value not in (None, "", ())}
+    inputs = {key: _digest(path) for key in INPUTS if (path := getattr(request, key)) is not None}
+    asked |= {key: Path(asked[key]).name for key in inputs}
+    return json.dumps({"videodit": asked, "model": {"name": name, "digest": model_digest(name)}, "inputs": inputs, "machine": machine()})
+
+
+def machine() -> dict[str, Any]:
+    """What equal bytes depend on."""
+    versions = {name: _version(name) for name in ("videodit", "torch", "av")}
+    return versions | {"threads": torch.get_num_threads(), "cpu": torch.backends.cpu.get_cpu_capability()}
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:  # run from its sources
+        return "not installed"
+
+
+def model_digest(name: str) -> str:
+    """Of what model.toml says, which holds the digests of all files."""
+    return _digest(models.locate(name) / "model.toml")
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The record that a clip carries."""
+    try:
+        found = json.loads(video.read_note(path))
+        assert isinstance(found, dict) and isinstance(found["videodit"], dict)
+        return found
+    except (ValueError, KeyError, AssertionError):
+        raise UserError(f"{path} does not say how it was made: --like takes a clip that this program wrote.") from None
+
+
+def asked_by(found: dict[str, Any], path: Path) -> Request:
+    """The request that a record holds; its files are looked for here and beside the clip."""
+    known = {field.name for field in dataclasses.fields(Request)}
+    asked = {key: value for key, value in found["videodit"].items() if key in known}
+    for key in INPUTS:
+        if key in asked:
+            places = [Path(asked[key]), path.parent / asked[key]]
+            asked[key] = next((place for place in places if place.is_file()), places[0])
+    if "then" in asked:
+        asked["then"] = tuple(asked["then"])
+    return Request(**asked)
+
+
+def differences(found: dict[str, Any], request: Request, name: str) -> list[str]:
+    """What is not as it was when a clip was made."""
+    now = machine()
+    others = [f"{key} was {was}, is {now.get(key)}" for key, was in found.get("machine", {}).items() if was != now.get(key)]
+    if (was := found.get("model", {}).get("digest")) != model_digest(name):
+        others.append(f"the model was {str(was)[:12]}, is {model_digest(name)[:12]}")
+    for key, digest in found.get("inputs", {}).items():
+        path = getattr(request, key)
+        if path is None or not path.is_file() or _digest(path) != digest:
+            others.append(f"--{key} is not the file that was used")
+    return others
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

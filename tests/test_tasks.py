@@ -1,0 +1,227 @@
+"""Given frames, longer videos and edits, on a tiny model that is told of them by time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import tiny
+import videodit
+from videodit import backbone, models
+from videodit.diffusion.guidance import Guidance
+from videodit.diffusion.noise import Prior
+from videodit.diffusion.objectives import Diffusion
+from videodit.edit import edit, encoded, led_back, reworded
+from videodit.extend import at_once, drift, extended, seams
+from videodit.generate import Generator
+from videodit.models import Model
+from videodit.shapes import Size, UserError
+
+pytestmark = pytest.mark.usefixtures("unchecked")
+PROMPT = "a red circle moves right"
+FRAMES, ROWS, COLUMNS = tiny.CLIP
+VIDEO = np.random.default_rng(0).integers(0, 256, (24, ROWS, COLUMNS, 3), np.uint8)
+
+
+def told(how: str = "time", **changes: object) -> Generator:
+    made = tiny.model(tiny.dpvae(trained=True), tiny.CLIP)
+    network = backbone.build(replace(made.backbone.settings, given=how, rotary="time")).eval()
+    network.load_state_dict(made.backbone.state_dict(), strict=False)
+    return Generator(Model(replace(made.settings, backbone=network.settings, **changes), made.autoencoder, made.text, network))
+
+
+@pytest.fixture(scope="module")
+def generator() -> Generator:
+    return told()
+
+
+def apart(one: np.ndarray, other: np.ndarray) -> int:
+    return int(abs(one.astype(int) - other.astype(int)).max())
+
+
+@pytest.mark.parametrize("how", ["noise", "channels", "time"])
+def test_given_groups_are_bit_equal_after_sampling(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, seen = told(how), []
+    decode = Generator.decode
+    monkeypatch.setattr(Generator, "decode", lambda self, latents, frames: (seen.append(latents), decode(self, latents, frames))[1])
+    model.generate(PROMPT, given=dict(enumerate(VIDEO[:4])))
+    alone = encoded(model, VIDEO[:4])
+    assert torch.equal(seen[0][:, :, :1], alone) and seen[0].shape[2] == 2
+
+
+def test_nothing_given_is_text_to_video_bit_for_bit(generator: Generator) -> None:
+    assert np.array_equal(generator.generate(PROMPT, seed=3, given={}), generator.generate(PROMPT, seed=3))
+    assert apart(generator.generate(PROMPT, seed=3, given={0: VIDEO[0]}), generator.generate(PROMPT, seed=3)) > 2
+
+
+def test_pictures_at_other_places_make_other_videos(generator: Generator) -> None:
+    first, last = (generator.generate(PROMPT, seed=3, given={at: VIDEO[0]}) for at in (0, FRAMES - 1))
+    assert apart(first, last) > 2 and apart(first, generator.generate(PROMPT, seed=3, given={0: VIDEO[1]})) > 2
+
+
+def test_a_batch_of_four_is_four_singles(generator: Generator) -> None:
+    givens = [{0: VIDEO[i]} for i in range(4)]
+    whole = generator.generate([PROMPT] * 4, seed=3, given=givens)
+    for i in range(4):
+        assert apart(generator.generate(PROMPT, seed=3, given=givens[i], first=i), whole[i]) <= 1
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ({8: VIDEO[0]}, "Frames 8 to 8 are given of a video of 8: use 0 to 7"),
+        ({0: VIDEO[0, :16]}, "Frame 0 is 16x32, the video 32x32"),
+        ([{0: VIDEO[0]}] * 2, "2 clips are given frames, and 1 are asked for"),
+    ],
+)
+def test_what_cannot_be_given_is_said(generator: Generator, given: object, match: str) -> None:
+    with pytest.raises(UserError, match=match):
+        generator.generate(PROMPT, given=given)
+
+
+def test_clips_of_a_call_are_given_the_same_frames_and_a_model_that_was_not_trained_for_it_refuses(
+    world: tiny.World, generator: Generator
+) -> None:
+    with pytest.raises(UserError, match="given the same frames"):
+        generator.generate([PROMPT] * 2, given=[{0: VIDEO[0]}, {7: VIDEO[0]}])
+    with pytest.raises(UserError, match="was not trained to go on from given frames"):
+        videodit.load(world.video_model).generate(PROMPT, given={0: VIDEO[0]})
+
+
+def test_negative_prompts_samplers_and_previews(generator: Generator) -> None:
+    plain = generator.generate(PROMPT, seed=3)
+    assert apart(generator.generate(PROMPT, seed=3, negative="a blue star"), plain) > 1
+    for name in ("heun", "ancestral", "UniPCMultistep"):
+        assert apart(generator.generate(PROMPT, seed=3, sampler=name), plain) > 1
+    shown: list[tuple[int, np.ndarray]] = []
+    same = generator.generate(PROMPT, seed=3, preview=lambda step, frames: shown.append((step, frames)))
+    assert np.array_equal(same, plain) and [step for step, _ in shown] == [1, 2, 3] and shown[0][1].shape == (1, *plain.shape)
+    assert np.array_equal(shown[-1][1][0], plain)  # the last step ends at what it expects
+
+
+def test_sampling_with_another_shift_or_noise_than_was_trained_warns_and_names_both() -> None:
+    model = told(prior=Prior(kind="shared", share=0.5))
+    with pytest.warns(UserWarning, match="times shifted by 1 and samples with 3"):
+        model.generate(PROMPT, shift=3.0)
+    with pytest.warns(UserWarning, match=r"trained on shared noise \(0.5\) and samples from independent"):
+        model.generate(PROMPT, prior=Prior())
+    with pytest.raises(UserError, match="A shift of 0 is out of range"):
+        model.generate(PROMPT, shift=0.0)
+
+
+@pytest.mark.parametrize("prediction", ["noise", "v"])
+def test_a_diffusion_generates_as_a_flow_does(prediction: str) -> None:
+    model = told(objective=Diffusion(prediction=prediction))
+    for sampler in ("euler", "ancestral", "DDIM"):
+        frames = model.generate(PROMPT, seed=3, sampler=sampler, given={0: VIDEO[0]})
+        assert frames.shape == (*tiny.CLIP, 3) and frames.std() > 1
+
+
+# --- Longer videos ---
+
+
+def test_an_extended_video_goes_on_from_what_is_there(generator: Generator) -> None:
+    parts = list(extended(generator, PROMPT, 26, video=VIDEO[:12], known=4, seed=2))
+    whole = np.concatenate(parts)
+    assert (
+        whole.shape == (26, ROWS, COLUMNS, 3)
+        and np.array_equal(whole[:12], VIDEO[:12])
+        and [len(part) for part in parts] == [12, 4, 4, 4, 2]
+    )
+    again = generator.generate(PROMPT, seed=2, given=dict(enumerate(VIDEO[8:12])), at=2)
+    assert np.array_equal(whole[12:16], again[4:])
+
+
+def test_from_text_alone_the_first_chunk_is_the_models_clip(generator: Generator) -> None:
+    parts = list(extended(generator, [PROMPT, "a blue star"], 16, seed=2))
+    assert np.array_equal(parts[0], generator.generate(PROMPT, seed=2)) and sum(map(len, parts)) == 16
+    other = np.concatenate(list(extended(generator, PROMPT, 16, seed=2)))
+    assert np.array_equal(np.concatenate(parts)[:8], other[:8]) and apart(np.concatenate(parts)[8:], other[8:]) > 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "match"),
+    [
+        ({"known": 3}, "in multiples of 4, not 3"),
+        ({"known": 8}, "4 to 4 frames"),
+        ({"video": VIDEO[:2]}, "has 2 frames, and each chunk is given 4"),
+        ({"video": VIDEO[:20]}, "has 20 frames already"),
+        ({"video": VIDEO[:8, :16]}, "is 16x32, its continuation 32x32"),
+    ],
+)
+def test_what_cannot_be_extended_is_said(generator: Generator, asked: dict, match: str) -> None:
+    with pytest.raises(UserError, match=match):
+        list(extended(generator, PROMPT, 20, **asked))
+
+
+def test_windows_at_once(generator: Generator) -> None:
+    long = at_once(generator, [PROMPT, "a blue star"], 24, seed=2)
+    assert long.shape == (24, ROWS, COLUMNS, 3)
+    short = at_once(generator, PROMPT, 8, seed=2)
+    assert apart(short, generator.generate(PROMPT, seed=2)) <= 1  # one window is the clip
+    with pytest.raises(UserError, match="26 frames do not fit"):
+        at_once(generator, PROMPT, 26)
+
+
+def test_drift_and_seams_see_what_changes() -> None:
+    still = np.full((8, 8, 8, 3), 100, np.uint8)
+    moved = np.concatenate([still, still + 50])
+    table = drift(moved, 8)
+    assert [row["start"] for row in table] == [0, 8] and table[1]["brightness"] - table[0]["brightness"] == pytest.approx(
+        50 / 255, abs=1e-3
+    )
+    noisy = np.random.default_rng(1).integers(0, 40, (16, 8, 8, 3)).astype(np.uint8)
+    smooth, jump = seams(noisy, [8])[0], seams(noisy + np.repeat([0, 100], 8).astype(np.uint8)[:, None, None, None], [8])[0]
+    assert smooth == pytest.approx(1, abs=0.2) and jump > 5
+
+
+# --- Edits ---
+
+
+def test_an_edit_changes_as_much_as_it_is_told(generator: Generator) -> None:
+    clip = generator.generate(PROMPT, seed=1)
+    little, much = (
+        np.abs(edit(generator, clip, "a blue star", strength=s, seed=5, steps=10).astype(int) - clip).mean() for s in (0.1, 1.0)
+    )
+    assert 0 < little < much
+    for wrong in (0.0, 1.5):
+        with pytest.raises(UserError, match="strength"):
+            edit(generator, clip, PROMPT, strength=wrong)
+
+
+def test_what_is_not_to_change_keeps_every_pixel(generator: Generator) -> None:
+    clip, change = VIDEO[:8], np.zeros((8, ROWS, COLUMNS), bool)
+    change[:, :, 16:] = True
+    out = edit(generator, clip, "a blue star", strength=1.0, change=change)
+    assert np.array_equal(out[:, :, :16], clip[:, :, :16]) and apart(out[:, :, 16:], clip[:, :, 16:]) > 2
+    with pytest.raises(UserError, match="mark some of a video"):
+        edit(generator, clip, PROMPT, change=np.zeros_like(change))
+
+
+def test_leading_back_and_sampling_again_returns_the_video(generator: Generator) -> None:
+    clip = generator.generate(PROMPT, seed=1)
+    through = generator.decode(encoded(generator, clip), 8)[0].astype(int)  # what the autoencoder leaves of it
+    errors = [np.abs(led_back(generator, clip, PROMPT, steps=steps).astype(int) - through).mean() for steps in (2, 16)]
+    assert errors[1] < errors[0] and errors[1] < 2
+
+
+def test_other_words_under_shared_features(generator: Generator) -> None:
+    clip = generator.generate(PROMPT, seed=1)
+    plain, shared = (reworded(generator, clip, PROMPT, "a blue star", steps=4, shared=n, guidance=Guidance(scale=2.0)) for n in (0, 4))
+    assert plain.shape == shared.shape == clip.shape and apart(plain, shared) > 0
+    assert all(type(block.attention).__name__ == "GlobalAttention" for block in generator.model.backbone.blocks)
+    single = backbone.build(replace(backbone.PRESETS["latte-xl-v2-tiny"], channels=8, variance=False))
+    other = Generator(
+        Model(replace(generator.model.settings, backbone=single.settings), generator.model.autoencoder, generator.model.text, single)
+    )
+    with pytest.raises(UserError, match="Sharing features is for transformers of two streams"):
+        reworded(other, clip, PROMPT, PROMPT)
+
+
+def test_an_image_model_has_nothing_to_go_on_from(world: tiny.World) -> None:
+    with pytest.raises(UserError, match="too short to go on from"):
+        list(extended(videodit.load(world.image_model), PROMPT, 4))
+    assert models.load(world.image_model).settings.size == Size(1, 32, 32)
