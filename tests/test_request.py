@@ -1,0 +1,180 @@
+"""A request is checked, made the same way by the command line and by Python, and read back from the clip it made."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import tiny
+import videodit
+from videodit import backbone, models, request
+from videodit.cli.main import main
+from videodit.data import video
+from videodit.generate import Generator
+from videodit.models import Model
+from videodit.request import TASKS, Request, ranges, task_of
+from videodit.shapes import UserError
+
+pytestmark = pytest.mark.usefixtures("unchecked")
+PROMPT = "a red circle moves right"
+FRAMES, ROWS, COLUMNS = tiny.CLIP
+VIDEO = np.random.default_rng(0).integers(0, 256, (12, ROWS, COLUMNS, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that is told of given frames, and files to give it."""
+    here = tmp_path_factory.mktemp("asked")
+    made = tiny.model(tiny.dpvae(trained=True), tiny.CLIP)
+    network = backbone.build(replace(made.backbone.settings, given="time", rotary="time"))
+    network.load_state_dict(made.backbone.state_dict())
+    models.save(here / "model", Model(replace(made.settings, backbone=network.settings), made.autoencoder, made.text, network))
+    for i in (0, 1):
+        Image.fromarray(VIDEO[i]).save(here / f"picture-{i}.png")
+    Image.fromarray(np.repeat(np.repeat(VIDEO[0], 3, 0), 2, 1)).save(here / "wide.png")
+    mask = np.zeros((ROWS, COLUMNS, 3), np.uint8)
+    mask[:, 16:] = 255
+    Image.fromarray(mask).save(here / "region.png")
+    video.write(here / "clip.webp", VIDEO, 8)
+    return here
+
+
+@pytest.fixture
+def model(folder: Path) -> Generator:
+    return videodit.load(folder / "model")
+
+
+def generate(folder: Path, out: Path, *options: object) -> np.ndarray:
+    assert main(["generate", "--model", str(folder / "model"), "-o", str(out), *map(str, options)]) == 0
+    return video.read(out)[0]
+
+
+def asked(folder: Path, task: str) -> tuple[Request, list[object]]:
+    """A request of each task, and the options that say it."""
+    files = {"image": folder / "picture-0.png", "last": folder / "picture-1.png", "video": folder / "clip.webp"}
+    by_task: dict[str, dict[str, object]] = {
+        "t2v": {},
+        "t2i": {"frames": 1},
+        "i2v": {"image": files["image"]},
+        "interpolate": {"image": files["image"], "last": files["last"]},
+        "predict": {"video": files["video"]},
+        "complete": {"video": files["video"], "keep": "0,4-7"},
+        "extend": {"video": files["video"], "frames": 18},
+        "edit": {"video": files["video"], "region": folder / "region.png", "strength": 0.5, "frames": 8},
+    }
+    fields = {"seed": 4, "steps": 2, **by_task[task]}
+    options = [word for name, value in fields.items() for word in (f"--{name}", value)]
+    return Request(prompt=PROMPT, task=task, **fields), [PROMPT, "--task", task, *options]  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_command_line_is_python_and_a_clip_says_how_to_make_it_again(
+    task: str, folder: Path, model: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, options = asked(folder, task)
+    request.check(one)
+    by_python = one.make(model)
+    by_command = generate(folder, tmp_path / "a.webp", *options)
+    assert np.array_equal(by_python, by_command) and by_python.std() > 1
+    note = json.loads(video.read_note(tmp_path / "a.webp"))
+    assert note["videodit"]["task"] == task and "/" not in str(note["videodit"]) and note["machine"]["threads"] == torch.get_num_threads()
+    monkeypatch.chdir(folder)  # where the files that were given are
+    capsys.readouterr()
+    assert main(["generate", "--like", str(tmp_path / "a.webp"), "-o", str(tmp_path / "b.webp")]) == 0
+    assert "may differ" not in capsys.readouterr().err
+    assert (tmp_path / "a.webp").read_bytes() == (tmp_path / "b.webp").read_bytes()
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".gif", ".png"])
+def test_every_kind_of_file_carries_its_record(suffix: str, folder: Path, tmp_path: Path) -> None:
+    generate(folder, tmp_path / f"a{suffix}", PROMPT, "--steps", 1)
+    assert request.read_record(tmp_path / f"a{suffix}")["videodit"] == {"prompt": PROMPT, "task": "t2v", "seed": 0, "number": 0, "steps": 1}
+    generate(folder, tmp_path / f"b{suffix}", "--like", tmp_path / f"a{suffix}")
+    assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
+
+
+def test_options_change_what_they_name_and_a_number_keeps_its_noise(folder: Path, tmp_path: Path) -> None:
+    assert main(["generate", PROMPT, "--model", str(folder / "model"), "-o", str(tmp_path / "a.webp"), "--steps", "2", "--num", "2"]) == 0
+    second = tmp_path / "a-001.webp"
+    assert np.array_equal(generate(folder, tmp_path / "same.webp", "--like", second), video.read(second)[0])
+    other = generate(folder, tmp_path / "other.webp", "--like", second, "--seed", 9)
+    assert not np.array_equal(other, video.read(second)[0])
+    assert request.read_record(tmp_path / "other.webp")["videodit"]["seed"] == 9
+
+
+def test_what_is_not_as_it_was_is_named(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.fromarray(VIDEO[0]).save(tmp_path / "first.png")
+    generate(folder, tmp_path / "a.webp", PROMPT, "--steps", 1, "--image", tmp_path / "first.png")
+    Image.fromarray(VIDEO[5]).save(tmp_path / "first.png")
+    monkeypatch.setattr(request, "machine", lambda: {"torch": "9.9", "threads": 64})
+    capsys.readouterr()
+    generate(folder, tmp_path / "b.webp", "--like", tmp_path / "a.webp")
+    said = capsys.readouterr().err
+    assert "may differ" in said and "torch was" in said and "is 9.9" in said and "threads was" in said
+    assert "--image is not the file that was used" in said
+    video.write(tmp_path / "c.webp", VIDEO, 8)
+    assert main(["generate", "--like", str(tmp_path / "c.webp"), "-o", str(tmp_path / "d.webp")]) == 2
+    assert "does not say how it was made" in capsys.readouterr().err
+
+
+def test_frames_that_do_not_fit_are_refused_or_rounded_and_reported(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["generate", PROMPT, "--model", str(folder / "model"), "-o", str(tmp_path / "a.webp"), "--steps", "1", "--frames"]
+    assert main([*options, "10"]) == 2
+    assert "10 frames do not fit: use 8 or 12" in capsys.readouterr().err
+    for frames, made in ((9, 8), (10, 12), (2, 4)):
+        assert main([*options, str(frames), "--round"]) == 0
+        assert f"{frames} frames do not fit; {made} are made" in capsys.readouterr().err
+        assert len(video.read(tmp_path / "a.webp")[0]) == made
+
+
+def test_a_picture_of_another_shape_is_cropped_to_fit(folder: Path, model: Generator) -> None:
+    wide = Request(prompt=PROMPT, task="i2v", image=folder / "wide.png")
+    assert wide.picture(wide.image, model).shape == (ROWS, COLUMNS, 3)
+    assert wide.make(model).shape == (*tiny.CLIP, 3)
+
+
+def test_a_preview_is_written_while_it_lasts(folder: Path, tmp_path: Path) -> None:
+    made = generate(folder, tmp_path / "a.webp", PROMPT, "--steps", 4, "--preview", 2)
+    assert made.shape == (*tiny.CLIP, 3) and video.read(tmp_path / "a-preview.png")[0].shape[1] == ROWS
+
+
+def test_what_is_given_says_the_task() -> None:
+    image, clip = Path("a.png"), Path("a.mp4")
+    wanted = {
+        "t2v": Request(),
+        "i2v": Request(image=image),
+        "interpolate": Request(image=image, last=image),
+        "extend": Request(video=clip),
+        "complete": Request(video=clip, keep="0-3"),
+        "edit": Request(video=clip, strength=0.3),
+    }
+    assert {name: task_of(one) for name, one in wanted.items()} == {name: name for name in wanted}
+    assert (
+        task_of(Request(then=("b",))) == "extend"
+        and task_of(Request(last=image)) == "i2v"
+        and task_of(Request(video=clip, before="x")) == "edit"
+    )
+
+
+def test_ranges_of_frames() -> None:
+    assert ranges("0-3, 12", 16) == [0, 1, 2, 3, 12] and ranges("5", 16) == [5]
+    for wrong in ("a", "3-1", "0-", "-3", "1,,2", ""):
+        with pytest.raises(UserError, match="--keep takes frames such as"):
+            ranges(wrong, 16)
+    with pytest.raises(UserError, match="beyond the last frame, 15"):
+        ranges("0-99999", 16)
+
+
+def test_a_clip_too_short_to_be_given_is_said(folder: Path, model: Generator) -> None:
+    with pytest.raises(UserError, match="has 12 frames, too few"):
+        Request(prompt=PROMPT, task="complete", video=folder / "clip.webp", keep="12-15", frames=16).make(model)
