@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 LATER = ("fvd", "fid", "is", "kvd", "kid", "alignment", "motion", "report", "compare")
 RATES = ("shape", "colour", "motion", "all")
+TASKS = ("t2v", "t2i", "i2v", "interpolate", "predict", "extend")
 DRAWN = "toybox"  # in place of a file: scenes of the toybox
 DRAWN_SIZE, DRAWN_COUNT = Size(16, 64, 64), 20
 
@@ -49,14 +50,12 @@ def _toybox_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, metavar="N", help="steps of the sampler")
     parser.add_argument("--guidance", type=float, metavar="G", help="how closely the prompt is followed")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the noise (default 0)")
-    parser.add_argument("--task", metavar="T", help="(not in this version yet)")
+    parser.add_argument("--task", choices=TASKS, default="t2v", help="what is given of each scene beside its words (default t2v: nothing)")
 
 
 def _toybox(given: argparse.Namespace) -> None:
     if given.rest:
         raise UserError(f"evaluate toybox takes no {given.rest[0]!r}: give a model by --model.")
-    if given.task is not None:
-        raise UserError("--task is not in this version yet; leave it out to measure text to video.")
     terminal.check_ranges(given, ("count", "steps", "guidance", "seed"))
 
     import videodit
@@ -65,6 +64,7 @@ def _toybox(given: argparse.Namespace) -> None:
     result = suite.toybox_table(
         videodit.load(given.model),
         prompts=given.prompts,
+        task=given.task,
         count=given.count,
         seed=given.seed,
         steps=given.steps,
@@ -74,8 +74,18 @@ def _toybox(given: argparse.Namespace) -> None:
     if given.json:
         terminal.print_json(result)
         return
-    rows = [(name, *(f"{100 * result[name][rate]:.1f} %" for rate in RATES)) for name in ("model", "truth", "shuffled")]
+    rows = [(name, *(_rate(result[name][rate]) for rate in RATES)) for name in ("model", "truth", "shuffled")]
     terminal.print_table([(f"{result['count']} clips", *RATES), *rows])
+    if "psnr" in result:
+        print()
+        copies = ", ".join(f"{name} {value:.2f}" for name, value in result["references"].items())
+        print(f"PSNR of what was not given: {result['psnr']:.2f} dB; of copies: {copies}; of what was given: {result['given_psnr']:.2f}")
+    if "seam" in result:
+        print(f"\nchange where chunks meet, in usual changes between frames: {result['seam']:.2f}")
+
+
+def _rate(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f} %"
 
 
 # --- reconstruction ---

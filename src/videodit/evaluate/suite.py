@@ -9,6 +9,8 @@ import numpy as np
 
 from videodit.data import toybox
 from videodit.data.toybox import Scene
+from videodit.evaluate import tasks
+from videodit.evaluate.tasks import Task
 from videodit.evaluate.toybox import judge, score, table
 from videodit.generate import Generator
 
@@ -28,28 +30,39 @@ def toybox_table(
     model: Generator,
     *,
     prompts: Prompts = "held-out",
+    task: Task = "t2v",
     count: int = 200,
     seed: int = 0,
     steps: int | None = None,
     guidance: float | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Rates in 0..1: `model`; `truth`, the same scenes drawn; `shuffled`, the model's videos against the next scene's words."""
+    """Rates in 0..1: `model`; `truth`, the same scenes drawn; `shuffled`, the model's videos against the next scene's words.
+
+    A task that is given frames adds what was measured of the others; a picture has no motion to judge.
+    """
     wanted = scenes(prompts, count)
-    verdicts, truth = [], []
+    verdicts, truth, figures = [], [], []
+    size = model.size._replace(frames=1) if task == "t2i" else model.size
     for start in range(0, count, BATCH):
         part = wanted[start : start + BATCH]
-        videos = model.generate([toybox.prompt(what) for what in part], seed=seed, steps=steps, guidance=guidance, first=start)
-        verdicts += [judge(video) for video in videos]
-        truth += [score(judge(toybox.render(what, model.size)), what) for what in part]
+        made = tasks.make(task, model, part, start, seed=seed, steps=steps, guidance=guidance)
+        verdicts += [judge(video) for video in made.judged]
+        figures += made.figures
+        truth += [score(judge(toybox.render(what, size)), what) for what in part]
         if progress:
             progress(min(start + BATCH, count), count)
     order = np.random.default_rng(SEED).permutation(count)
     shuffled = [score(verdict, wanted[i]) for verdict, i in zip(verdicts, order, strict=True)]
     scores = [score(verdict, what) for verdict, what in zip(verdicts, wanted, strict=True)]
-    return {"count": count, "prompts": prompts, "seed": seed, "model": _rates(scores), "truth": _rates(truth), "shuffled": _rates(shuffled)}
+    rows = {"model": scores, "truth": truth, "shuffled": shuffled}
+    rates = {name: _rates(row, still=task == "t2i") for name, row in rows.items()}
+    return {"count": count, "prompts": prompts, "task": task, "seed": seed, **rates, **tasks.summary(figures)}
 
 
-def _rates(scores: list[dict[str, Any]]) -> dict[str, float]:
+def _rates(scores: list[dict[str, Any]], *, still: bool) -> dict[str, float | None]:
+    """Of a picture, all is its shape and its colour."""
+    if still:
+        scores = [{**one, "all": one["shape"] and one["colour"]} for one in scores]
     means = table(scores)
-    return {name: round(float(means[name]), 4) for name in ("shape", "colour", "motion", "all")}
+    return {name: None if still and name == "motion" else round(float(means[name]), 4) for name in ("shape", "colour", "motion", "all")}

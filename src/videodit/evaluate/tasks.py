@@ -1,0 +1,92 @@
+"""What a task is given of rendered scenes, and how near the rest comes to what was rendered, beside copies that need no model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+
+from videodit.data import toybox
+from videodit.data.toybox import Scene
+from videodit.extend import extended, seams
+from videodit.generate import Generator
+from videodit.given import encode_picture
+
+Task = Literal["t2v", "t2i", "i2v", "interpolate", "predict", "extend"]
+TASKS: tuple[Task, ...] = ("t2v", "t2i", "i2v", "interpolate", "predict", "extend")
+LONG = 4  # clips long is a video that is extended
+Videos = UInt8[np.ndarray, "b f h w 3"]
+
+
+@dataclass(frozen=True)
+class Made:
+    """Videos to be judged, and what was measured of each."""
+
+    judged: Videos
+    figures: list[dict[str, float]]
+
+
+def make(task: Task, model: Generator, wanted: Sequence[Scene], first: int, **how: Any) -> Made:
+    """A video of each scene: from its words, and from what the task gives of its rendering."""
+    prompts = [toybox.prompt(what) for what in wanted]
+    if task in ("t2v", "t2i"):
+        size = model.size._replace(frames=1) if task == "t2i" else model.size
+        return Made(model.generate(prompts, size=size, first=first, **how), [{} for _ in wanted])
+    truth = np.stack([toybox.render(what, model.size) for what in wanted])
+    if task == "extend":
+        return _extended(model, prompts, truth, first, how)
+    known = given_frames(task, model.size.frames)
+    videos = model.generate(prompts, given=[{at: one[at] for at in known} for one in truth], first=first, **how)
+    return Made(videos, [_measured(model, video, one, known) for video, one in zip(videos, truth, strict=True)])
+
+
+def given_frames(task: Task, frames: int) -> list[int]:
+    """Which frames of a clip a task gives."""
+    return {"i2v": [0], "interpolate": [0, frames - 1], "predict": list(range(frames // 2)), "extend": list(range(frames // 2))}[task]
+
+
+def _measured(model: Generator, video: np.ndarray, truth: np.ndarray, known: list[int]) -> dict[str, float]:
+    """PSNR of what was not given: the model's, that of the nearest given frame before repeated, that of a blend of those around."""
+    rest = [at for at in range(len(truth)) if at not in known]
+    before = [max(k for k in known if k <= at) for at in rest]
+    after = [min((k for k in known if k > at), default=b) for at, b in zip(rest, before, strict=True)]
+    share = np.array([(at - b) / (a - b) if a > b else 0.0 for at, b, a in zip(rest, before, after, strict=True)])[:, None, None, None]
+    blend = truth[before] * (1 - share) + truth[after] * share
+    figures = {"psnr": psnr(video[rest], truth[rest]), "repeat": psnr(truth[before], truth[rest]), "blend": psnr(blend, truth[rest])}
+    return figures | {"given": float(np.mean([psnr(video[at], _as_image(model, truth[at])) for at in known]))}
+
+
+def _as_image(model: Generator, picture: np.ndarray) -> np.ndarray:
+    """A picture as the image autoencoder leaves it: what a key frame can be met by."""
+    with torch.inference_mode():
+        pixels = torch.from_numpy(picture).permute(2, 0, 1)[None, :, None].float().to(model.device) / 127.5 - 1
+        return model.decode(encode_picture(model.model.autoencoder, pixels, 0), 1)[0, 0]
+
+
+def _extended(model: Generator, prompts: list[str], truth: np.ndarray, first: int, how: dict[str, Any]) -> Made:
+    """Half a clip extended to four: the last clip is judged, and the jumps where chunks meet are measured."""
+    frames, half = model.size.frames, model.size.frames // 2
+    videos = []
+    for i, (prompt, one) in enumerate(zip(prompts, truth, strict=True)):
+        videos.append(np.concatenate(list(extended(model, prompt, LONG * frames, video=one[:half], known=half, first=first + i, **how))))
+    starts = list(range(half, LONG * frames, half))
+    return Made(np.stack([video[-frames:] for video in videos]), [{"seam": float(np.median(seams(video, starts)))} for video in videos])
+
+
+def psnr(video: np.ndarray, truth: np.ndarray) -> float:
+    """In dB, of 255."""
+    return float(10 * np.log10(255**2 / max(float(np.square(video.astype(np.float64) - truth).mean()), 1e-4)))
+
+
+def summary(figures: Sequence[dict[str, float]]) -> dict[str, Any]:
+    """The mean of each figure; `reference_psnr` is the better copy's."""
+    names = figures[0] if figures else {}
+    means = {name: round(float(np.mean([one[name] for one in figures])), 3) for name in names}
+    if "psnr" not in means:
+        return means
+    references = {name: means[name] for name in ("repeat", "blend")}
+    return {"psnr": means["psnr"], "reference_psnr": max(references.values()), "references": references, "given_psnr": means["given"]}

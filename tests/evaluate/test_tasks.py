@@ -1,0 +1,77 @@
+"""What a task is given, and what is measured of the rest."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import tiny
+from videodit import backbone
+from videodit.data import toybox
+from videodit.evaluate import suite, tasks
+from videodit.evaluate.suite import scenes, toybox_table
+from videodit.generate import Generator
+from videodit.models import Model
+from videodit.shapes import Size
+
+pytestmark = pytest.mark.usefixtures("unchecked")
+
+
+@pytest.fixture(scope="module")
+def model() -> Generator:
+    made = tiny.model(tiny.dpvae(trained=True), tiny.CLIP)
+    network = backbone.build(replace(made.backbone.settings, given="time")).eval()
+    network.load_state_dict(made.backbone.state_dict())
+    return Generator(Model(replace(made.settings, backbone=network.settings), made.autoencoder, made.text, network))
+
+
+class Oracle(Generator):
+    """Stands for a model that knows every scene, and draws it `late` grey levels too bright."""
+
+    size, late = Size(8, 64, 64), 0
+
+    def __init__(self, model: Generator, wanted: list[toybox.Scene]) -> None:
+        object.__setattr__(self, "model", model.model)
+        object.__setattr__(self, "wanted", wanted)
+
+    def generate(self, prompt: list[str], *, size: Size | None = None, first: int = 0, **rest: object) -> np.ndarray:
+        part = self.wanted[first : first + len(prompt)]
+        assert [toybox.prompt(what) for what in part] == prompt
+        return np.clip(np.stack([toybox.render(what, size or self.size) for what in part]).astype(int) + self.late, 0, 255).astype(np.uint8)
+
+
+def test_a_model_that_knows_the_scene_is_right_and_beats_all_copies(model: Generator) -> None:
+    for task in ("t2v", "t2i", "i2v", "interpolate", "predict"):
+        found = toybox_table(Oracle(model, scenes("held-out", 6)), task=task, count=6)
+        assert found["model"] == found["truth"] and found["task"] == task
+        assert found["shuffled"]["all"] < found["truth"]["all"]
+        if task in ("t2v", "t2i"):
+            assert "psnr" not in found and (found["model"]["motion"] is None) == (task == "t2i")
+        else:
+            assert found["psnr"] > 80 > found["reference_psnr"] == max(found["references"].values())
+
+
+def test_references_are_copies_of_what_is_given(model: Generator) -> None:
+    truth = np.stack([np.full((4, 4, 3), level, np.uint8) for level in (0, 10, 20, 30, 40)])
+    video = truth + 5
+    found = tasks._measured(model, video.repeat(8, 1).repeat(8, 2), truth.repeat(8, 1).repeat(8, 2), [0, 4])
+    assert found["psnr"] == pytest.approx(10 * np.log10(255**2 / 25)) and found["blend"] > 80
+    assert found["repeat"] == pytest.approx(10 * np.log10(255**2 / np.mean([100, 400, 900])))
+    one = tasks._measured(model, video.repeat(8, 1).repeat(8, 2), truth.repeat(8, 1).repeat(8, 2), [0])
+    assert one["blend"] == one["repeat"]
+
+
+@pytest.mark.parametrize("task", tasks.TASKS)
+def test_every_task_runs_on_a_model_that_is_told_of_what_is_given(task: tasks.Task, model: Generator) -> None:
+    found = toybox_table(model, task=task, count=2, steps=1)
+    assert all(value is None or 0 <= value <= 1 for name in ("model", "truth", "shuffled") for value in found[name].values())
+    wanted = {"t2v": set(), "t2i": set(), "extend": {"seam"}}.get(task, {"psnr", "reference_psnr", "references", "given_psnr"})
+    assert set(found) == {"count", "prompts", "task", "seed", "model", "truth", "shuffled"} | wanted
+    assert suite.toybox_table(model, task=task, count=2, steps=1) == found
+
+
+def test_a_video_is_extended_from_half_a_clip_and_its_end_is_judged(model: Generator) -> None:
+    made = tasks.make("extend", model, scenes("seen", 2), 0, steps=1)
+    assert made.judged.shape == (2, *tiny.CLIP, 3) and all(one["seam"] > 0 for one in made.figures)
