@@ -148,6 +148,15 @@ def test_a_preview_is_written_while_it_lasts(folder: Path, tmp_path: Path) -> No
     assert made.shape == (*tiny.CLIP, 3) and video.read(tmp_path / "a-preview.png")[0].shape[1] == ROWS
 
 
+def test_a_longer_video_tells_its_drift(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["generate", PROMPT, "--model", str(folder / "model"), "-o", str(tmp_path / "a.webp"), "--steps", "1", "--frames", "20"]
+    assert main([*options, "--task", "extend", "--json"]) == 0
+    said = capsys.readouterr()
+    table = json.loads(said.out)["drift"]
+    assert [row["start"] for row in table] == [0, 8, 16] and table[0].keys() == {"start", "brightness", "contrast", "sharpness"}
+    assert said.err.count("sharpness") == 3
+
+
 def test_what_is_given_says_the_task() -> None:
     image, clip = Path("a.png"), Path("a.mp4")
     wanted = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from dataclasses import replace
 
 import numpy as np
@@ -14,8 +15,9 @@ from videodit import backbone, models
 from videodit.diffusion.guidance import Guidance
 from videodit.diffusion.noise import Prior
 from videodit.diffusion.objectives import Diffusion
+from videodit.diffusion.times import Times
 from videodit.edit import edit, encoded, led_back, reworded
-from videodit.extend import at_once, drift, extended, seams
+from videodit.extend import at_once, cascade, drift, extended, infilled, rolled, seams
 from videodit.generate import Generator
 from videodit.models import Model
 from videodit.shapes import Size, UserError
@@ -142,6 +144,16 @@ def test_from_text_alone_the_first_chunk_is_the_models_clip(generator: Generator
     assert np.array_equal(np.concatenate(parts)[:8], other[:8]) and apart(np.concatenate(parts)[8:], other[8:]) > 1
 
 
+def test_memory_does_not_grow_with_the_length(generator: Generator) -> None:
+    """1,024 frames, of which no part is kept."""
+    most = []
+    for frames in (64, 1024):
+        for part in extended(generator, PROMPT, frames, steps=1, guidance=1.0):
+            assert part.shape[1:] == (ROWS, COLUMNS, 3)
+        most.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    assert most[1] <= 1.05 * most[0]
+
+
 @pytest.mark.parametrize(
     ("asked", "match"),
     [
@@ -176,6 +188,35 @@ def test_drift_and_seams_see_what_changes() -> None:
     noisy = np.random.default_rng(1).integers(0, 40, (16, 8, 8, 3)).astype(np.uint8)
     smooth, jump = seams(noisy, [8])[0], seams(noisy + np.repeat([0, 100], 8).astype(np.uint8)[:, None, None, None], [8])[0]
     assert smooth == pytest.approx(1, abs=0.2) and jump > 5
+
+
+def test_frames_between_others_and_a_cascade(generator: Generator) -> None:
+    filled = infilled(generator, PROMPT, VIDEO[:3], 7, seed=2)
+    assert filled.shape == (15, ROWS, COLUMNS, 3) and np.array_equal(filled[::7], VIDEO[:3])
+    again = generator.generate(PROMPT, seed=2, given={0: VIDEO[1], 7: VIDEO[2]}, at=2**20)
+    assert np.array_equal(filled[8:14], again[1:7])
+    assert len(cascade(generator, PROMPT, 7, steps=1)) == 7 * 7 + 1
+    with pytest.raises(UserError, match="can be filled 7 times, not 3"):
+        infilled(generator, PROMPT, VIDEO[:3], 3)
+    with pytest.raises(UserError, match="nothing between"):
+        infilled(generator, PROMPT, VIDEO[:1], 7)
+
+
+def test_a_queue_rolls_on_for_models_whose_frames_have_their_own_times(generator: Generator) -> None:
+    model = told(times=Times(each="monotone"))
+    long, short = (rolled(model, PROMPT, frames, seed=2) for frames in (22, 12))
+    assert long.shape == (22, ROWS, COLUMNS, 3) and long.std() > 1 and short.shape[0] == 12
+    with pytest.raises(UserError, match=r"times\.each=frame or monotone"):
+        rolled(generator, PROMPT, 12)
+
+
+def test_a_first_frame_lends_its_low_frequencies_if_the_prior_says_so() -> None:
+    plain, lent = told(), told(prior=Prior(lows=0.3))
+    given = {0: VIDEO[0]}
+    assert apart(plain.generate(PROMPT, given=given), lent.generate(PROMPT, given=given)) > 1
+    assert np.array_equal(plain.generate(PROMPT), lent.generate(PROMPT))
+    groups = dict(enumerate(VIDEO[:4]))
+    assert apart(plain.generate(PROMPT, given=groups), lent.generate(PROMPT, given=groups)) > 1
 
 
 # --- Edits ---

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from videodit.diffusion import windows
+from videodit.diffusion import rolling, windows
 from videodit.diffusion.guidance import Guidance
 from videodit.diffusion.noise import noise, rescheduled
 from videodit.diffusion.schedulers import sampler as sampler_of
@@ -91,6 +92,61 @@ def at_once(
     times = model.times(None, how.steps, latents(clip))
     whole = sampler_of(how.sampler)(field, start, times, partial(model.fresh, seed, 0, start), seen)
     return model.decode(whole, frames)[0]
+
+
+def infilled(model: Generator, prompt: str, video: Frames, factor: int, *, seed: int = 0, **how: Any) -> Frames:
+    """The video with `factor` - 1 frames more between any two: clips of the model's length around those that are there, as pictures."""
+    frames = model.size.frames
+    fits = [n for n in range(2, frames) if (frames - 1) % n == 0]
+    if factor not in fits:
+        raise UserError(f"Clips of {frames} frames can be filled {' or '.join(map(str, fits))} times, not {factor}.")
+    if len(video) < 2:
+        raise UserError("One frame has nothing between: fill a video of two or more.")
+    known, parts = (frames - 1) // factor, []
+    for number, start in enumerate(range(0, len(video) - 1, known)):
+        some = video[start : start + known + 1]
+        given = {at * factor: picture for at, picture in enumerate(some)}
+        clip = model.generate(prompt, given=given, seed=seed, at=number * 2**20, **how)
+        clip = clip[: (len(some) - 1) * factor]
+        clip[::factor] = some[:-1]
+        parts.append(clip)
+    return np.concatenate([*parts, video[-1:]])
+
+
+def cascade(model: Generator, prompt: str, factor: int, **how: Any) -> Frames:
+    """A clip of the model's taken as key frames, then filled: `factor` times as long, and as slow."""
+    return infilled(model, prompt, model.generate(prompt, **how), factor, **how)
+
+
+@torch.inference_mode()
+def rolled(
+    model: Generator,
+    prompt: str,
+    frames: int,
+    *,
+    seed: int = 0,
+    guidance: float | Guidance | None = None,
+    negative: str = "",
+) -> Frames:
+    """A video of so many frames from a queue of latent frames, each a step nearer to data than the one behind it.
+
+    For models whose frames were trained at times of their own (`times.each`).
+    """
+    if model.model.settings.times.each == "clip":
+        raise UserError("This model's frames were trained at one time each clip: a queue is for those with times.each=frame or monotone.")
+    latents, autoencoder = model.model.autoencoder.latents(model.size), model.model.autoencoder
+    model.check([prompt], model.size, seed)
+    shape, count = (autoencoder.channels, *latents), -(-frames // autoencoder.time)
+    start = noise(seed, [0], shape, prior=model.model.settings.prior).to(model.device)
+    field = model.field([prompt], negative, model.sampling(None, guidance, None).guidance, None)
+    how = model.sampling(None, guidance, None)
+    clip = sampler_of(how.sampler)(
+        field, start, model.times(None, how.steps, latents), partial(model.fresh, seed, 0, start), lambda s, x: None
+    )
+    levels = model.times(None, latents.frames, latents).flip(0)
+    later = (autoencoder.channels, 1, *latents[1:])
+    queue = rolling.rolling(field, rolling.queued(clip, start, levels), levels, lambda n: noise(seed, [0], later, start=latents.frames + n))
+    return model.decode(torch.cat(list(islice(queue, count)), dim=2), frames)[0]
 
 
 def _check(chunk: Size, frames: int, known: int, time: int, video: Frames | None) -> None:

@@ -17,7 +17,7 @@ from videodit import given as givens
 from videodit import models
 from videodit.backbone import DiT
 from videodit.diffusion.guidance import Field, Guidance, Network, guided
-from videodit.diffusion.noise import Prior, noise
+from videodit.diffusion.noise import Prior, first_frame_lows, noise
 from videodit.diffusion.schedulers import sampler as sampler_of
 from videodit.diffusion.tasks import Given, around
 from videodit.shapes import Size, Text, UserError, latent_size
@@ -97,7 +97,7 @@ class Generator:
                 preview(step, self.decode(field.expected, size.frames))
 
         start = start.to(self.device)
-        start = start if told is None else told.hold(start)
+        start = start if told is None else told.hold(self.lent(start, told, prior))
         latents = sampler_of(how.sampler)(field, start, times, partial(self.fresh, seed, first, start), seen)
         latents = latents if told is None else told.hold(latents)
         frames = self.decode(latents, size.frames)
@@ -150,6 +150,13 @@ class Generator:
         if len(each) != clips:
             raise UserError(f"{len(each)} clips are given frames, and {clips} are asked for: give as many.")
         return self.encode_given(each, size)
+
+    def lent(self, start: Tensor, told: Given, prior: Prior | None) -> Tensor:
+        """The noise with the low frequencies of a first frame, where one is given and the prior says so."""
+        prior = prior or self.model.settings.prior
+        firsts = [told.images[:, :, at : at + 1] for at, place in enumerate(told.places) if place == 0]
+        firsts += [told.latents[:, :, :1]] if bool(told.mask[:, :, 0].all()) else []
+        return first_frame_lows(start, firsts[0], prior.still, prior.lows) if prior.lows and firsts else start
 
     def prior(self, prior: Prior | None) -> Prior:
         trained = self.model.settings.prior

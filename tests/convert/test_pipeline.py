@@ -15,10 +15,12 @@ from safetensors.torch import load_file, save_file
 import tiny
 import tiny_sd3
 import videodit
+import videodit.generate
 from videodit import models
 from videodit.convert import pipeline, sources
 from videodit.convert.pipeline import Converted
 from videodit.diffusion.noise import noise
+from videodit.generate import to_frames
 from videodit.shapes import Size, UserError
 from videodit.train import recipes
 from videodit.train.backbone import BackboneRun, Joint
@@ -72,8 +74,9 @@ def test_a_proof_that_fails_writes_nothing(source: Path, tmp_path: Path, monkeyp
     assert list(tmp_path.iterdir()) == []
 
 
-def test_its_pictures_are_those_of_diffusers(converted: tuple[Path, Converted], source: Path) -> None:
-    model = videodit.load(converted[0])
+def test_its_pictures_are_those_of_diffusers(converted: tuple[Path, Converted], source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, decoded = videodit.load(converted[0]), []
+    monkeypatch.setattr(videodit.generate, "to_frames", lambda video: (decoded.append(video), to_frames(video))[1])
     ours = model.generate(PROMPT, size=Size(1, *EXTENT), steps=STEPS, guidance=4.0, seed=3)
     theirs = StableDiffusion3Pipeline.from_pretrained(source, local_files_only=True)
     theirs.set_progress_bar_config(disable=True)
@@ -83,6 +86,8 @@ def test_its_pictures_are_those_of_diffusers(converted: tuple[Path, Converted], 
         PROMPT, negative_prompt="", height=32, width=32, guidance_scale=4.0, sigmas=sigmas, latents=latents, output_type="np"
     ).images  # fmt: skip
     assert ours.std() > 1  # not one grey
+    exact = (decoded[0][0, :, 0].clamp(-1, 1) + 1).permute(1, 2, 0).numpy() / 2
+    assert np.abs(exact - out[0]).max() < 1e-3
     assert np.abs(ours[0].astype(int) - np.rint(out[0] * 255).astype(int)).max() <= 1
 
 

@@ -84,8 +84,9 @@ def run(given: argparse.Namespace) -> None:
         frames = _made(one, model, path, given.preview, many)
         _write(path, frames, one.fps or model.fps, requests.record(one, model, name))
     seconds = round(time.perf_counter() - start, 3)
+    drifted = _drift(frames, model) if asked[0].task == "extend" else {}
     if given.json:
-        terminal.print_json(_result(asked, files, frames, asked[0].fps or model.fps, seconds))
+        terminal.print_json(_result(asked, files, frames, asked[0].fps or model.fps, seconds) | drifted)
     else:
         made = f"{len(frames)} frames of {frames.shape[1]}x{frames.shape[2]}"
         terminal.say(f"{_named(files)}: {made}, {seconds:.1f} s.")
@@ -157,6 +158,16 @@ def _result(asked: list[Request], files: list[Path], frames: Frames, fps: float,
         "fps": fps,
         "seconds": seconds,
     }
+
+
+def _drift(frames: Frames, model: Generator) -> dict[str, Any]:
+    """What changes with the place in a longer video, said and returned."""
+    from videodit.extend import drift
+
+    table = drift(frames, model.size.frames)
+    for row in table:
+        terminal.say("  ".join(f"{name} {value:g}" for name, value in row.items()))
+    return {"drift": table}
 
 
 def _named(files: list[Path]) -> str:

@@ -33,10 +33,16 @@ class Prior:
     )
     share: float = setting(0.0, doc="covariance of two neighbouring frames; in PYoCo's terms a^2 / (1 + a^2), progressive its root")
     middle: bool = setting(False, doc="whether the middle frame is the shared base itself (VideoFusion)")
+    lows: float = setting(
+        0.0, doc="cutoff below which noise is lent the given first frame's frequencies (FrameInit), such as 0.25; 0 is never"
+    )
+    still: float = setting(0.9, doc="the time of what is lent: how much of it is noise")
 
     def __post_init__(self) -> None:
         if not 0 <= self.share < 1 or (self.share > 0) != (self.kind != "independent"):
             raise UserError("prior.share is 0 for independent noise, and between 0 and 1 for other kinds.")
+        if not 0 <= self.lows <= 1 or not 0 <= self.still <= 1:
+            raise UserError("prior.lows and prior.still take 0 to 1.")
         if self.middle and self.kind != "shared":
             raise UserError("prior.middle is for a shared base: set prior.kind=shared.")
 

@@ -79,7 +79,8 @@ class Latents:
         times = settings.objective.draw(settings.times, len(clean), frames, places, generator)
         if settings.prior.kind != "independent":
             noise = settings.prior.correlated(noise, torch.randn(clean[:, :, :1].shape, generator=generator))
-        return Batch(clean, self._text(kind, indices, dropped), times, noise, self._given(mask, clean.shape[2], indices) if told else None)
+        given = self._given(mask, clean.shape[2], indices) if told else None
+        return Batch(clean, self._text(kind, indices, dropped), times, noise, given)
 
     def _given(self, mask: Mask, frames: int, indices: np.ndarray) -> Given | None:
         rows = torch.from_numpy(indices)
