@@ -44,7 +44,7 @@ def test_what_is_given_is_encoded_from_given_pixels_alone(world: tiny.World, tmp
             continue
         mask = given.Mask(tuple(i for i in range(2) if batch.given.mask[0, 0, i].any()), tuple(-(p > 0) for p in batch.given.places))
         seen.add(mask)
-        whole = data.clean[True]["latents"].float()
+        whole = data.pools[True].latents.float()
         first = next(i for i in range(8) if torch.equal(batch.clean[0], whole[i]))  # one of the clips whose parts are known
         with torch.no_grad():
             for start, stop in mask.runs:

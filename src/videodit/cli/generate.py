@@ -189,7 +189,7 @@ def _asked(given: argparse.Namespace) -> tuple[list[Request], str]:
     from videodit import request as requests
 
     record = None if given.like is None else requests.read_record(given.like)
-    base = requests.Request() if record is None else requests.asked_by(record, given.like)
+    base = requests.asked_by(record, given.like) if record and given.like else requests.Request()
     name = given.model or (record["model"]["name"] if record else "toybox")
     prompts, (rows, columns) = prompts or [base.prompt], extent or (base.rows, base.columns)
     plain = ("negative", "seed", "frames", "fps", "steps", "guidance", "sampler", "shift", "strength", "keep", "before")

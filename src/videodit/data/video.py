@@ -72,7 +72,7 @@ def read_note(path: str | Path) -> str:
     return text.decode(errors="replace") if isinstance(text, bytes) else str(text)
 
 
-def fitted(frames: Frames, rows: int, columns: int) -> Frames:
+def fitted(frames: Frames, rows: int, columns: int) -> UInt8[np.ndarray, "f y x 3"]:
     """Frames resized, and cropped around their middle where their shape is another."""
     _, height, width, _ = frames.shape
     if (height, width) == (rows, columns):
@@ -243,8 +243,8 @@ def _write_webp(path: Path, frames: Frames, fps: float | int, quality: int | Non
     ends = np.rint(np.arange(len(frames) + 1) * 1000 / fps).astype(int)  # milliseconds, rounded so that they add up
     first, *rest = (Image.fromarray(frame) for frame in frames)
     animation = {"save_all": True, "append_images": rest, "duration": np.diff(ends).tolist(), "loop": 0} if rest else {}
-    kept = {"xmp": note.encode()} if note else {}
-    first.save(path, lossless=quality is None, quality=100 if quality is None else quality, **animation, **kept)
+    options: dict[str, Any] = {**animation, **({"xmp": note.encode()} if note else {})}
+    first.save(path, lossless=quality is None, quality=100 if quality is None else quality, **options)
 
 
 def _write_png(path: Path, frames: Frames, fps: float | int, quality: int | None, note: str) -> None:

@@ -17,8 +17,9 @@ from videodit import backbone, convert, models
 from videodit.autoencoder import PerFrame
 from videodit.backbone import DiT, DualTransformer, SingleTransformer, Transformer
 from videodit.config import setting
-from videodit.data import toybox
+from videodit.data import sources, toybox
 from videodit.data.labels import Labels, LabelSettings
+from videodit.data.sources import Source, Toybox
 from videodit.data.text import TextEncoder, TextSettings, learn_tokenizer
 from videodit.data.text_sd3 import SD3Text
 from videodit.diffusion.guidance import Guidance
@@ -42,7 +43,7 @@ class Joint:
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneRun(Run):
-    """Trains a transformer on the toybox."""
+    """Trains a transformer."""
 
     kind: Literal["backbone"] = "backbone"
     autoencoder: Path = setting(doc="folder of the autoencoder, or toybox for the bundled one")
@@ -52,8 +53,9 @@ class BackboneRun(Run):
     labels: Literal["motion", "shape", "colour"] = setting("motion", doc="what labels name, for a transformer that takes them")
     size: Size = setting(Size(16, 64, 64), doc="frames, rows, columns of a clip")
     fps: float = setting(8.0, doc="frames a second")
-    clips: int = setting(12000, doc="clips in the data")
-    pictures: int = setting(12000, doc="pictures in the data")
+    data: Source = setting(Toybox(), doc="where clips and pictures come from")
+    clips: int = setting(12000, doc="clips of the toybox")
+    pictures: int = setting(12000, doc="pictures of the toybox")
     joint: Joint = setting(Joint(), doc="images and videos together")
     tasks: Tasks = setting(Tasks(), doc="what is given of clips, and how often")
     given: Literal["noise", "channels", "time"] = setting("time", doc="how the transformer is told of it, if anything is given")
@@ -145,8 +147,20 @@ def _teller(settings: BackboneRun) -> TextEncoder | Labels:
     """What tells a transformer that starts from nothing: a text encoder, or labels if it takes them, or nothing."""
     preset = backbone.PRESETS.get(settings.preset)
     if isinstance(preset, DiT):
-        return Labels(LabelSettings(names=NAMES[settings.labels] if preset.labels else ()))
-    return TextEncoder(learn_tokenizer(toybox.sentences(), settings.text), settings.text)
+        return Labels(LabelSettings(names=names(settings) if preset.labels else ()))
+    if isinstance(settings.data, Toybox):
+        return TextEncoder(learn_tokenizer(toybox.sentences(), settings.text), settings.text)
+    said = (words for item in sources.items(settings.data) for words in item.captions)
+    return TextEncoder(learn_tokenizer(said, settings.text), settings.text)
+
+
+def names(settings: BackboneRun) -> tuple[str, ...]:
+    """The labels of a run's data."""
+    if isinstance(settings.data, Toybox):
+        return NAMES[settings.labels]
+    if not (found := sources.labels(settings.data)):
+        raise UserError(f"{settings.data.path} names no labels: use data.kind=labelled, or another preset.")
+    return found
 
 
 def shape(settings: BackboneRun, channels: int) -> Transformer | DiT:
@@ -156,7 +170,7 @@ def shape(settings: BackboneRun, channels: int) -> Transformer | DiT:
     width, video, preset = settings.text.width, settings.size.frames > 1, backbone.PRESETS[settings.preset]
     learned = settings.objective.variance
     if isinstance(preset, DiT):
-        return replace(preset, channels=channels, labels=len(NAMES[settings.labels]) if preset.labels else 0, variance=learned)
+        return replace(preset, channels=channels, labels=len(names(settings)) if preset.labels else 0, variance=learned)
     if learned:
         raise UserError("A transformer of two streams answers with no variance: set objective.variance=false, or a preset of one stream.")
     return replace(preset, channels=channels, text=width, pooled=width, video=video)

@@ -1,0 +1,113 @@
+"""Say what every file of a data set becomes and why, before anything is trained: `videodit audit FOLDER`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from videodit.cli import terminal
+from videodit.shapes import Size, UserError, parse_extent
+
+if TYPE_CHECKING:
+    from videodit.data.audit import Row
+    from videodit.data.sources import Folder, Labelled, Manifest
+
+SHOWN = 16  # files of a sheet
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="SOURCE", type=Path, help="a folder of videos and pictures, or a list of them (.jsonl, .csv)")
+    parser.add_argument("--labels", action="store_true", help="the folders in SOURCE are labels, and captions are not needed")
+    parser.add_argument("--frames", type=int, default=16, metavar="N", help="frames of a clip (default 16)")
+    parser.add_argument("--size", default="64x64", metavar="HxW", help="rows and columns of a clip (default 64x64)")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="a clip takes every N-th frame (default 1)")
+    parser.add_argument("--most", type=int, default=16, metavar="N", help="clips of a file at most (default 16)")
+    parser.add_argument("--fix", type=Path, metavar="OUT.jsonl", help="write a list of what is good, cut at its shots")
+    parser.add_argument("--sheet", type=Path, metavar="OUT.png", help=f"write the first clips of the first {SHOWN} good files as a picture")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(given: argparse.Namespace) -> None:
+    terminal.check_ranges(given, ("frames", "every", "most"))
+    size = Size(given.frames, *parse_extent(given.size))
+    if given.fix is not None and given.fix.suffix != ".jsonl":
+        raise UserError(f"--fix writes JSON lines: name a file that ends in .jsonl, not {given.fix.name}.")
+    if given.fix is not None and not given.fix.resolve().parent.is_dir():
+        raise UserError(f"There is no directory {given.fix.parent} to write {given.fix.name} in: make it first, or name one that exists.")
+    if given.sheet is not None:
+        from videodit.data.video import check_output
+
+        check_output(given.sheet)
+
+    from videodit.data import audit, sources
+
+    source = _source(given)
+    items = sources.items(source)
+    count, rows = terminal.counter("files"), []
+    for row in audit.audited(items, size, source, worded=not given.labels):
+        rows.append(row)
+        count(len(rows), len(items))
+    if given.fix is not None:
+        given.fix.write_text(audit.fixed(rows, given.fix.parent), encoding="utf-8")
+    if given.sheet is not None:
+        _sheet(given.sheet, rows, size, source)
+    if given.json:
+        terminal.print_json({"totals": audit.totals(rows), "files": [_told(row) for row in rows]})
+    else:
+        _print(rows, audit.totals(rows), given)
+
+
+def _source(given: argparse.Namespace) -> Folder | Manifest | Labelled:
+    from videodit.data.sources import Folder, Labelled, Manifest
+
+    kind = Labelled if given.labels else Folder if given.source.is_dir() else Manifest
+    return kind(path=given.source, every=given.every, most=given.most)
+
+
+def _told(row: Row) -> dict[str, Any]:
+    return {
+        "path": str(row.item.path),
+        "why": row.why,
+        "said": row.said,
+        "frames": row.frames,
+        "fps": round(row.fps, 3),
+        "size": list(row.extent),
+        "shots": row.shots,
+        "clips": row.clips,
+        "used": row.used,
+        "dropped": row.dropped,
+        "captions": len(row.item.captions),
+    }
+
+
+def _print(rows: Sequence[Row], totals: dict[str, int], given: argparse.Namespace) -> None:
+    head = ("file", "frames", "fps", "size", "shots", "clips", "used", "dropped", "why")
+    table: list[tuple[str, ...]] = [head]
+    for row in rows:
+        why = f"{row.why}: {row.said}" if row.why else ""
+        numbers = (row.frames, f"{row.fps:g}", f"{row.extent[0]}x{row.extent[1]}", row.shots, row.clips, row.used, row.dropped)
+        table.append((row.item.path.name, *map(str, numbers), why))
+    terminal.print_table(table)
+    print()
+    print(", ".join(f"{name} {value}" for name, value in totals.items()))
+    if given.fix is not None:
+        terminal.say(f"{given.fix} lists what is good: train on it with data.kind=manifest data.path={given.fix}.")
+
+
+def _sheet(path: Path, rows: Sequence[Row], size: Size, source: Folder | Manifest | Labelled) -> None:
+    """Eight frames of the first clip of each file, a file a row."""
+    import numpy as np
+
+    from videodit.data import cuts, video
+
+    parts = []
+    for row in [row for row in rows if row.clips][:SHOWN]:
+        extent = size if row.item.moves else size._replace(frames=1)
+        frames, fps = cuts.read(row.item)
+        clip = next(cuts.clips(frames, cuts.cut(frames, fps, extent, source), extent, source))
+        parts.append(clip[np.linspace(0, len(clip) - 1, 8).round().astype(int)])
+    if not parts:
+        raise UserError("No file is good, so there is nothing to show: the table says why.")
+    video.write(path, video.contact_sheet(np.concatenate(parts), columns=8)[None], 1)

@@ -1,0 +1,111 @@
+"""What every file of a source becomes, and why, before anything is trained."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from videodit.data import cuts
+from videodit.data.sources import Files, Item, digest
+from videodit.shapes import Size, UserError
+
+STILL = 0.25  # mean change between neighbours, of 255, below which a video shows nothing that moves
+Why = Literal["", "unreadable", "duplicate", "too short", "static", "no caption"]
+
+
+class Row(NamedTuple):
+    """One file: its frames are those used and those dropped."""
+
+    item: Item
+    why: Why
+    said: str
+    frames: int = 0
+    fps: float = 0.0
+    extent: tuple[int, int] = (0, 0)
+    shots: int = 0
+    clips: int = 0
+    used: int = 0
+    spans: tuple[tuple[int, int], ...] = ()  # of its shots, in frames
+
+    @property
+    def dropped(self) -> int:
+        return self.frames - self.used
+
+
+def audited(items: Sequence[Item], size: Size, files: Files, *, worded: bool) -> Iterator[Row]:
+    """A row for each item as it is read; `worded`: whether each needs a caption."""
+    seen: dict[tuple[str, float, float | None], Path] = {}
+    for item in items:
+        content = (digest(item.path), item.start, item.end)
+        if content in seen:
+            yield Row(item, "duplicate", f"the same as {seen[content].name}")
+            continue
+        seen[content] = item.path
+        yield _row(item, size if item.moves else size._replace(frames=1), files, worded=worded)
+
+
+def _row(item: Item, size: Size, files: Files, *, worded: bool) -> Row:
+    try:
+        frames, fps = cuts.read(item)
+    except UserError as error:
+        return Row(item, "unreadable", str(error).split("(", 1)[-1].split(")", 1)[0])
+    if not len(frames):
+        return Row(item, "too short", "its start stands behind its end")
+    found, shots = cuts.cut(frames, fps, size, files), cuts.spans(frames)
+    plain = Row(item, "", "", found.frames, fps, found.extent, found.shots, len(found.starts), found.used, shots)
+    if worded and not item.captions:
+        return plain._replace(why="no caption", said=f"{item.path.with_suffix('.txt').name} is not there", clips=0, used=0)
+    if not found.starts:
+        span = (size.frames - 1) * files.every + 1
+        return plain._replace(why="too short", said=f"no shot lasts {span} frames")
+    if item.moves and len(frames) > 1 and _change(frames) < STILL:
+        return plain._replace(why="static", said="nothing moves", clips=0, used=0)
+    return plain
+
+
+def _change(frames: np.ndarray) -> float:
+    """Mean change between neighbouring frames, of 255."""
+    some = frames[:, ::4, ::4].astype(np.int16)
+    return float(np.abs(np.diff(some, axis=0)).mean())
+
+
+def totals(rows: Sequence[Row]) -> dict[str, int]:
+    """Sums that have to agree: frames are those used and those dropped, files those that give clips and those that give none."""
+    named: dict[str, int] = {"files": len(rows), "good": sum(row.clips > 0 for row in rows)}
+    for row in rows:
+        if row.why:
+            named[row.why] = named.get(row.why, 0) + 1
+    sums = {name: sum(getattr(row, name) for row in rows) for name in ("clips", "frames", "used", "dropped")}
+    return named | sums
+
+
+def fixed(rows: Sequence[Row], beside: Path) -> str:
+    """A manifest (JSON lines) of what is good, shot by shot."""
+    lines = []
+    for row in rows:
+        if not row.clips:
+            continue
+        spans = row.spans if row.item.moves and len(row.spans) > 1 else [(0, row.frames)]
+        for start, stop in spans:
+            entry: dict[str, object] = {
+                "path": _relative(row.item.path, beside),
+                "caption": list(row.item.captions),
+                "label": row.item.label,
+            }
+            if row.item.moves and (len(spans) > 1 or row.item.start or row.item.end):
+                entry |= {"start": row.item.start + start / row.fps, "end": row.item.start + stop / row.fps}
+            lines.append(json.dumps({key: value for key, value in entry.items() if value not in ("", [])} | _weight(row.item)))
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _weight(item: Item) -> dict[str, float]:
+    return {} if item.weight == 1 else {"weight": item.weight}
+
+
+def _relative(path: Path, beside: Path) -> str:
+    whole, folder = path.resolve(), beside.resolve()
+    return whole.relative_to(folder).as_posix() if whole.is_relative_to(folder) else str(whole)

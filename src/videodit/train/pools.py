@@ -1,0 +1,216 @@
+"""What a transformer's run draws from: the latents of all clips or pictures, their words, and what may be given of them, encoded once.
+
+Encoded things are kept by all that decides them, drawn scenes together and files one by one, so that a new file costs its own encoding.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from videodit import given
+from videodit.autoencoder import PerFrame
+from videodit.data import cuts, sources, toybox
+from videodit.data.cache import remembered
+from videodit.data.sources import Item, Toybox
+from videodit.data.text import TextEncoder
+from videodit.data.text_sd3 import SD3Text
+from videodit.shapes import Size, UserError
+
+if TYPE_CHECKING:
+    from videodit.train.backbone import BackboneRun
+
+ENCODE = 8  # clips encoded at a time
+Part = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Latents (n c f h w), the captions of all, and which are whose; `parts`: what may be given of the first so many."""
+
+    latents: Tensor
+    captions: list[str]
+    whose: list[tuple[int, ...]] = field(default_factory=list)  # captions of each; without any, each has its own
+    parts: dict[str, Tensor] = field(default_factory=dict)
+    weights: np.ndarray | None = None
+
+    def draw(self, rng: np.random.Generator, count: int, *, told: bool) -> np.ndarray:
+        """So many of them; `told`: of those whose parts are known."""
+        most = len(next(iter(self.parts.values()))) if told else len(self.latents)
+        if self.weights is None:
+            return rng.integers(most, size=count)
+        return rng.choice(most, size=count, p=self.weights[:most] / self.weights[:most].sum())
+
+    def said(self, rng: np.random.Generator, indices: np.ndarray) -> np.ndarray:
+        """A caption of each."""
+        if not self.whose:
+            return indices
+        return np.array([self.whose[i][rng.integers(len(self.whose[i]))] for i in indices])
+
+
+def pools(settings: BackboneRun, autoencoder: PerFrame, takes: str, kinds: Iterable[bool]) -> dict[bool, Pool]:
+    """A pool of each kind: False pictures, True clips."""
+    if isinstance(settings.data, Toybox):
+        return {kind: _drawn(settings, autoencoder, takes, kind) for kind in kinds}
+    return {kind: _filmed(settings, autoencoder, takes, kind) for kind in kinds}
+
+
+def read(settings: BackboneRun, frozen: TextEncoder | SD3Text, captions: list[str]) -> dict[str, Tensor]:
+    """Features of all captions and of the blank."""
+    words = hashlib.sha256("\n".join(captions).encode()).hexdigest()
+    key = {"text": digest(frozen), "tokenizer": frozen.spelling(), "captions": words}
+    return remembered(cache(settings), key, partial(_read, frozen, captions))
+
+
+def cache(settings: BackboneRun) -> Path:
+    return settings.output.parent / "cache"
+
+
+def digest(module: nn.Module) -> str:
+    """The content of a network's weights."""
+    content = hashlib.sha256()
+    for name, value in module.state_dict().items():
+        content.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return content.hexdigest()
+
+
+# --- Scenes of the toybox ---
+
+
+def _drawn(settings: BackboneRun, autoencoder: PerFrame, takes: str, video: bool) -> Pool:
+    captions = _captions(settings, video, takes)
+    key = {"seed": settings.seed, "toybox": hashlib.sha256(inspect.getsource(toybox).encode()).hexdigest()}
+    key |= {"size": settings.size, "autoencoder": digest(autoencoder)}
+    size = settings.size if video else settings.size._replace(frames=1)
+
+    def frames(start: int, stop: int) -> list[np.ndarray]:
+        draw = toybox.clip if video else toybox.picture
+        return [draw(settings.seed, i, size).video for i in range(start, stop)]
+
+    whole = {"latents": partial(_mode, autoencoder)}
+    encoded = partial(_encoded, settings, frames, len(captions), whole)
+    latents = remembered(cache(settings), key | {"video": video, "count": len(captions)}, encoded)["latents"]
+    if not (video and settings.tasks.gives):
+        return Pool(latents, captions)
+    parts, count = _parts(settings, autoencoder), min(settings.tasks.clips, settings.clips)
+    encoded = partial(_encoded, settings, frames, count, parts)
+    return Pool(latents, captions, parts=remembered(cache(settings), key | {"parts": sorted(parts), "count": count}, encoded))
+
+
+def _captions(settings: BackboneRun, video: bool, takes: str) -> list[str]:
+    if takes != "text":
+        count = settings.clips if video else settings.pictures
+        scenes = (toybox.scene(settings.seed, i) for i in range(count))
+        return [getattr(what.things[0], settings.labels) if takes == "label" else "" for what in scenes]
+    if video:
+        return [toybox.sentence(settings.seed, i) for i in range(settings.clips)]
+    return [toybox.picture_sentence(settings.seed, i) for i in range(settings.pictures)]
+
+
+# --- Files ---
+
+
+def _filmed(settings: BackboneRun, autoencoder: PerFrame, takes: str, video: bool) -> Pool:
+    """The clips of all videos, or all pictures; where there are no pictures, the first frames of the clips."""
+    assert not isinstance(settings.data, Toybox)
+    every = sources.items(settings.data)
+    chosen = [item for item in every if item.moves == video] or ([] if video else every)
+    size = settings.size if video else settings.size._replace(frames=1)
+    parts = {"latents": partial(_mode, autoencoder)} | (_parts(settings, autoencoder) if video and settings.tasks.gives else {})
+    key = {
+        "size": size,
+        "autoencoder": digest(autoencoder),
+        "parts": sorted(parts),
+        "files": settings.data.every,
+        "most": settings.data.most,
+    }
+    captions: list[str] = []
+    whose: list[tuple[int, ...]] = []
+    weights: list[float] = []
+    found: list[dict[str, Tensor]] = []
+    for item in chosen:
+        words = _words(item, takes)
+        content = key | {"file": sources.digest(item.path), "start": item.start, "end": item.end}
+        made = remembered(cache(settings), content, partial(_of_file, settings, item, size, parts))
+        count = len(made["latents"])
+        found.append(made)
+        whose += [tuple(range(len(captions), len(captions) + len(words)))] * count
+        weights += [item.weight / max(count, 1)] * count
+        captions += words
+    if not whose:
+        what = f"clips of {size.frames} frames" if video else "pictures"
+        raise UserError(f"There are no {what} in {settings.data.path}: use fewer frames (size) or a smaller data.every, or longer videos.")
+    tensors = {name: torch.cat([made[name] for made in found if len(made["latents"])]) for name in parts}
+    return Pool(tensors.pop("latents"), captions, whose, tensors, np.array(weights))
+
+
+def _words(item: Item, takes: str) -> list[str]:
+    if takes == "label":
+        return [item.label]
+    if takes == "text" and not item.captions:
+        raise UserError(f"{item.path} has no caption: write one into {item.path.with_suffix('.txt').name} beside it, or into a manifest.")
+    return list(item.captions) if takes == "text" else [""]
+
+
+def _of_file(settings: BackboneRun, item: Item, size: Size, parts: dict[str, Part]) -> dict[str, Tensor]:
+    """All clips of a file, encoded; of one that is too short, none."""
+    assert not isinstance(settings.data, Toybox)
+    frames, fps = cuts.read(item)
+    clips = list(cuts.clips(frames, cuts.cut(frames, fps, size, settings.data), size, settings.data))
+    return (
+        _encoded(settings, lambda start, stop: clips[start:stop], len(clips), parts) if clips else {name: torch.zeros(0) for name in parts}
+    )
+
+
+# --- Encoding ---
+
+
+def _mode(autoencoder: PerFrame, pixels: Tensor) -> Tensor:
+    return autoencoder.encode(pixels).mode()
+
+
+def _parts(settings: BackboneRun, autoencoder: PerFrame) -> dict[str, Part]:
+    """All that a task may give of clips: runs of groups by their span, pictures by their frame, each encoded alone."""
+    masks = settings.tasks.all(autoencoder.latents(settings.size).frames)
+    runs, pictures = sorted({run for mask in masks for run in mask.runs}), sorted({frame for mask in masks for frame in mask.images})
+    parts: dict[str, Part] = {f"{start}-{stop}": partial(given.encode_run, autoencoder, start=start, stop=stop) for start, stop in runs}
+    return parts | {f"{frame}": partial(given.encode_picture, autoencoder, frame=frame) for frame in pictures}
+
+
+@torch.no_grad()
+def _encoded(
+    settings: BackboneRun, frames: Callable[[int, int], Sequence[np.ndarray]], count: int, parts: dict[str, Any]
+) -> dict[str, Tensor]:
+    """What each part makes of so many clips or pictures, in half precision."""
+    precision = torch.bfloat16 if settings.precision == "bf16" else torch.float32  # which decides how pixels are laid out
+    found: dict[str, list[Tensor]] = {name: [] for name in parts}
+    for start in range(0, count, ENCODE):
+        some = torch.stack([torch.from_numpy(np.ascontiguousarray(x)) for x in frames(start, min(start + ENCODE, count))])
+        pixels = (some.permute(0, 4, 1, 2, 3).float().to(settings.device) / 127.5 - 1).to(precision)
+        with torch.autocast(torch.device(settings.device).type, torch.bfloat16, enabled=settings.precision == "bf16"):
+            for name, part in parts.items():
+                found[name].append(part(pixels).half().cpu())
+    return {name: torch.cat(latents) for name, latents in found.items()}
+
+
+@torch.no_grad()
+def _read(encoder: TextEncoder | SD3Text, captions: list[str]) -> dict[str, Tensor]:
+    """Features of all captions and of the blank, in half precision, padded to the longest."""
+    parts = [encoder([*captions, ""][start : start + 256])._asdict() for start in range(0, len(captions) + 1, 256)]
+    longest = max(part["sequence"].shape[1] for part in parts)
+
+    def padded(x: Tensor) -> Tensor:
+        return torch.cat([x, x.new_zeros(len(x), longest - x.shape[1], *x.shape[2:])], dim=1)
+
+    features = {name: [part[name] for part in parts] for name, value in parts[0].items() if value is not None}
+    whole = {name: torch.cat(values if name == "pooled" else list(map(padded, values))) for name, values in features.items()}
+    return {name: value.half() if value.is_floating_point() else value for name, value in whole.items()}

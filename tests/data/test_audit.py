@@ -1,0 +1,101 @@
+"""The audit: a row a file, a reason for each that is left out, and sums that agree."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from videodit.cli.main import main
+from videodit.data import audit, video
+from videodit.data.sources import Folder, Manifest, items
+from videodit.shapes import Size
+
+SIZE = Size(4, 16, 16)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    here, rng = tmp_path / "clips", np.random.default_rng(0)
+    here.mkdir()
+
+    def moving(frames: int, base: int) -> np.ndarray:
+        return np.clip(base + rng.integers(0, 30, (frames, 24, 32, 3)), 0, 255).astype(np.uint8)
+
+    clips = {
+        "good": moving(10, 20),
+        "cut": np.concatenate([moving(9, 10), moving(11, 200)]),
+        "short": moving(3, 50),
+        "still": np.full((9, 24, 32, 3), 77, np.uint8),
+        "wordless": moving(8, 90),
+    }
+    for name, frames in clips.items():  # a .webp of equal frames is one picture
+        video.write(here / f"{name}.{'mp4' if name == 'still' else 'webp'}", frames, 8)
+    (here / "twin.webp").write_bytes((here / "good.webp").read_bytes())
+    (here / "broken.mp4").write_bytes(b"nothing")
+    Image.fromarray(moving(1, 30)[0]).save(here / "picture.png")
+    for name in [*clips, "twin", "broken", "picture"]:
+        if name != "wordless":
+            (here / f"{name}.txt").write_text(f"a {name} thing")
+    return here
+
+
+def test_every_file_has_a_row_and_every_row_a_reason(folder: Path) -> None:
+    source = Folder(path=folder)
+    rows = list(audit.audited(items(source), SIZE, source, worded=True))
+    why = {row.item.path.stem: row.why for row in rows}
+    assert why == {
+        "broken": "unreadable",
+        "cut": "",
+        "good": "",
+        "picture": "",
+        "short": "too short",
+        "still": "static",
+        "twin": "duplicate",
+        "wordless": "no caption",
+    }
+    cut = next(row for row in rows if row.item.path.stem == "cut")
+    assert (cut.frames, cut.shots, cut.clips, cut.used, cut.dropped, cut.spans) == (20, 2, 4, 16, 4, ((0, 9), (9, 20)))
+    found = audit.totals(rows)
+    assert found["files"] == 8 == found["good"] + sum(found[name] for name in why.values() if name)
+    assert found["frames"] == found["used"] + found["dropped"] and found["clips"] == 4 + 2 + 1
+
+
+def test_the_mended_list_holds_what_is_good_shot_by_shot(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    listed = tmp_path / "good.jsonl"
+    options = [str(folder), "--frames", "4", "--size", "16x16", "--fix", str(listed)]
+    assert main(["audit", *options, "--sheet", str(tmp_path / "sheet.png")]) == 0
+    said = capsys.readouterr()
+    assert "duplicate: the same as good.webp" in said.out and "data.kind=manifest" in said.err
+    entries = [json.loads(line) for line in listed.read_text().splitlines()]
+    assert [entry["path"] for entry in entries] == ["clips/cut.webp", "clips/cut.webp", "clips/good.webp", "clips/picture.png"]
+    assert entries[1]["start"] == pytest.approx(9 / 8) and entries[1]["end"] == pytest.approx(20 / 8)
+    assert main(["audit", str(listed), "--frames", "4", "--size", "16x16", "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["totals"]["good"] == 4 == again["totals"]["files"] and [row["shots"] for row in again["files"]] == [1, 1, 1, 1]
+    assert np.asarray(Image.open(tmp_path / "sheet.png")).shape == (3 * 18 - 2, 8 * 18 - 2, 3)
+    assert len(items(Manifest(path=listed))) == 4
+
+
+def test_labels_need_no_captions(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["audit", str(folder.parent), "--labels", "--frames", "4", "--size", "16x16", "--json"]) == 0
+    assert "no caption" not in json.loads(capsys.readouterr().out)["totals"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["missing"], "is no list that is there"),
+        (["clips", "--fix", "a.csv"], "--fix writes JSON lines"),
+        (["clips", "--fix", "no/where.jsonl"], "There is no directory no"),
+        (["clips", "--sheet", "a.txt"], "no suffix that can be written"),
+        (["clips", "--size", "16"], "--size takes"),
+    ],
+)
+def test_mistakes(folder: Path, options: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(folder.parent)
+    assert main(["audit", *options]) == 2
+    assert said in capsys.readouterr().err

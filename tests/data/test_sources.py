@@ -1,0 +1,96 @@
+"""Folders, manifests and labels become items, in one order, and mistakes in them are named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from videodit.data import cuts, video
+from videodit.data.sources import Folder, Item, Labelled, Manifest, items, labels
+from videodit.shapes import Size, UserError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "deep").mkdir()
+    for name in ("b.mp4", "a.png", "deep/c.webm", ".hidden.mp4", "notes.md"):
+        (tmp_path / name).touch()
+    (tmp_path / "b.txt").write_text("a dog runs\n\n a brown dog runs \n", encoding="utf-8")
+    return tmp_path
+
+
+def test_a_folder_with_captions_beside_its_files(folder: Path) -> None:
+    found = items(Folder(path=folder))
+    assert [item.path.relative_to(folder).as_posix() for item in found] == ["a.png", "b.mp4", "deep/c.webm"]
+    assert [item.captions for item in found] == [(), ("a dog runs", "a brown dog runs"), ()]
+    assert [item.moves for item in found] == [False, True, True]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_a_manifest_says_more(folder: Path, suffix: str) -> None:
+    path = folder / f"list{suffix}"
+    if suffix == ".jsonl":
+        rows = [{"path": "b.mp4", "caption": ["x", "y"], "start": 1, "end": 2.5, "weight": 3}, {"path": "a.png", "label": "still"}]
+        path.write_text("\n".join(map(json.dumps, rows)) + "\n\n", encoding="utf-8")
+    else:
+        path.write_text('path,caption,label,start,end,weight\nb.mp4,"x, y",,1,2.5,3\na.png,,still,,,\n', encoding="utf-8")
+    said = ("x", "y") if suffix == ".jsonl" else ("x, y",)
+    assert items(Manifest(path=path)) == [Item(folder / "a.png", label="still"), Item(folder / "b.mp4", said, "", 1.0, 2.5, 3.0)]
+
+
+def test_folders_that_are_labels(folder: Path) -> None:
+    (folder / "walk").mkdir()
+    (folder / "walk" / "x.avi").touch()
+    for loose in ("a.png", "b.mp4"):
+        (folder / loose).unlink()
+    source = Labelled(path=folder)
+    assert labels(source) == ("deep", "walk") and [item.label for item in items(source)] == ["deep", "walk"]
+    (folder / "y.mp4").touch()
+    with pytest.raises(UserError, match="stands in no label's folder"):
+        items(source)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "match"),
+    [
+        ("l.jsonl", '{"path": "gone.mp4"}', "gone.mp4, which is not there"),
+        ("l.jsonl", '{"path": "notes.md"}', "neither a video nor a picture"),
+        ("l.jsonl", '{"file": "a.png"}', "Entry 1 .*file is no column"),
+        ("l.jsonl", '{"path": "a.png"}\n[1]', r"\[1\] is no object"),
+        ("l.jsonl", "{", "cannot be used"),
+        ("l.jsonl", '{"path": "b.mp4", "start": 3, "end": 2}', "0 <= start < end"),
+        ("l.jsonl", '{"path": "b.mp4", "weight": 0}', "weight > 0"),
+        ("l.csv", "path,start\nb.mp4,soon", "Entry 1 .*could not convert"),
+        ("l.jsonl", "", "There is no video or picture"),
+        ("l.tsv", "", "is no list that is there"),
+    ],
+)
+def test_mistakes_in_a_manifest_are_named(folder: Path, name: str, text: str, match: str) -> None:
+    (folder / name).write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=match):
+        items(Manifest(path=folder / name))
+
+
+def test_an_empty_folder_and_one_that_is_none_are_named(tmp_path: Path) -> None:
+    for path, match in ((tmp_path, "There is no video or picture"), (tmp_path / "x", "is no folder")):
+        with pytest.raises(UserError, match=match):
+            items(Folder(path=path))
+
+
+def test_clips_stay_within_shots_do_not_overlap_and_are_spread(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    shots = [np.clip(base + rng.integers(0, 9, (n, 24, 48, 3)), 0, 255).astype(np.uint8) for base, n in ((20, 11), (200, 17))]
+    frames = np.concatenate(shots)
+    video.write(tmp_path / "a.webp", frames, 8)
+    read, fps = cuts.read(Item(tmp_path / "a.webp"))
+    found = cuts.cut(read, fps, Size(4, 16, 16), Folder(path=tmp_path))
+    assert (found.frames, found.shots, found.starts, found.used, found.dropped) == (28, 2, (0, 4, 11, 15, 19, 23), 24, 4)
+    made = list(cuts.clips(read, found, Size(4, 16, 16), Folder(path=tmp_path)))
+    assert [clip.shape for clip in made] == [(4, 16, 16, 3)] * 6 and made[1].mean() < 60 < made[2].mean()
+    few = cuts.cut(read, fps, Size(4, 16, 16), Folder(path=tmp_path, most=2, every=2))
+    assert few.starts == (0, 18) and few.used == 14
+    part, _ = cuts.read(Item(tmp_path / "a.webp", start=1.0, end=2.0))
+    assert np.array_equal(part, frames[8:16])

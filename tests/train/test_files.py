@@ -1,0 +1,131 @@
+"""Training on files of one's own: from a folder with captions, a manifest, or labels, to a model that generates."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import tiny
+import videodit
+from videodit import models
+from videodit.data import toybox, video
+from videodit.data.sources import Folder, Labelled, Manifest
+from videodit.diffusion.tasks import Tasks
+from videodit.shapes import Size, UserError
+from videodit.train import pools, recipes
+from videodit.train.backbone import BackboneRun, Joint, job
+from videodit.train.latents import Latents
+
+pytestmark = pytest.mark.usefixtures("unchecked")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three videos of another size, one of them short, and a picture, each with captions."""
+    here = tmp_path_factory.mktemp("mine")
+    for i, frames in enumerate((8, 20, 5)):
+        clip = toybox.clip(7, i, Size(frames, 40, 48))
+        video.write(here / f"{i}.mp4", clip.video, 8)
+        (here / f"{i}.txt").write_text(f"{clip.caption}\nclip number {'abc'[i]}\n", encoding="utf-8")
+    Image.fromarray(toybox.picture(7, 9, Size(1, 64, 40)).video[0]).save(here / "p.png")
+    (here / "p.txt").write_text("a picture\n", encoding="utf-8")
+    return here
+
+
+def run(world: tiny.World, output: Path, kind: str = "video", **changes: object) -> BackboneRun:
+    made = tiny.runs(world, output, steps=3)[kind]
+    assert isinstance(made, BackboneRun)
+    return replace(made, **changes)
+
+
+def test_a_folder_becomes_clips_and_pictures_with_their_words(world: tiny.World, tmp_path: Path, folder: Path) -> None:
+    settings = run(world, tmp_path, data=Folder(path=folder))
+    found = Latents(settings, models.load_autoencoder(settings.autoencoder), None, "text").pools
+    assert found[True].latents.shape == (3, 8, 2, 4, 4) and found[False].latents.shape == (1, 8, 1, 4, 4)  # 8 frames: 1, 2 and no clip
+    assert [len(found[True].captions[i]) > 0 for i in range(6)] == [True] * 6 and found[True].whose == [(0, 1), (2, 3), (2, 3)]
+    assert found[True].weights is not None and found[True].weights.tolist() == [1, 0.5, 0.5]
+    assert found[False].captions == ["a picture"]
+
+
+def test_it_trains_and_resumes_and_generates(world: tiny.World, tmp_path: Path, folder: Path) -> None:
+    settings = run(world, tmp_path, data=Folder(path=folder), tasks=Tasks(none=1.0, first=1.0, prefix=1.0))
+    whole = recipes.train(settings)
+    halves = recipes.train(replace(settings, output=tmp_path / "again", steps=2)) + recipes.train(
+        replace(settings, output=tmp_path / "again")
+    )
+    assert all(torch.isfinite(torch.tensor(figures["loss"])) for figures in whole)
+    assert len(halves) == 3 and [figures["loss"] for figures in whole][:2] == [figures["loss"] for figures in halves][:2]
+    model = videodit.load(settings.output / "model")
+    assert model.generate("clip number a", given={0: np.zeros((32, 32, 3), np.uint8)}).shape == (*tiny.CLIP, 3)
+
+
+def test_from_nothing_the_words_are_the_captions(world: tiny.World, tmp_path: Path, folder: Path) -> None:
+    settings = run(world, tmp_path, "video from nothing", data=Folder(path=folder))
+    recipes.train(settings)
+    assert videodit.load(settings.output / "model").unknown_words("clip number a dinosaur") == ["dinosaur"]
+
+
+def test_labels_are_the_folders(world: tiny.World, tmp_path: Path, folder: Path) -> None:
+    for name, i in (("walk", 0), ("run", 1)):
+        (tmp_path / "labelled" / name).mkdir(parents=True)
+        (tmp_path / "labelled" / name / "x.mp4").write_bytes((folder / f"{i}.mp4").read_bytes())
+    source = Labelled(path=tmp_path / "labelled")
+    settings = run(world, tmp_path, "video from nothing", data=source, preset="dit-xl-2-tiny", joint=Joint(video_probability=0.5))
+    recipes.train(settings)
+    model = videodit.load(settings.output / "model")
+    assert model.takes == "label" and model.generate("walk", steps=1).shape == (*tiny.CLIP, 3)
+    with pytest.raises(UserError, match="use one of run, walk"):
+        model.generate("swim")
+    with pytest.raises(UserError, match="names no labels"):
+        recipes.train(replace(settings, data=Folder(path=folder), output=tmp_path / "none"))
+
+
+def test_a_new_file_costs_its_own_encoding(world: tiny.World, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine").mkdir()
+    rows = [{"path": str(folder / f"{i}.mp4"), "caption": "x"} for i in (0, 1)]
+    listed = tmp_path / "mine" / "list.jsonl"
+    listed.write_text("\n".join(map(json.dumps, rows[:1])), encoding="utf-8")
+    settings = run(world, tmp_path, data=Manifest(path=listed), joint=Joint(video_probability=1.0))
+    coder, encoded, plain = models.load_autoencoder(settings.autoencoder), [], pools._of_file
+    monkeypatch.setattr(pools, "_of_file", lambda settings, item, *rest: (encoded.append(item.path.name), plain(settings, item, *rest))[1])
+    for some, wanted in ((rows[:1], ["0.mp4"]), (rows[:1], []), (rows, ["1.mp4"])):
+        listed.write_text("\n".join(map(json.dumps, some)), encoding="utf-8")
+        encoded.clear()
+        assert len(pools.pools(settings, coder, "text", [True])[True].latents) in (1, 3) and encoded == wanted
+
+
+def test_weights_and_captions_are_drawn_as_often_as_they_say() -> None:
+    pool = pools.Pool(torch.zeros(3, 1), ["a", "b", "c"], [(0,), (1, 2), (1, 2)], {}, np.array([2.0, 1.0, 1.0]))
+    rng = np.random.default_rng(0)
+    drawn = pool.draw(rng, 4000, told=False)
+    assert abs((drawn == 0).mean() - 0.5) < 0.03
+    said = pool.said(rng, drawn)
+    assert (said[drawn == 0] == 0).all() and set(said[drawn == 1]) == {1, 2} and abs((said[drawn > 0] == 1).mean() - 0.5) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("what", "match"),
+    [
+        ("no caption", "0.mp4 has no caption: write one into 0.txt beside it"),
+        ("too short", "There are no clips of 8 frames"),
+        ("broken", "cannot be read as a video or picture"),
+    ],
+)
+def test_what_cannot_be_trained_on_is_said(world: tiny.World, tmp_path: Path, folder: Path, what: str, match: str) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    if what == "too short":
+        (mine / "2.mp4").write_bytes((folder / "2.mp4").read_bytes())
+        (mine / "2.txt").write_text("x")
+    else:
+        (mine / "0.mp4").write_bytes((folder / "0.mp4").read_bytes() if what == "no caption" else b"\0" * 99)
+        if what == "broken":
+            (mine / "0.txt").write_text("x")
+    with pytest.raises(UserError, match=match):
+        job(run(world, tmp_path, data=Folder(path=mine), joint=Joint(video_probability=1.0)))
