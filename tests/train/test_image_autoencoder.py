@@ -9,8 +9,10 @@ import pytest
 import torch
 
 import tiny
+from videodit import models
+from videodit.shapes import UserError
 from videodit.train import recipes
-from videodit.train.image_autoencoder import ImageAutoencoderRun, changed_alike
+from videodit.train.image_autoencoder import ImageAutoencoderRun, changed_alike, started
 
 
 def test_a_picture_and_its_own_shrunken_copy_change_alike() -> None:
@@ -38,3 +40,15 @@ def test_it_is_a_part_of_the_steps(world: tiny.World, tmp_path: Path) -> None:
         for part in (0.0, 0.5, 1.0)
     )
     assert plain != half != always != plain and all(loss > 0 for loss in plain + half + always)
+
+
+def test_it_goes_on_from_weights_that_are_there(world: tiny.World, tmp_path: Path) -> None:
+    run = tiny.runs(world, tmp_path, steps=1)["image-autoencoder"]
+    assert isinstance(run, ImageAutoencoderRun)
+    bundled = models.load_autoencoder("toybox").image.state_dict()
+    image = started(replace(run, start="toybox", preset="toybox"))
+    assert all(torch.equal(value, bundled[name]) for name, value in image.state_dict().items())
+    assert (image.config["scaling_factor"], image.config["shift_factor"]) == (1.0, 0.0)  # as the run leaves them to be found
+    assert not all(torch.equal(value, bundled[name]) for name, value in started(replace(run, preset="toybox")).state_dict().items())
+    with pytest.raises(UserError, match="another shape than the preset 'tiny'"):
+        started(replace(run, start="toybox", preset="tiny"))

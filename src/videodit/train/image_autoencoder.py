@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from videodit import models
 from videodit.autoencoder import PerFrame
 from videodit.autoencoder.presets import PRESETS, ImageAutoencoder
 from videodit.config import setting
@@ -28,6 +29,7 @@ class ImageAutoencoderRun(Run):
     """Trains an `AutoencoderKL` on pictures of the toybox, on frames of video files, or on both."""
 
     kind: Literal["image-autoencoder"] = "image-autoencoder"
+    start: str = setting("none", doc="autoencoder whose weights are gone on from, a folder or 'toybox' (the bundled one), or none")
     preset: str = setting("toybox", doc="shape of the autoencoder, a name of autoencoder.presets")
     size: Size = setting(Size(1, 64, 64), doc="frames, rows, columns of a sample")
     clips: Clips = setting(Clips(), doc="video files to learn from")
@@ -40,7 +42,7 @@ class ImageAutoencoderRun(Run):
 
 def job(settings: ImageAutoencoderRun) -> Job:
     torch.manual_seed(settings.seed)  # the starting weights
-    network = PerFrame(shape(settings).build()).to(settings.device).train().requires_grad_(True)
+    network = PerFrame(started(settings)).to(settings.device).train().requires_grad_(True)
     pixels = Pixels(settings.seed, settings.size, settings.clips, partial(drawn, settings))
 
     def loss(index: int, pictures: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -82,6 +84,17 @@ def shape(settings: ImageAutoencoderRun) -> ImageAutoencoder:
     if settings.preset not in PRESETS:
         raise UserError(f"There is no image autoencoder {settings.preset!r}: preset takes {', '.join(PRESETS)}.")
     return PRESETS[settings.preset]
+
+
+def started(settings: ImageAutoencoderRun) -> AutoencoderKL:
+    """The autoencoder as the first step finds it; its latents are normalised anew when the run ends."""
+    image = shape(settings).build()
+    if settings.start != "none":
+        given = models.load_autoencoder(settings.start).image
+        if replace(ImageAutoencoder.of(given), scaling=1.0, shift=0.0) != shape(settings):
+            raise UserError(f"start={settings.start} has another shape than the preset {settings.preset!r}: name its own.")
+        image.load_state_dict(given.state_dict())
+    return image
 
 
 def drawn(settings: ImageAutoencoderRun, index: int, rng: np.random.Generator) -> np.ndarray:
