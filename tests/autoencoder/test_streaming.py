@@ -1,4 +1,4 @@
-"""Causal time: the past decides, and pieces are the whole. Parts of a clip: their seams."""
+"""Causal time: the past decides, and pieces are the whole. Windows of a symmetric one, and their seams."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 import tiny
 from videodit.autoencoder import DPVAE, DPVAESettings
-from videodit.autoencoder.streaming import Parts, decode_in_parts, decode_stream, encode_in_parts, encode_stream
+from videodit.autoencoder.streaming import Windows, decode_in_windows, decode_stream, encode_in_windows, encode_stream
 from videodit.shapes import UserError
 
 STEP = 2  # groups
@@ -98,36 +98,42 @@ def test_without_key_frames_the_latents_start_as_the_copied_encoder_s() -> None:
         torch.testing.assert_close(one, other.expand_as(one), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("settings", [DPVAESettings(), DPVAESettings(keys=False, first="alone")])
 @torch.no_grad()
-def test_parts_that_hold_everything_are_the_whole() -> None:
-    autoencoder = tiny.dpvae(trained=True)
-    z = autoencoder.encode(VIDEO)
-    parts = Parts(groups=12, rows=4, columns=4, overlap=1)
-    assert torch.equal(encode_in_parts(autoencoder, VIDEO, parts).mean, z.mean)
-    assert torch.equal(decode_in_parts(autoencoder, z.mean, parts), autoencoder.decode(z.mean))
+def test_windows_that_hold_everything_are_the_whole(settings: DPVAESettings) -> None:
+    autoencoder = tiny.dpvae(trained=True, settings=settings)
+    windows = Windows(groups=12, overlap=1)
+    for frames in (1, 5, 45):
+        z = autoencoder.encode(VIDEO[:, :, :frames])
+        assert torch.equal(encode_in_windows(autoencoder, VIDEO[:, :, :frames], windows).mean, z.mean)
+        assert torch.equal(decode_in_windows(autoencoder, z.mean, windows, frames), autoencoder.decode(z.mean, frames))
 
 
+@pytest.mark.parametrize("settings", [DPVAESettings(), DPVAESettings(keys=False, first="alone")])
 @torch.no_grad()
-def test_the_farther_windows_overlap_the_nearer_they_are_to_the_whole() -> None:
-    autoencoder = tiny.dpvae(trained=True)
-    z = autoencoder.encode(VIDEO).mean
-    whole = autoencoder.decode(z)
-    away = [(decode_in_parts(autoencoder, z, Parts(groups=8, overlap=o)) - whole).square().mean() for o in (0, 2, 6)]
+def test_the_farther_windows_overlap_the_nearer_they_are_to_the_whole(settings: DPVAESettings) -> None:
+    autoencoder = tiny.dpvae(trained=True, settings=settings)
+    posterior = autoencoder.encode(VIDEO)
+    whole = autoencoder.decode(posterior.mean)
+    parts = [encode_in_windows(autoencoder, VIDEO, Windows(groups=8, overlap=o)) for o in (0, 2, 6)]
+    away = [(part.mean - posterior.mean).square().mean() for part in parts]
+    assert away[0] > away[1] > away[2] > 0
+    away = [(decode_in_windows(autoencoder, posterior.mean, Windows(groups=8, overlap=o)) - whole).square().mean() for o in (0, 2, 6)]
     assert away[0] > away[1] > away[2] > 0
 
 
 @torch.no_grad()
-def test_parts_of_what_sees_nothing_beyond_them_leave_no_seam() -> None:
-    """One 1x1 layer instead of the networks: every part is exact, whatever the overlap."""
+def test_windows_of_what_sees_nothing_beyond_them_leave_no_seam() -> None:
+    """One 1x1 layer instead of the networks: every window is exact, whatever the overlap."""
     autoencoder = tiny.dpvae()
     autoencoder.encode_step = lambda video, past=None: autoencoder._posterior(mixed(video[:, :, ::4, ::8, ::8]))  # type: ignore[method-assign]
     mixed = torch.nn.Conv3d(3, 16, 1)
-    video = tiny.grid(1, 3, 24, 56, 72)
+    video = tiny.grid(1, 3, 30, 56, 72)
     whole = autoencoder.encode(video)
     for overlap in (0, 1, 2):
-        parts = encode_in_parts(autoencoder, video, Parts(groups=3, rows=4, columns=5, overlap=overlap))
-        torch.testing.assert_close(parts.mean, whole.mean, rtol=0, atol=1e-6)
-        torch.testing.assert_close(parts.std, whole.std, rtol=0, atol=1e-6)
+        windows = encode_in_windows(autoencoder, video, Windows(groups=3, overlap=overlap))
+        torch.testing.assert_close(windows.mean, whole.mean, rtol=0, atol=1e-6)
+        torch.testing.assert_close(windows.std, whole.std, rtol=0, atol=1e-6)
 
 
 def test_mistakes_are_said() -> None:
@@ -136,6 +142,8 @@ def test_mistakes_are_said() -> None:
     with pytest.raises(UserError, match="whole groups: use a multiple of 4"):
         next(encode_stream(causal(), [VIDEO[:, :, :6]]))
     with pytest.raises(UserError, match="never end"):
-        decode_in_parts(tiny.dpvae(), torch.zeros(1, 8, 8, 2, 2), Parts(groups=4, overlap=4))
+        decode_in_windows(tiny.dpvae(), torch.zeros(1, 8, 8, 2, 2), Windows(groups=4, overlap=4))
+    with pytest.raises(UserError, match="8 latent frames hold at most 32 frames, not 33"):
+        decode_in_windows(tiny.dpvae(), torch.zeros(1, 8, 8, 2, 2), Windows(), frames=33)
     with pytest.raises(UserError, match="safe in float32 and bfloat16, not in float16"):
         tiny.dpvae().encode(VIDEO.half())

@@ -148,12 +148,16 @@ class DPVAE(PerFrame):
         """The clip of some latents: `time` frames for each, or the first `frames`; one frame is an image."""
         if frames == 1:
             return self.decode_image(latents[:, :, :1])
+        self.holds(latents, frames)
         past = Past()
         pieces = ((self.decode_step(piece, past),) for piece in self._pieces(latents, 1))
-        video = _joined(pieces, latents.shape[2] * self.time)[0][:, :, self.lead :]
-        if not 0 < (frames or 1) <= video.shape[2]:
-            raise UserError(f"{latents.shape[2]} latent frames hold at most {video.shape[2]} frames, not {frames}: ask for fewer.")
-        return video[:, :, :frames]
+        return _joined(pieces, latents.shape[2] * self.time)[0][:, :, self.lead :][:, :, :frames]
+
+    def holds(self, latents: Latents, frames: int | None) -> None:
+        """Refuse to make more frames than some latents hold."""
+        most = latents.shape[2] * self.time - self.lead
+        if not 0 < (most if frames is None else frames) <= most:
+            raise UserError(f"{latents.shape[2]} latent frames hold at most {most} frames, not {frames}: ask for fewer.")
 
     def encode_step(self, video: Video, past: Past | None = None, *, still: Posterior | None = None) -> Posterior:
         """z = z_k + z_r of whole groups; z_r adds to the mean, the deviation is E_k's. `still`: z_k, where it is known."""

@@ -1,14 +1,13 @@
-"""More than memory holds: a causal autoencoder on an endless clip, piece by piece, and any on overlapping parts of a large one.
+"""More than memory holds: a causal autoencoder on an endless clip, piece by piece, and a symmetric one in overlapping windows.
 
-Pieces of a causal autoencoder are exact. Parts of a clip (windows of a symmetric one, tiles of a large frame) are not: what lies beyond a
-part is not seen, so parts overlap and are blended where they do.
+Pieces of a causal autoencoder are exact. Windows are not: what lies beyond one is not seen, so they overlap and are blended where they do.
+Both go together with tiles of large frames (tiles.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 
 import torch
 from jaxtyping import Float
@@ -19,17 +18,13 @@ from videodit.autoencoder.pseudo3d import Past
 from videodit.config import setting
 from videodit.shapes import UserError
 
-AXES = {"groups": 2, "rows": 3, "columns": 4}
-
 
 @dataclass(frozen=True, kw_only=True)
-class Parts:
-    """How a clip is cut, in latents; 0 leaves an axis whole. Two parts share at least `overlap` of an axis."""
+class Windows:
+    """How a clip is cut, in groups of pictures."""
 
-    groups: int = setting(0, doc="groups of a window")
-    rows: int = setting(0, doc="latent rows of a tile")
-    columns: int = setting(0, doc="latent columns of a tile")
-    overlap: int = setting(4, doc="latents that neighbouring parts share")
+    groups: int = setting(8, doc="groups of a window")
+    overlap: int = setting(4, doc="groups that neighbouring windows share")
 
 
 def encode_stream(autoencoder: DPVAE, pieces: Iterable[Tensor]) -> Iterator[Posterior]:
@@ -50,62 +45,48 @@ def decode_stream(autoencoder: DPVAE, pieces: Iterable[Tensor]) -> Iterator[Tens
 
 def _causal(autoencoder: DPVAE) -> Past:
     if autoencoder.settings.reach != "causal":
-        raise UserError("This autoencoder sees the future, so it cannot stream: use parts, or train one with groups.reach=causal.")
+        raise UserError("This autoencoder sees the future, so it cannot stream: use windows, or train one with groups.reach=causal.")
     return Past()
 
 
-def encode_in_parts(autoencoder: PerFrame, video: Float[Tensor, "b c f h w"], parts: Parts) -> Posterior:
-    """The posterior of a clip, encoded part by part."""
+def encode_in_windows(autoencoder: PerFrame, video: Float[Tensor, "b c f h w"], windows: Windows) -> Posterior:
+    """The posterior of a clip, encoded window by window."""
+    if not isinstance(autoencoder, DPVAE) or video.shape[2] == 1:
+        return autoencoder.encode(video)
 
     def encode(part: Tensor) -> Tensor:
-        posterior = autoencoder.encode(part)
+        posterior = autoencoder.encode_step(part)
         return torch.cat([posterior.mean, posterior.std], dim=1)
 
-    if isinstance(autoencoder, DPVAE):
-        video = autoencoder.whole_groups(video)
-    ratios = {name: Fraction(1, factor) for name, factor in _factors(autoencoder).items()}
-    return Posterior(*_over_axes(encode, video, parts, ratios).chunk(2, dim=1))
+    return Posterior(*_over_time(encode, autoencoder.whole_groups(video), windows, autoencoder.time, 1).chunk(2, dim=1))
 
 
-def decode_in_parts(autoencoder: PerFrame, latents: Float[Tensor, "b d t y x"], parts: Parts) -> Float[Tensor, "b c f h w"]:
-    """The frames of latents, decoded part by part."""
-    ratios = {name: Fraction(factor) for name, factor in _factors(autoencoder).items()}
-    return _over_axes(autoencoder.decode, latents, parts, ratios)
+def decode_in_windows(
+    autoencoder: PerFrame, latents: Float[Tensor, "b d t y x"], windows: Windows, frames: int | None = None
+) -> Float[Tensor, "b c f h w"]:
+    """The frames of latents, or the first `frames`, decoded window by window."""
+    if not isinstance(autoencoder, DPVAE) or frames == 1:
+        return autoencoder.decode(latents, frames)
+    autoencoder.holds(latents, frames)
+    return _over_time(autoencoder.decode_step, latents, windows, 1, autoencoder.time)[:, :, autoencoder.lead :][:, :, :frames]
 
 
-def _factors(autoencoder: PerFrame) -> dict[str, int]:
-    return {"groups": autoencoder.time, "rows": autoencoder.space, "columns": autoencoder.space}
+def _over_time(function: Callable[[Tensor], Tensor], x: Tensor, windows: Windows, going: int, coming: int) -> Tensor:
+    """`function` over windows of x; a group is so many frames `going` in and `coming` out."""
+    groups, overlap = windows.groups, windows.overlap
+    if groups <= overlap:
+        raise UserError(f"Windows of {groups} groups that share {overlap} never end: use more groups or a smaller overlap.")
+    done: Tensor | None = None
+    for start in range(0, max(1, x.shape[2] // going - overlap), groups - overlap):
+        piece = function(x[:, :, start * going : (start + groups) * going])
+        done = piece if done is None else _blended(done, piece, overlap * coming)
+    assert done is not None
+    return done
 
 
-def _over_axes(function: Callable[[Tensor], Tensor], x: Tensor, parts: Parts, ratios: dict[str, Fraction]) -> Tensor:
-    for name, axis in AXES.items():
-        if part := getattr(parts, name):
-            if part <= parts.overlap:
-                raise UserError(f"Parts of {part} {name} that share {parts.overlap} never end: use more {name} or a smaller overlap.")
-            function = _along(function, axis, part, parts.overlap, ratios[name])
-    return function(x)
-
-
-def _along(function: Callable[[Tensor], Tensor], axis: int, part: int, overlap: int, ratio: Fraction) -> Callable[[Tensor], Tensor]:
-    """`function` over overlapping parts of one axis; `part` and `overlap` count latents, `ratio` is output to input."""
-    unit = max(1, ratio.denominator)  # inputs a latent
-
-    def over(x: Tensor) -> Tensor:
-        done: Tensor | None = None
-        for start in range(0, max(1, x.shape[axis] // unit - overlap), part - overlap):
-            piece = function(x.narrow(axis, start * unit, min(part * unit, x.shape[axis] - start * unit)))
-            shared = 0 if done is None else int(overlap * unit * ratio)
-            done = piece if done is None else _blended(done, piece, axis, shared)
-        assert done is not None
-        return done
-
-    return over
-
-
-def _blended(done: Tensor, piece: Tensor, axis: int, shared: int) -> Tensor:
+def _blended(done: Tensor, piece: Tensor, shared: int) -> Tensor:
     """One after the other; where they overlap, from the first into the second."""
-    before, tail = done.split([done.shape[axis] - shared, shared], dim=axis)
-    head, after = piece.split([shared, piece.shape[axis] - shared], dim=axis)
-    weight = (torch.arange(shared, device=done.device, dtype=done.dtype) + 1) / (shared + 1)
-    weight = weight.reshape([-1 if i == axis else 1 for i in range(done.ndim)])
-    return torch.cat([before, tail + weight * (head - tail), after], dim=axis)
+    before, tail = done.split([done.shape[2] - shared, shared], dim=2)
+    head, after = piece.split([shared, piece.shape[2] - shared], dim=2)
+    weight = ((torch.arange(shared, device=done.device, dtype=done.dtype) + 1) / (shared + 1))[:, None, None]
+    return torch.cat([before, tail + weight * (head - tail), after], dim=2)
