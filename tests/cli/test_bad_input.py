@@ -105,6 +105,8 @@ def sentence(arguments: list[str], capsys: pytest.CaptureFixture[str], status: i
         (["evaluate", "reconstruction", "toybox", "folder.mp4"], "There is no file folder.mp4"),
         (["evaluate", "reconstruction", "toybox", "toybox", "--frames", "0"], "--frames takes 1 to"),
         (["evaluate", "reconstruction", "toybox", "toybox", "--count", "0"], "--count takes 1 to"),
+        (["evaluate", "reconstruction", "toybox", "toybox", "--windows", "0"], "--windows takes 1 to"),
+        (["evaluate", "reconstruction", "toybox", "toybox", "--tiles", "4"], "--tiles takes 5 to"),
         (["evaluate", "reconstruction", "toybox", "binary.txt", "--count", "3"], "--count is for scenes of the toybox"),
         (["evaluate", "reconstruction", "toybox", "toybox", "--size", "64"], "--size takes ROWSxCOLUMNS"),
         (["evaluate", "reconstruction", "missing", "toybox"], "The model missing does not exist"),

@@ -246,7 +246,7 @@ def test_evaluate_reconstruction_measures_files_and_scenes(world: tiny.World, tm
     assert (file["frames"], file["size"], file["from"]) == (8, [16, 32], [20, 32])
     assert [(clip["name"], clip["frames"], clip["size"]) for clip in drawn] == [(f"toybox {i}", 8, [64, 64]) for i in range(2)]
     assert len(result["positions"]) == result["group"] == 4 and result["perceptual"] is None
-    assert result["positions"][0].keys() == {"psnr", "ssim", "temporal"}
+    assert result["positions"][0].keys() == {"psnr", "ssim", "temporal"} and result["parts"] is None
     (tmp_path / "clip.mp4").write_bytes(b"no video")
     assert main(command) == 2
     assert "clip.mp4 cannot be read as a video or picture" in capsys.readouterr().err
@@ -259,7 +259,7 @@ def test_evaluate_reconstruction_prints_tables_with_the_name_of_the_network(
     net = Perceptual("st-lpips-alex")
     names = ((re.sub(r"^weights\.(\d)$", r"lin\1.model.1.weight", name), value) for name, value in net.state_dict().items())
     torch.save(dict(names), tmp_path / "net.pth")
-    options = ["--count", "1", "--frames", "10", "--size", "32x24"]
+    options = ["--count", "1", "--frames", "10", "--size", "32x24", "--windows", "1"]
     command = ["evaluate", "reconstruction", str(world.autoencoder), "toybox", *options]
     assert main([*command, "--perceptual", str(tmp_path / "net.pth")]) == 0
     written = capsys.readouterr()
@@ -267,6 +267,7 @@ def test_evaluate_reconstruction_prints_tables_with_the_name_of_the_network(
     assert re.split(" {2,}", lines[0]) == ["1 clips", "frames of a group", "PSNR dB", "SSIM", "st-lpips-alex", "temporal error"]
     assert [line.split()[0] for line in lines[3:7]] == ["key", "1", "2", "3"]
     assert "10 frames, 32x24" in lines[-1] and written.err == ""
+    assert re.search(r"in parts, against the whole: \d+\.\d\d dB, at most 0\.\d{4}", written.out)
     assert "|mu_z - mu_zk|" in written.out and "by the image decoder" in written.out
     assert main(command) == 0
     written = capsys.readouterr()

@@ -12,12 +12,14 @@ from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 import tiny
-from videodit.autoencoder import PerFrame, Posterior
+from videodit.autoencoder import DPVAESettings, PerFrame, Posterior
 from videodit.autoencoder.loss import moments
 from videodit.autoencoder.perceptual import Perceptual
+from videodit.autoencoder.streaming import Windows
+from videodit.autoencoder.tiles import Tiles
 from videodit.data import toybox
 from videodit.evaluate import reconstruction
-from videodit.evaluate.reconstruction import LatentMoments, fit, measure, previous, psnr, shrunk, ssim, temporal_error, toybox_clips
+from videodit.evaluate.reconstruction import LatentMoments, Parts, fit, measure, previous, psnr, shrunk, ssim, temporal_error, toybox_clips
 from videodit.shapes import Size, UserError
 
 
@@ -279,3 +281,24 @@ def test_toybox_clips_are_held_out():
 def test_nothing_to_measure():
     with pytest.raises(UserError, match="no clip"):
         measure(tiny.dpvae(), [])
+
+
+# --- Parts ---
+
+
+def test_what_windows_and_tiles_cost_is_measured_against_the_whole():
+    """Nothing where one holds everything and, to rounding, where time is causal; something where windows end."""
+    clips = [("scene", drawn(frames=22, rows=48, columns=48))]
+
+    def parts(reach: str, **cut: object) -> dict:
+        autoencoder = tiny.dpvae(trained=True, settings=DPVAESettings(reach=reach))  # pyright: ignore[reportArgumentType]
+        result = measure(autoencoder, clips, parts=Parts(**cut))  # pyright: ignore[reportArgumentType]
+        assert result["parts"] == result["clips"][0]["parts"]
+        return result["parts"]
+
+    assert parts("symmetric", windows=Windows(groups=6, overlap=2), tiles=Tiles(rows=6)) == {"psnr": None, "largest": 0.0}
+    assert parts("causal", windows=Windows(groups=1, overlap=0))["largest"] < 1e-4
+    cut = parts("symmetric", windows=Windows(groups=2, overlap=1))
+    assert 10 < cut["psnr"] < 60 and cut["largest"] > 1e-3
+    assert parts("symmetric", tiles=Tiles(rows=5, columns=5, passes=16))["largest"] < 1e-4
+    assert measure(tiny.dpvae(), clips)["parts"] is None

@@ -24,7 +24,7 @@ class Windows:
     """How a clip is cut, in groups of pictures."""
 
     groups: int = setting(8, doc="groups of a window")
-    overlap: int = setting(4, doc="groups that neighbouring windows share")
+    overlap: int = setting(4, doc="groups that neighbouring windows of a symmetric autoencoder share")
 
 
 def encode_stream(autoencoder: DPVAE, pieces: Iterable[Tensor]) -> Iterator[Posterior]:
@@ -50,9 +50,12 @@ def _causal(autoencoder: DPVAE) -> Past:
 
 
 def encode_in_windows(autoencoder: PerFrame, video: Float[Tensor, "b c f h w"], windows: Windows) -> Posterior:
-    """The posterior of a clip, encoded window by window."""
+    """The posterior of a clip, encoded window by window; a causal autoencoder's windows need no overlap."""
     if not isinstance(autoencoder, DPVAE) or video.shape[2] == 1:
         return autoencoder.encode(video)
+    if autoencoder.settings.reach == "causal":
+        pieces = list(encode_stream(autoencoder, autoencoder.whole_groups(video).split(windows.groups * autoencoder.time, dim=2)))
+        return Posterior(*(torch.cat([getattr(piece, name) for piece in pieces], dim=2) for name in ("mean", "std")))
 
     def encode(part: Tensor) -> Tensor:
         posterior = autoencoder.encode_step(part)
@@ -68,7 +71,11 @@ def decode_in_windows(
     if not isinstance(autoencoder, DPVAE) or frames == 1:
         return autoencoder.decode(latents, frames)
     autoencoder.holds(latents, frames)
-    return _over_time(autoencoder.decode_step, latents, windows, 1, autoencoder.time)[:, :, autoencoder.lead :][:, :, :frames]
+    if autoencoder.settings.reach == "causal":
+        video = torch.cat(list(decode_stream(autoencoder, latents.split(windows.groups, dim=2))), dim=2)
+    else:
+        video = _over_time(autoencoder.decode_step, latents, windows, 1, autoencoder.time)
+    return video[:, :, autoencoder.lead :][:, :, :frames]
 
 
 def _over_time(function: Callable[[Tensor], Tensor], x: Tensor, windows: Windows, going: int, coming: int) -> Tensor:

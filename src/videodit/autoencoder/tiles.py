@@ -106,13 +106,14 @@ class _InTiles:
         self.latent = space if self.encodes else 1
         self.pasts: dict[tuple[Span, Span], Past] = {}
 
-    def __call__(self, x: Tensor, past: Past | None = None) -> Tensor:
+    def __call__(self, x: Tensor, *rest: Past | None) -> Tensor:
         rows, columns = (
             spans(side // self.latent, part, self.tiles.overlap)
             for side, part in zip(x.shape[-2:], (self.tiles.rows, self.tiles.columns), strict=True)
         )
         if len(rows) == len(columns) == 1 or not self.before:
-            return self.whole(x) if past is None else self.whole(x, past)
+            return self.whole(x, *rest)
+        past = rest[0] if rest else None
         if not past:
             self.pasts.clear()  # a clip begins
         places = [(row, column) for row in rows for column in columns]

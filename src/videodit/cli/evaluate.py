@@ -11,7 +11,7 @@ from videodit.cli import terminal
 from videodit.shapes import Size, UserError, parse_extent
 
 if TYPE_CHECKING:
-    from videodit.evaluate.reconstruction import Clip
+    from videodit.evaluate.reconstruction import Clip, Parts
 
 LATER = ("fvd", "fid", "is", "kvd", "kid", "alignment", "motion", "report", "compare")
 RATES = ("shape", "colour", "motion", "all")
@@ -98,10 +98,14 @@ def _reconstruction_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", type=int, metavar="N", help=f"at most so many of each clip (default: all; {DRAWN_SIZE[0]} of {DRAWN})")
     parser.add_argument("--size", metavar="HxW", help="rows and columns that clips are resized and cropped to (default: cropped to fit)")
     parser.add_argument("--count", type=int, metavar="N", help=f"scenes of {DRAWN} (default {DRAWN_COUNT})")
+    parser.add_argument(
+        "--windows", type=int, metavar="N", help="also run in windows of N groups that share half, and compare with the whole"
+    )
+    parser.add_argument("--tiles", type=int, metavar="N", help="also run in tiles of NxN latents, and compare with the whole")
 
 
 def _reconstruction(given: argparse.Namespace) -> None:
-    terminal.check_ranges(given, ("frames", "count"))
+    terminal.check_ranges(given, ("frames", "count", "windows", "tiles"))
     extent = parse_extent(given.size) if given.size else None
     if given.count is not None and DRAWN not in given.clips:
         raise UserError(f"--count is for scenes of the toybox: leave it out, or name {DRAWN} among the clips.")
@@ -115,7 +119,8 @@ def _reconstruction(given: argparse.Namespace) -> None:
 
     net = perceptual.load(given.perceptual) if given.perceptual else None
     try:
-        result = reconstruction.measure(load_autoencoder(given.model), _clips(given, extent), perceptual=net, size=extent)
+        autoencoder = load_autoencoder(given.model)
+        result = reconstruction.measure(autoencoder, _clips(given, extent), perceptual=net, size=extent, parts=_parts(given))
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, MemoryError) or "memory" in str(error):
             raise UserError("A clip does not fit into memory whole: use fewer --frames or a smaller --size.") from error
@@ -124,6 +129,16 @@ def _reconstruction(given: argparse.Namespace) -> None:
         terminal.print_json({"model": given.model, **result})
     else:
         _print_reconstruction(result)
+
+
+def _parts(given: argparse.Namespace) -> Parts | None:
+    from videodit.autoencoder.streaming import Windows
+    from videodit.autoencoder.tiles import Tiles
+    from videodit.evaluate.reconstruction import Parts
+
+    windows = Windows(groups=given.windows, overlap=given.windows // 2) if given.windows else None
+    tiles = Tiles(rows=given.tiles, columns=given.tiles) if given.tiles else None
+    return Parts(windows=windows, tiles=tiles) if windows or tiles else None
 
 
 def _clips(given: argparse.Namespace, extent: tuple[int, int] | None) -> Iterator[Clip]:
@@ -157,6 +172,8 @@ def _print_reconstruction(result: dict[str, Any]) -> None:
         print(f"latents: |mu_z - mu_zk| {_cell(latents['mean'])}, |sigma_z - sigma_zk| {_cell(latents['deviation'])}")
         psnrs = [_cell(latents[f"image_{part}_psnr"], 2) for part in ("decoder", "autoencoder")]
         print(f"key frames by the image decoder: {psnrs[0]} dB of z, {psnrs[1]} dB of z_k")
+    if parts := result["parts"]:
+        print(f"in parts, against the whole: {_cell(parts['psnr'], 2)} dB, at most {_cell(parts['largest'])}")
     print()
     rows = [(clip["name"], _taken(clip), *_cells(clip["all"], figures)) for clip in result["clips"]]
     terminal.print_table([("clip", "taken", *head), *rows])

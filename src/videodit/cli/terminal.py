@@ -14,6 +14,8 @@ RANGES = {
     "num": (1, 100_000),
     "count": (1, 1_000_000),
     "frames": (1, 100_000),
+    "windows": (1, 100_000),
+    "tiles": (5, 100_000),  # neighbours share 4
     "time": (1, 64),
     "every": (1, 1000),
     "most": (1, 1_000_000),

@@ -21,6 +21,8 @@ from torch.nn import functional as F
 from videodit.autoencoder import DPVAE, PerFrame
 from videodit.autoencoder.loss import moments
 from videodit.autoencoder.perceptual import Perceptual
+from videodit.autoencoder.streaming import Windows, decode_in_windows, encode_in_windows
+from videodit.autoencoder.tiles import Tiles, tiled
 from videodit.data import toybox
 from videodit.evaluate.suite import scenes
 from videodit.shapes import Size, UserError
@@ -37,6 +39,7 @@ PROTOCOL = {
     "ssim": f"Gaussian window {WINDOW}x{WINDOW} of sigma {SIGMA}, K1 {K1}, K2 {K2}, range 1, mirrored borders, in double precision",
     "temporal": "mean |(x[f] - x[f-1]) - (y[f] - y[f-1])|, each at its later frame; the first of a clip has none",
     "perceptual": "under its network's name, if one was given: mean distance of frames",
+    "parts": "the reconstruction in windows and tiles against that of the whole: psnr, and the largest difference",
     "latents": "mean over channels of |mu_z - mu_zk| and |sigma_z - sigma_zk|, statistics over clips, time and space",
 }
 TOGETHER = 8  # frames that go through the perceptual network at once
@@ -186,12 +189,27 @@ class _Latents:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Parts:
+    """How memory could be saved; what that costs in exactness is measured."""
+
+    windows: Windows | None = None
+    tiles: Tiles | None = None
+
+    def reconstruction(self, autoencoder: PerFrame, video: Float[Tensor, "1 c f h w"]) -> Float[Tensor, "1 c f h w"]:
+        whole = Windows(groups=autoencoder.latents(Size(*video.shape[2:])).frames, overlap=0)
+        with tiled(autoencoder, self.tiles or Tiles()):
+            z = encode_in_windows(autoencoder, video, self.windows or whole).mode()
+            return decode_in_windows(autoencoder, z, self.windows or whole, video.shape[2])
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Measured:
     """A clip's figures by frame, for the reconstruction and each reference."""
 
     positions: Int[Tensor, "f"]
     figures: dict[str, dict[str, EachFrame]]
     latents: _Latents | None
+    parts: tuple[EachFrame, float] | None  # squared error against the whole, the largest difference
 
 
 @torch.inference_mode()
@@ -201,13 +219,14 @@ def measure(
     *,
     perceptual: Perceptual | None = None,
     size: tuple[int, int] | None = None,
+    parts: Parts | None = None,
 ) -> dict[str, Any]:
     """Each clip's figures and those of all; `positions` lists them by place in the group, 0 being the key frame."""
     device = next(autoencoder.parameters()).device
     told, measured = [], []
     for name, frames in clips:
         fitted = fit(name, frames, autoencoder, size)
-        measured.append(_measured(autoencoder, fitted.pictures.to(device), perceptual and perceptual.to(device)))
+        measured.append(_measured(autoencoder, fitted.pictures.to(device), perceptual and perceptual.to(device), parts))
         told.append({**fitted.told, **_report(measured[-1:], autoencoder.time)})
     if not measured:
         raise UserError("There is no clip to measure: name a video, or the word toybox.")
@@ -216,17 +235,20 @@ def measure(
     return {**head, **_report(measured, autoencoder.time), "clips": told}
 
 
-def _measured(autoencoder: PerFrame, original: Pictures, perceptual: Perceptual | None) -> _Measured:
+def _measured(autoencoder: PerFrame, original: Pictures, perceptual: Perceptual | None, parts: Parts | None) -> _Measured:
     video = rearrange(2 * original - 1, "f c h w -> 1 c f h w")
     z = autoencoder.encode(video).mode()
+    whole = _unit(autoencoder.decode(z, frames=len(original)))
+    cut = _unit(parts.reconstruction(autoencoder, video)) if parts else None
     others = {
-        "reconstruction": _unit(autoencoder.decode(z, frames=len(original))),
+        "reconstruction": whole,
         **{name: made(original) for name, made in REFERENCES.items()},
     }
     return _Measured(
         positions=(torch.arange(len(original)) + autoencoder.lead) % autoencoder.time,
         figures={name: _figures(original, other, perceptual) for name, other in others.items()},
         latents=_latents(autoencoder, video, z) if isinstance(autoencoder, DPVAE) else None,
+        parts=None if cut is None else (_squared_error(whole, cut).cpu(), (whole - cut).abs().max().item()),
     )
 
 
@@ -259,7 +281,8 @@ def _report(measured: Sequence[_Measured], group: int) -> dict[str, Any]:
         places = [_means(whole, positions == place) for place in range(group)]
         table[row] = {"all": _means(whole, torch.ones_like(positions, dtype=torch.bool)), "positions": places}
     latents = [clip.latents for clip in measured if clip.latents]
-    return {**table.pop("reconstruction"), "references": table, "latents": _distances(latents) if latents else None}
+    found = {**table.pop("reconstruction"), "references": table, "latents": _distances(latents) if latents else None}
+    return {**found, "parts": _seams([clip.parts for clip in measured if clip.parts])}
 
 
 def _means(figures: dict[str, EachFrame], chosen: Bool[Tensor, "f"]) -> dict[str, float | None]:
@@ -277,6 +300,13 @@ def _distances(parts: Sequence[_Latents]) -> dict[str, float | None]:
         "image_decoder_psnr": _number(_decibels(errors)),
         "image_autoencoder_psnr": _number(_decibels(errors_k)),
     }
+
+
+def _seams(parts: Sequence[tuple[EachFrame, float]]) -> dict[str, float | None] | None:
+    if not parts:
+        return None
+    error = torch.cat([errors for errors, _ in parts]).mean().item()
+    return {"psnr": _number(_decibels(error)), "largest": _number(max(largest for _, largest in parts))}
 
 
 def _number(value: float) -> float | None:
