@@ -147,3 +147,5 @@ def test_mistakes_are_said() -> None:
         decode_in_windows(tiny.dpvae(), torch.zeros(1, 8, 8, 2, 2), Windows(), frames=33)
     with pytest.raises(UserError, match="safe in float32 and bfloat16, not in float16"):
         tiny.dpvae().encode(VIDEO.half())
+    with pytest.raises(UserError, match="not in float16"), torch.autocast("cpu", torch.float16):
+        tiny.dpvae().encode(VIDEO)

@@ -217,8 +217,11 @@ def _joined(pieces: Iterable[tuple[Tensor, ...]], frames: int) -> list[Tensor]:
 
 def _laid_out(x: Tensor) -> Tensor:
     """What goes in. Channels innermost make convolutions in half precision fast, and normalisation slow where something learns."""
-    if x.dtype not in PRECISIONS:
-        raise UserError(f"Autoencoders are safe in float32 and bfloat16, not in {str(x.dtype)[6:]}: convert the input.")
+    device = x.device.type
+    mixed = torch.get_autocast_dtype(device) if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device) else x.dtype
+    for precision in (x.dtype, mixed):
+        if precision not in PRECISIONS:
+            raise UserError(f"Autoencoders are safe in float32 and bfloat16, not in {str(precision)[6:]}: convert the input.")
     innermost = x.dtype == torch.bfloat16 and not torch.is_grad_enabled()
     return x.contiguous(memory_format=torch.channels_last_3d if innermost else torch.contiguous_format)
 
