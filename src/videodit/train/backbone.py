@@ -13,7 +13,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from videodit import backbone, convert, models
+from videodit import adapters, backbone, convert, models
+from videodit.adapters import LoRA
 from videodit.autoencoder import PerFrame
 from videodit.backbone import DiT, DualTransformer, SingleTransformer, Transformer
 from videodit.config import setting
@@ -63,6 +64,9 @@ class BackboneRun(Run):
     words: float = setting(
         0.1, doc="weight of telling each word from its own state while the text encoder learns: pictures alone let words of motion go"
     )
+    lora: LoRA | None = setting(
+        None, doc="low-rank changes of named layers, learnt instead of all weights; left in OUTPUT/lora and merged in OUTPUT/model"
+    )
     recompute: Recompute = setting("none", doc=DOC)
     objective: Flow | Diffusion = setting(Flow(), doc="what the transformer answers with")
     times: Times = setting(Times(), doc="which times are trained")
@@ -83,6 +87,8 @@ def job(settings: BackboneRun) -> Job:
     def loss(step: int, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         clean, noise, t = (x.to(settings.device) for x in (batch.clean, batch.noise, batch.times))
         words = batch.text.map(lambda x: x.to(settings.device)) if isinstance(batch.text, Text) else text(batch.text)
+        if settings.lora and settings.lora.dropout:
+            torch.manual_seed(settings.seed * 1_000_003 + step)
         given = None if batch.given is None else batch.given.to(settings.device)
         network = transformer if given is None else around(transformer, given)
         objective = settings.objective
@@ -107,7 +113,9 @@ def job(settings: BackboneRun) -> Job:
             sampling=settings.sampling if text.takes != "nothing" else replace(settings.sampling, guidance=Guidance(scale=1.0)),
             provenance=provenance(settings),
         )
-        models.save(folder, models.Model(described, autoencoder, text, transformer))
+        if settings.lora:
+            adapters.save(folder.with_name("lora"), transformer)
+        models.save(folder, models.Model(described, autoencoder, text, adapters.merged(transformer) if settings.lora else transformer))
 
     return Job(network=network, batch=data.batch, loss=loss, save=save)
 
@@ -116,6 +124,8 @@ def starting(settings: BackboneRun, autoencoder: PerFrame) -> nn.ModuleDict:
     """The transformer and its text encoder as the run starts them."""
     torch.manual_seed(settings.seed)
     if settings.start is None:
+        if settings.lora:
+            raise UserError("lora changes a model that is there: give its folder by start=FOLDER, or leave lora out.")
         text = _teller(settings)
         return nn.ModuleDict({"backbone": backbone.build(telling(shape(settings, autoencoder.channels), settings)), "text": text})
     image = models.load(settings.start)
@@ -125,6 +135,8 @@ def starting(settings: BackboneRun, autoencoder: PerFrame) -> nn.ModuleDict:
     converts = settings.size.frames > 1 and not sees_time
     network = convert.inflate(image.backbone) if converts else image.backbone
     network = told(network, settings)
+    if settings.lora:
+        adapters.attach(network, settings.lora)
     return nn.ModuleDict({"backbone": network.train(), "text": image.text.requires_grad_(False)})
 
 

@@ -59,6 +59,6 @@ class Optimizer:
 
 
 def _block_matrices(network: nn.Module) -> list[nn.Parameter]:
-    """Matrices of what a network repeats: embeddings, first and last layers are not among them."""
+    """Matrices of what a network repeats: embeddings, first and last layers are not among them, nor are the factors of a change."""
     lists = [module for module in network.modules() if isinstance(module, nn.ModuleList)]
-    return list({p: None for blocks in lists for p in blocks.parameters() if p.ndim == 2})
+    return list({p: None for blocks in lists for name, p in blocks.named_parameters() if p.ndim == 2 and ".lora_" not in name})

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from videodit import backbone, config, models
+from videodit import adapters, backbone, config, models
 from videodit.autoencoder import inflate
 from videodit.autoencoder.discriminator import PatchDiscriminator
 from videodit.autoencoder.presets import PRESETS
@@ -93,13 +93,15 @@ def _autoencoder(settings: AutoencoderRun, assumed: list[str]) -> tuple[nn.Modul
 def _backbone(settings: BackboneRun, assumed: list[str]) -> tuple[nn.Module, dict[str, Any]]:
     autoencoder = _described(settings.autoencoder, assumed).build()
     shape, text = transformer.shape(settings, autoencoder.channels), settings.text
-    if settings.start is not None and (settings.start / "model.toml").is_file():
+    if settings.start is not None and (str(settings.start) == "toybox" or (settings.start / "model.toml").is_file()):
         folder = models.read(settings.start, models.ModelFolder)[1]
         shape, text = replace(folder.backbone, video=settings.size.frames > 1), folder.text
     elif settings.start is not None:
         assumed.append(f"{settings.start} is not there yet; the preset {settings.preset} is assumed")
     shape, latents = transformer.telling(shape, settings), autoencoder.latents(settings.size)
-    network = nn.ModuleDict({"backbone": backbone.build(shape)})
+    network = nn.ModuleDict({"backbone": (built := backbone.build(shape))})
+    if settings.lora:
+        adapters.attach(built, settings.lora)
     # the features of encoders as large as SD3's are cached before the run, and labels are in the transformer
     if isinstance(shape, Transformer) and isinstance(text, TextSettings):
         network["text"] = TextEncoder(None, text).requires_grad_(settings.start is None)
