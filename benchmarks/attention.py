@@ -2,7 +2,7 @@
 
     python benchmarks/attention.py [--tokens 32 144 512] [--batch 64] [--heads 5] [--width 32] [--repeats 7] [--json]
 
-Outputs and gradients are compared first. `videodit.backbone.layouts.attend` is what chooses between them.
+Outputs and gradients are compared first. `videodit.backbone.attention.attend` is what chooses between them.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import torch
 from side_by_side import Noisy, least_times
 from torch import Tensor
 
-from videodit.backbone import layouts
+from videodit.backbone import attention
 
 
 def step(leaves: list[Tensor], tokens: int) -> list[Tensor]:
     """Output and gradients where up to `tokens` tokens go by plain products."""
-    layouts.PLAIN_TOKENS = tokens
+    attention.PLAIN_TOKENS = tokens
     for leaf in leaves:
         leaf.grad = None
     with torch.autocast("cpu", torch.bfloat16):
-        out = layouts.attend(*leaves, None)
+        out = attention.attend(*leaves, None)
     out.backward(torch.ones_like(out))
     return [out.detach(), *(leaf.grad for leaf in leaves if leaf.grad is not None)]
 

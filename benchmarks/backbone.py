@@ -1,9 +1,10 @@
 """Our transformers beside diffusers' own classes with the same weights: forward, a training step, and what the machine could do.
 
-    python benchmarks/backbone.py [--model sd3 dit] [--tokens 256 1024] [--precision fp32 bf16] [--width 768] [--repeats 7] [--json]
+    python benchmarks/backbone.py [--model sd3 dit] [--tokens 256 1024] [--precision fp32 bf16] [--repeats 7] [--fixed] [--json]
 
 Outputs and gradients are compared first: within 1e-5 of the largest in fp32, 2e-2 in bf16. `ceiling` is all matrix products of the
 linear layers of one forward pass and nothing else, by the fastest kernel that PyTorch has here; a training step has three times as many.
+Our kernels are those that `videodit.kernels` measures first (`--fixed`: PyTorch's own), and they are on when outputs are compared.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from side_by_side import Noisy, least_times
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from videodit import backbone
+from videodit import backbone, kernels
 from videodit.backbone import Cropped, DiT, Transformer
 from videodit.convert import names
 from videodit.convert.foreign import SD3
@@ -106,8 +107,11 @@ def close(one: Tensor, other: Tensor, bound: float) -> None:
     assert difference <= bound, f"outputs differ by {difference:.2g} of the largest"
 
 
-def measure(model: str, tokens: int, precision: str, width: int, depth: int, repeats: int) -> dict[str, dict[str, float]]:
-    ours, forward, leaves = pair(model, tokens, width, depth, TYPES[precision])
+def measure(model: str, tokens: int, precision: str, given: argparse.Namespace) -> dict[str, dict[str, float]]:
+    ours, forward, leaves = pair(model, tokens, given.width, given.depth, TYPES[precision])
+    if not given.fixed:
+        chosen = [kernels.measured(ours, forward["ours"], learning=learning) for learning in (True, False)]
+        kernels.use(ours, chosen[0] | chosen[1])
     theirs = forward["theirs"].args[0]  # type: ignore[attr-defined]
     gradients = []
     for name, network in (("ours", ours), ("theirs", theirs)):
@@ -122,9 +126,9 @@ def measure(model: str, tokens: int, precision: str, width: int, depth: int, rep
         for one, other in zip(*gradients, strict=True):
             close(one, other, BOUND[precision])
         top = ceiling(ours, forward["ours"], TYPES[precision])
-        found = {"forward": least_times({**forward, "ceiling": top}, repeats=repeats)}
+        found = {"forward": least_times({**forward, "ceiling": top}, repeats=given.repeats)}
     steps = {"ours": partial(trained, forward["ours"], ours), "theirs": partial(trained, forward["theirs"], theirs)}
-    found["train"] = least_times({**steps, "ceiling": lambda: [top() for _ in range(3)]}, repeats=repeats)
+    found["train"] = least_times({**steps, "ceiling": lambda: [top() for _ in range(3)]}, repeats=given.repeats)
     return found
 
 
@@ -135,6 +139,7 @@ def main() -> None:
     parser.add_argument("--precision", nargs="+", choices=TYPES, default=list(TYPES))
     for name, default in (("width", 768), ("depth", 4), ("repeats", 7)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--fixed", action="store_true", help="leave all kernels as PyTorch has them")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     result = {}
@@ -142,7 +147,7 @@ def main() -> None:
         for tokens in given.tokens:
             for precision in given.precision:
                 try:
-                    times = measure(model, tokens, precision, given.width, given.depth, given.repeats)
+                    times = measure(model, tokens, precision, given)
                 except Noisy as error:
                     sys.exit(str(error))
                 result[f"{model} {tokens} {precision}"] = times

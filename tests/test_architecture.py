@@ -19,7 +19,7 @@ TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in MODULES}
 STOREYS = [
     {"shapes", "config"},
     {"data", "autoencoder", "backbone", "diffusion"},
-    {"models", "parallel", "given"},
+    {"models", "parallel", "given", "kernels"},
     {"convert", "adapters", "generate", "edit", "extend", "request"},
     {"evaluate"},
     {"train"},

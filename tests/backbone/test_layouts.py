@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 import tiny
-from videodit.backbone import layouts
+from videodit.backbone import attention
+from videodit.backbone.attention import KERNELS, PART, attend
 
 QUERY, KEY, VALUE = (tiny.grid(2, 3, 7, 4, seed=i) for i in range(3))
 VISIBLE = torch.tensor([[True] * 7, [True, True, False, False, True, True, True]])[:, None, None]
@@ -15,7 +16,7 @@ VISIBLE = torch.tensor([[True] * 7, [True, True, False, False, True, True, True]
 
 def with_gradients(dtype: torch.dtype, visible: Tensor | None) -> list[Tensor]:
     leaves = [x.to(dtype, copy=True).requires_grad_() for x in (QUERY, KEY, VALUE)]
-    out = layouts.attend(*leaves, visible)
+    out = attend(*leaves, visible)
     (out * tiny.grid(*out.shape, seed=9)).sum().backward()
     return [out.detach().float(), *(leaf.grad.float() for leaf in leaves if leaf.grad is not None)]
 
@@ -24,12 +25,37 @@ def with_gradients(dtype: torch.dtype, visible: Tensor | None) -> list[Tensor]:
 def test_plain_products_are_the_same_attention(visible: Tensor | None, monkeypatch: pytest.MonkeyPatch) -> None:
     exact = with_gradients(torch.float32, visible)
     plain = with_gradients(torch.bfloat16, visible)
-    monkeypatch.setattr(layouts, "PLAIN_TOKENS", 0)
+    monkeypatch.setattr(attention, "PLAIN_TOKENS", 0)
     kernel = with_gradients(torch.bfloat16, visible)
     for truth, one, other in zip(exact, plain, kernel, strict=True):
         assert not torch.equal(one, truth)  # half precision it was
         torch.testing.assert_close(one, truth, rtol=0.03, atol=0.03)
         torch.testing.assert_close(one, other, rtol=0.03, atol=0.03)
+
+
+@pytest.mark.parametrize("visible", [None, VISIBLE, VISIBLE[..., :4]])
+@pytest.mark.parametrize("part", [PART, 100, 1])
+@torch.no_grad()
+def test_parts_of_any_size_are_the_same_attention(visible: Tensor | None, part: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole, two heads at a time, one; and it is what half precision uses where nothing learns."""
+    monkeypatch.setattr(attention, "PART", part)
+    expected = KERNELS["fused"](QUERY, KEY, VALUE, visible)
+    torch.testing.assert_close(KERNELS["parts"](QUERY, KEY, VALUE, visible), expected, rtol=1e-5, atol=1e-6)
+    half = [x.bfloat16() for x in (QUERY, KEY, VALUE)]
+    assert torch.equal(attend(*half, visible), KERNELS["parts"](*half, visible))
+    assert torch.equal(attend(QUERY, KEY, VALUE, visible), expected)
+
+
+def test_a_choice_overrides_the_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+    with attention.noted() as cases, torch.no_grad():
+        before = attend(QUERY, KEY, VALUE, None)
+    (case,) = cases
+    assert case.name == "attention float32 using 8 4" and (case.groups, case.queries, case.keys) == (6, 7, 7)
+    monkeypatch.setitem(attention.CHOSEN, case.name, "plain")
+    with torch.no_grad():
+        after = attend(QUERY, KEY, VALUE, None)
+        assert torch.equal(after, KERNELS["plain"](QUERY, KEY, VALUE, None))
+        torch.testing.assert_close(after, before)
 
 
 def test_what_cannot_be_seen_has_no_gradient() -> None:

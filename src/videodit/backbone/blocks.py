@@ -10,8 +10,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from videodit.backbone.attention import attend
 from videodit.backbone.conditioning import Modulation, Unmodulated, modulate, of_video, of_words
-from videodit.backbone.layouts import GlobalAttention, Layout, TemporalAttention, attend
+from videodit.backbone.layouts import GlobalAttention, Layout, TemporalAttention
 from videodit.backbone.positions import turned
 
 Tokens = Float[Tensor, "b _ d"]  # text and video differ in their number

@@ -14,9 +14,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from videodit.backbone.attention import attend
 from videodit.shapes import Size, UserError
-
-PLAIN_TOKENS = 1024  # beyond, the memory of all scores counts; benchmarks/attention.py compares
 
 
 class Layout(NamedTuple):
@@ -193,20 +192,3 @@ class SplitAttention(nn.Module):
         halves = zip(*(x.chunk(2, dim=1) for x in (query, key, value)), strict=True)
         parts = [attention(*half, layout) for attention, half in zip((self.space, self.time), halves, strict=True)]
         return torch.cat(parts, dim=1)
-
-
-def attend(query: Tensor, key: Tensor, value: Tensor, visible: Tensor | None) -> Tensor:
-    """Softmax attention; `visible` says of the first keys whether they may be seen, and what follows them may.
-
-    On a CPU in half precision few tokens learn by plain products: the kernel is twice as slow backward.
-    """
-    slow = query.device.type == "cpu" and query.dtype == torch.bfloat16 and query.requires_grad and key.shape[2] <= PLAIN_TOKENS
-    if not slow:
-        whole = visible if visible is None else F.pad(visible, (0, key.shape[2] - visible.shape[-1]), value=True)
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=whole)
-    with torch.autocast("cpu", enabled=False):  # which would take the scores to single precision and back
-        scores = (query * query.shape[-1] ** -0.5) @ key.mT
-        if visible is not None:
-            with torch.no_grad():  # adding a constant leaves the gradient as it is
-                scores[..., : visible.shape[-1]].masked_fill_(~visible, float("-inf"))
-        return scores.softmax(dim=-1) @ value

@@ -103,8 +103,8 @@ def embedded(
     told: GivenBranch | None,
     when: When = None,
 ) -> Float[Tensor, "b n d"]:
-    """Tokens: the sum of all branches that are there."""
-    tokens = patches(noisy)
+    """Tokens: the sum of all branches that are there, laid out token by token, as every layer after it reads them."""
+    tokens = patches(noisy).contiguous()
     if video is not None:
         tokens = tokens + video(noisy, when)
     return tokens if told is None or given is None else tokens + told(noisy, given)

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from videodit import adapters, backbone, convert, models
+from videodit import adapters, backbone, convert, kernels, models
 from videodit.adapters import LoRA
 from videodit.autoencoder import PerFrame
 from videodit.backbone import DiT, DualTransformer, SingleTransformer, Transformer
@@ -34,6 +34,7 @@ from videodit.train.latents import Batch, Latents
 from videodit.train.recompute import DOC, Recompute, recompute
 from videodit.train.step import Job, Run, provenance
 
+PASSES = 6  # whose shapes are measured
 NAMES = {"motion": tuple(toybox.MOTIONS), "shape": tuple(toybox.SHAPES), "colour": tuple(toybox.COLOURS)}
 
 
@@ -66,6 +67,9 @@ class BackboneRun(Run):
     )
     lora: LoRA | None = setting(
         None, doc="low-rank changes of named layers, learnt instead of all weights; left in OUTPUT/lora and merged in OUTPUT/model"
+    )
+    kernels: Literal["fixed", "measured"] = setting(
+        "fixed", doc="PyTorch's own linear layers, or the fastest of several, measured once and kept in OUTPUT/kernels.json"
     )
     recompute: Recompute = setting("none", doc=DOC)
     objective: Flow | Diffusion = setting(Flow(), doc="what the transformer answers with")
@@ -100,6 +104,16 @@ def job(settings: BackboneRun) -> Job:
             return error, figures
         confusion = text.confusion(batch.text, words)
         return error + settings.words * confusion, {**figures, "words": confusion.detach()}
+
+    if settings.kernels == "measured":
+        mixed = torch.autocast(torch.device(settings.device).type, torch.bfloat16, enabled=settings.precision == "bf16")
+
+        def few() -> None:  # pictures and clips
+            with mixed:
+                for step in range(PASSES):
+                    loss(step, data.batch(step))
+
+        kernels.settle(transformer, few, learning=True, kept=settings.output / "kernels.json")
 
     def save(folder: Path) -> None:
         described = ModelFolder(
