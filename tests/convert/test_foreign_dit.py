@@ -16,6 +16,7 @@ import tiny
 from videodit import backbone, convert, models
 from videodit.backbone import PRESETS, Cropped, DiT, SingleTransformer
 from videodit.backbone.positions import frame_positions
+from videodit.cli.main import main
 from videodit.convert import files, names, pipeline, sources
 from videodit.convert.foreign_dit import DIT, published
 from videodit.shapes import Size, Text, UserError
@@ -261,3 +262,26 @@ def test_safetensors_are_no_pickle(tmp_path: Path) -> None:
     save_file({"a": torch.ones(1)}, tmp_path / "some.safetensors")
     with pytest.raises(UserError, match="holds no transformer of SD3"):
         files.read(tmp_path / "some.safetensors", pickled=True)
+
+
+@pytest.mark.parametrize("layout", ["late", "interleaved", "factorised", "split"])
+def test_a_dit_becomes_one_of_lavitas_with_a_proof(
+    layout: str, diffusers: DiTTransformer2DModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Compared with diffusers' own class whose labels' embedding is zero."""
+    diffusers.save_pretrained(tmp_path / "dit")
+    assert main(["convert", str(tmp_path / "dit"), str(tmp_path / "out"), "--layout", layout]) == 0
+    assert "with all blocks in space and no label, from DiTTransformer2DModel's" in capsys.readouterr().out
+    proof = models.read(tmp_path / "out", models.BackboneFolder)[1].provenance.proof
+    assert proof is not None and 0 < proof.difference <= 1e-5 and proof.output == 0
+    assert (proof.blocks > 0) == (layout == "factorised") and proof.added == proof.blocks
+    video = models.load_backbone(tmp_path / "out")
+    assert video.settings.layout == layout and not video.settings.labels
+
+
+def test_a_spoiled_lavita_is_not_proved(diffusers: DiTTransformer2DModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    diffusers.save_pretrained(tmp_path / "dit")
+    monkeypatch.setattr(pipeline, "inflate", lambda *given, **more: tiny.randomised(convert.inflate(*given, **more), 5))
+    with pytest.raises(UserError, match="output with all blocks in space differs"):
+        pipeline.to_video(tmp_path / "dit", tmp_path / "out", layout="interleaved")
+    assert not (tmp_path / "out").exists()

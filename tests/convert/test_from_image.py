@@ -9,6 +9,8 @@ import torch
 
 import tiny
 from videodit import backbone, convert, models
+from videodit.backbone import SingleTransformer
+from videodit.convert.from_image import LAVITA, Layout, stilled
 from videodit.shapes import UserError
 
 TIMES, WORDS = torch.tensor([0.3, 0.8]), tiny.text([4, 2])
@@ -86,6 +88,71 @@ def test_beside_frames_see_each_other_once_it_has_learnt() -> None:
     noisy = tiny.grid(2, 8, 3, 4, 4)
     other = torch.cat([noisy[:, :, :2], -noisy[:, :, 2:]], dim=2)
     assert (video(noisy, TIMES, WORDS) - video(other, TIMES, WORDS))[:, :, 0].abs().max() > 1e-3
+
+
+# --- LAVITA's four, from an image DiT ---
+
+
+def dit(**changes: object) -> SingleTransformer:
+    network = backbone.build(replace(backbone.PRESETS["dit-xl-2-tiny"], **changes))
+    assert isinstance(network, SingleTransformer)
+    tiny.randomised(network)
+    return network.eval()
+
+
+@pytest.mark.parametrize("layout", LAVITA)
+@torch.no_grad()
+def test_lavitas_keep_every_weight_but_the_labels(layout: Layout) -> None:
+    image = dit()
+    video = convert.inflate(image, layout).eval()
+    before, after = image.state_dict(), video.state_dict()
+    assert before.keys() - after.keys() == {"signal.label.weight"}
+    assert all(torch.equal(value, before[name]) for name, value in after.items() if name in before)
+    new = after.keys() - before.keys()
+    assert all(".own.1." in name for name in new) and bool(new) == (layout == "factorised")
+    assert video.settings.layout == layout and not video.settings.labels and not video.settings.video
+    image.signal.label.weight.zero_()  # pyright: ignore
+    noisy = tiny.grid(2, 4, 1, 16, 16)
+    torch.testing.assert_close(stilled(video, image.settings)(noisy, TIMES), image(noisy, TIMES), rtol=1e-5, atol=1e-6)
+    clip = tiny.grid(2, 4, 4, 16, 16)
+    moved = torch.cat([clip[:, :, :3], -clip[:, :, 3:]], dim=2)
+    seen = (video(clip, TIMES) - video(moved, TIMES))[:, :, 0].abs().max()
+    assert seen > 1e-3 if layout != "factorised" else seen == 0  # which frames hear nothing of each other yet
+
+
+@torch.no_grad()
+def test_factorised_is_the_image_model_frame_by_frame_but_for_the_places_of_frames() -> None:
+    image = dit()
+    video = convert.inflate(image, "factorised").eval()
+    image.signal.label.weight.zero_()  # pyright: ignore
+    clip = tiny.grid(2, 4, 3, 16, 16)
+    untold = backbone.build(replace(video.settings, time="none")).eval()
+    untold.load_state_dict(video.state_dict())
+    for frame in range(3):
+        alone = clip[:, :, frame : frame + 1]
+        torch.testing.assert_close(untold(clip, TIMES)[:, :, frame : frame + 1], image(alone, TIMES), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(video(alone, TIMES), image(alone, TIMES), rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_places_are_repeated_or_interpolated() -> None:
+    """Every frame has the same table; for twice the side it has a place between each two of the image model's."""
+    image = dit()
+    side = image.settings.places.side
+    for video, many in ((convert.inflate(image, "interleaved"), side), (convert.inflate(image, "interleaved", side=2 * side), 2 * side)):
+        latents = torch.zeros(1, 4, 3, 2 * many, 2 * many)
+        tables = video.patches(latents).unflatten(1, (3, many, many))
+        assert torch.equal(tables[:, 0], tables[:, 1]) and torch.equal(tables[:, 0], tables[:, 2])
+    known = image.patches(torch.zeros(1, 4, 1, 2 * side, 2 * side)).unflatten(1, (side, side))
+    torch.testing.assert_close(tables[:, 0, ::2, ::2], known, rtol=1e-4, atol=1e-4)
+
+
+def test_lavitas_are_for_one_stream() -> None:
+    with pytest.raises(UserError, match="interleaved is for transformers of one stream: use global or beside"):
+        convert.inflate(tiny.transformer(video=False), "interleaved")
+    for layout, side in (("global", 8), ("late", -1)):
+        with pytest.raises(UserError, match="leave the side out"):
+            convert.inflate(dit(), layout, side=side)
 
 
 def test_beside_is_for_two_streams() -> None:

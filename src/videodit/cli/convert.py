@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from videodit.convert.pipeline import Converted
 
 
+LAVITA = ("late", "interleaved", "factorised", "split")
+
+
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=Path, metavar="SOURCE", help="a pipeline's or transformer's folder (SD3, SD3.5, DiT), or one file")
     parser.add_argument("out", type=Path, metavar="OUT", help="the folder to write, which must not exist")
@@ -22,13 +25,20 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--frames", type=int, metavar="N", help="frames of the clips it will make (default: 8 groups)")
     parser.add_argument("--size", metavar="HxW", help="their rows and columns (default: the image model's, at most 512x512)")
     parser.add_argument("--fps", type=float, metavar="F", help="their frames a second (default 24)")
-    parser.add_argument("--layout", choices=("global", "beside"), help="attention over the clip by the blocks, or by copies beside them")
+    parser.add_argument(
+        "--layout",
+        choices=("global", "beside", *LAVITA),
+        help="attention over the clip by the blocks, or by copies beside them; of a DiT also LAVITA's four",
+    )
+    parser.add_argument("--side", type=int, metavar="N", help="interpolate the places of LAVITA's for N tokens a side")
     parser.add_argument("--pickle", action="store_true", help="open a .pt of DiT or Latte, so that only tensors are built")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(given: argparse.Namespace) -> None:
-    chosen = {name: getattr(given, name) for name in ("time", "frames", "size", "fps", "layout") if getattr(given, name) is not None}
+    chosen = {
+        name: getattr(given, name) for name in ("time", "frames", "size", "fps", "layout", "side") if getattr(given, name) is not None
+    }
     if given.to == "diffusers" and chosen:
         raise UserError(f"--{next(iter(chosen))} says how to make a video model: leave it out with --to diffusers.")
     terminal.check_ranges(given, ("time", "frames", "fps"))
@@ -48,10 +58,11 @@ def run(given: argparse.Namespace) -> None:
 
 
 def _tell(done: Converted, given: argparse.Namespace) -> None:
+    space = " with all blocks in space and no label" if given.layout in LAVITA else ""
     if proof := done.proof:
         rows = [
             ("shown with random inputs", "measured"),
-            (f"output on one frame, from {proof.source}'s, of its largest", f"{proof.difference:.1e}"),
+            (f"output on one frame{space}, from {proof.source}'s, of its largest", f"{proof.difference:.1e}"),
             *([("latents of key frames, from AutoencoderKL's", f"{proof.autoencoder:.1e}")] if proof.autoencoder is not None else []),
             ("parameters added to the blocks", str(proof.blocks)),
             ("parameters added to the transformer in all", terminal.amount(proof.added)),

@@ -6,32 +6,48 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Literal, overload
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from videodit import backbone
-from videodit.backbone import DiT, DualTransformer, SingleTransformer, Transformer
+from videodit.backbone import Cropped, DiT, DualTransformer, SingleTransformer, Transformer
 from videodit.shapes import UserError
 
-Layout = Literal["global", "beside"]
+Layout = Literal["global", "beside", "late", "interleaved", "factorised", "split"]
+LAVITA = ("late", "interleaved", "factorised", "split")
 
 
 @overload
-def inflate(image: DualTransformer, layout: Layout = "global") -> DualTransformer: ...
+def inflate(image: DualTransformer, layout: Layout = "global", *, side: int = 0) -> DualTransformer: ...
 @overload
-def inflate(image: SingleTransformer, layout: Layout = "global") -> SingleTransformer: ...
-def inflate(image: DualTransformer | SingleTransformer, layout: Layout = "global") -> DualTransformer | SingleTransformer:
-    """The video backbone that, on one frame and untrained, is the image model.
+def inflate(image: SingleTransformer, layout: Layout = "global", *, side: int = 0) -> SingleTransformer: ...
+def inflate(image: DualTransformer | SingleTransformer, layout: Layout = "global", *, side: int = 0) -> DualTransformer | SingleTransformer:
+    """The video backbone of an image model.
 
-    `global`: the blocks attend over the whole clip. `beside`: they are frozen over each frame, each with a copy of itself over the
-    clip behind a zero projection.
+    `global`: the blocks attend over the whole clip; on one frame and untrained it is the image model. `beside`: they are frozen over
+    each frame, each with a copy of itself over the clip behind a zero projection. LAVITA's four: every block keeps its weights
+    and attends in space, in time or both, and the label's embedding is dropped; `factorised` adds an attention through time to each
+    block, which puts out zero. `side`: places are interpolated for so many tokens a side instead of the image model's.
     """
     device = next(image.parameters()).device
-    video = backbone.build(inflated(image.settings, layout)).to(device)
-    weights = image.state_dict() if layout == "global" else dict(_beside(image.state_dict()))
+    video = backbone.build(inflated(image.settings, layout, side=side)).to(device)
+    weights, depth = image.state_dict(), range(image.settings.depth)
+    new: tuple[str, ...] = ("video.",)
+    if layout == "beside":
+        weights, new = dict(_beside(weights)), (*new, *(f"blocks.{i}.to_" for i in depth))
+    elif layout in LAVITA:
+        weights, new = dict(_unlabelled(weights)), tuple(f"blocks.{i}.own.1." for i in depth)
+        _silence(video)
     unlike = video.load_state_dict(weights, strict=False)
-    new = ("video.",) if layout == "global" else ("video.", *(f"blocks.{i}.to_" for i in range(image.settings.depth)))
     assert not unlike.unexpected_keys and all(name.startswith(new) for name in unlike.missing_keys)
     return video
+
+
+def stilled(video: SingleTransformer, image: DiT) -> SingleTransformer:
+    """The image model, without labels, that has the weights of one of LAVITA's: every block attends in space."""
+    still = backbone.build(replace(image, labels=0)).eval()
+    still.load_state_dict({name: value for name, value in video.state_dict().items() if ".own.1." not in name})
+    return still
 
 
 def image_half(video: DualTransformer | SingleTransformer) -> dict[str, Tensor]:
@@ -41,13 +57,34 @@ def image_half(video: DualTransformer | SingleTransformer) -> dict[str, Tensor]:
     return {name.replace(".spatial.", "."): value for name, value in kept.items()}
 
 
-def inflated(image: Transformer | DiT, layout: Layout = "global") -> Transformer | DiT:
-    """The settings of the video model: attention over space and time alike, and the 3D branch."""
+def inflated(image: Transformer | DiT, layout: Layout = "global", *, side: int = 0) -> Transformer | DiT:
+    """The settings of the video model: attention over space and time alike with the 3D branch, or LAVITA's, with their table of time."""
+    if side < 0 or (side and layout not in LAVITA):
+        raise UserError(f"Places are interpolated for the layouts {', '.join(LAVITA)}, and for 1 token a side or more: leave the side out.")
+    if side and isinstance(image.places, Cropped):
+        image = replace(image, places=replace(image.places, side=side))
     if isinstance(image, Transformer):
+        if layout in LAVITA:
+            raise UserError(f"The layout {layout} is for transformers of one stream: use global or beside.")
         return replace(image, video=True, layout=layout)
-    if layout != "global":
-        raise UserError("Blocks stand beside each other in transformers of two streams alone: leave the layout as it is.")
+    if layout == "beside":
+        raise UserError(f"Blocks stand beside each other in transformers of two streams alone: use global, {', '.join(LAVITA)}.")
+    if layout in LAVITA:
+        return replace(image, layout=layout, labels=0, time="table")
     return replace(image, video=True, layout="global", time="none")
+
+
+def _unlabelled(weights: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """All but the label's embedding, which LAVITA drops, as if it were zero."""
+    return ((name, value) for name, value in weights.items() if not name.startswith("signal.label."))
+
+
+def _silence(video: nn.Module) -> None:
+    """What attends through time beside attention in space begins by saying nothing."""
+    with torch.no_grad():
+        for name, parameter in video.named_parameters():
+            if ".own.1.out." in name:
+                parameter.zero_()
 
 
 def _beside(weights: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:

@@ -52,13 +52,14 @@ def to_video(
     extent: tuple[int, int] | None = None,
     fps: float = FPS,
     layout: Layout = "global",
+    side: int = 0,
     pickled: bool = False,
 ) -> Converted:
     """An image model becomes a video model: SD3's whole pipeline a whole model, a transformer a transformer."""
     _free(out)
     source = files.read(path, pickled=pickled) if path.is_file() else sources.read(path)
     sees_time = isinstance(source.settings, DiT) and source.settings.layout != "spatial"
-    video = source.ours() if sees_time else inflate(source.ours(), layout)
+    video = source.ours() if sees_time else inflate(source.ours(), layout, side=side)
     if not isinstance(video, DualTransformer) or path.is_file() or sources.pipeline_in(path) is None:
         proof = None if sees_time else prove(source, video)
         provenance = Provenance(run=f"convert {path.name}", proof=proof)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from videodit.autoencoder import PerFrame
 from videodit.backbone import DiT, DualTransformer, SingleTransformer
+from videodit.convert.from_image import LAVITA, stilled
 from videodit.convert.sources import Source
 from videodit.models import Proof, parameters
 from videodit.shapes import Size, Text, UserError
@@ -23,6 +24,8 @@ def prove(source: Source, video: DualTransformer | SingleTransformer, autoencode
     grid = _extent(source)
     noisy, text, t = _inputs(source, grid, generator)
     image = source.ours()
+    if video.settings.layout in LAVITA:
+        return _prove_lavita(source, video, noisy, t)
     theirs = source.project.call(source.theirs(), noisy, t, text) if source.project else image(noisy, t, text)
     difference = _within(video(noisy, t, text), theirs, "The video transformer's output on one frame")
     assert video.video is not None
@@ -35,6 +38,26 @@ def prove(source: Source, video: DualTransformer | SingleTransformer, autoencode
         blocks=parameters(video.blocks) - parameters(image.blocks),
         added=parameters(video.video),
         output=video.video(clip).abs().max().item(),
+    )
+
+
+def _prove_lavita(source: Source, video: DualTransformer | SingleTransformer, noisy: Tensor, t: Tensor) -> Proof:
+    """With all blocks in space the video model is the image model whose labels say nothing: their embedding is zero."""
+    assert isinstance(video, SingleTransformer) and isinstance(source.settings, DiT)
+    image = source.theirs() if source.project else source.ours()
+    for name, parameter in image.named_parameters():
+        if "class_embedder" in name or name.startswith("signal.label."):
+            parameter.zero_()
+    theirs = source.project.call(image, noisy, t, Text()) if source.project else image(noisy, t, Text())
+    added = [parameter for name, parameter in video.named_parameters() if ".own.1." in name]
+    silent = [parameter.abs().max().item() for name, parameter in video.named_parameters() if ".own.1.out." in name]
+    return Proof(
+        source=source.name,
+        digest=source.digest,
+        difference=_within(stilled(video, source.settings)(noisy, t), theirs, "The transformer's output with all blocks in space"),
+        blocks=sum(parameter.numel() for parameter in added),
+        added=sum(parameter.numel() for parameter in added),
+        output=max(silent, default=0.0),
     )
 
 
