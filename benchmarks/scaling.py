@@ -3,8 +3,9 @@
     OMP_NUM_THREADS=1 python benchmarks/scaling.py [--width 384] [--depth 2] [--repeats 7] [--tries 3] [--plot FILE] [--json]
 
 Transformers of SD3's shape with attention over the clip (`global`) and over each frame (`spatial`), and LAVITA's `interleaved`, in fp32
-with random weights. An exponent is the slope of a straight line through the logarithms (least squares); the one behind it is that of the
-multiply-adds, which `videodit.backbone.flops` counts. All sizes are timed in turns; where the machine's speed changes meanwhile they are timed again.
+with random weights. An exponent is the slope of a straight line through the logarithms (least squares); the one behind it is that of
+the multiply-adds, which `videodit.backbone.flops` counts. All sizes are timed in turns; where the machine's speed changes meanwhile
+they are timed again.
 """
 
 from __future__ import annotations

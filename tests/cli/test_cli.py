@@ -281,6 +281,8 @@ def test_doctor_tries_everything_and_the_cpu_works(capsys: pytest.CaptureFixture
     sure = ("cpu matrix product", "fp32"), ("cpu attention", "math"), ("encoder", "mp4 (x264)"), ("encoder", "png")
     assert all(works[trial] for trial in sure) and not works["cpu attention", "cudnn"]
     assert all(trial["works"] == (trial["reason"] is None) and trial["milliseconds"] > 0 for trial in found["tried"])
+    assert {"attention float32 using 512 32", "attention bfloat16 learning 512 32"} <= found["kernels"].keys()
+    assert set(found["kernels"].values()) <= {"default", "onednn", "fused", "plain", "parts"}
 
 
 class Terminal(io.StringIO):

@@ -27,14 +27,39 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(given: argparse.Namespace) -> None:
     machine = _machine()
     results = [_tried(*trial) for trial in (*_compute(machine["devices"]), *_encoders())]
+    chosen = _chosen()
     if given.json:
-        terminal.print_json({"machine": machine, "tried": results})
+        terminal.print_json({"machine": machine, "tried": results, "kernels": chosen})
         return
     for name, value in machine.items():
         print(f"{name}: {', '.join(value) if isinstance(value, list) else value}")
     print()
     rows = [(r["group"], r["name"], "works" if r["works"] else "no", f"{r['milliseconds']:.1f} ms", r["reason"] or "") for r in results]
     terminal.print_table([("what", "which", "here", "took", "reason"), *rows])
+    print()
+    others = [(name, kernel) for name, kernel in chosen.items() if kernel not in ("default", "fused")]
+    terminal.print_table([("the bundled transformer's", "fastest here"), *others, ("all else", "PyTorch's own")])
+
+
+def _chosen() -> dict[str, str]:
+    """The fastest kernels at the bundled transformer's shapes, for one clip, using and learning."""
+    import torch
+
+    from videodit import backbone, kernels
+    from videodit.backbone import PRESETS
+    from videodit.shapes import Text
+
+    settings = PRESETS["toybox"]
+    network = backbone.build(settings)
+    generator = torch.Generator().manual_seed(0)
+    noisy = torch.randn(1, settings.channels, 4, 16, 16, generator=generator)
+    text = Text(*(torch.randn(1, *n, generator=generator) for n in ((12, settings.text), (settings.pooled,))))
+    found: dict[str, str] = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        for learning in (False, True):
+            half = network.to(dtype), noisy.to(dtype), text.map(lambda x, dtype=dtype: x.to(dtype))
+            found |= kernels.measured(half[0], lambda half=half: half[0](half[1], torch.tensor([0.5]), half[2]), learning=learning)
+    return found
 
 
 def _machine() -> dict[str, Any]:
