@@ -13,7 +13,8 @@ from PIL import Image
 
 import tiny
 import videodit
-from videodit import backbone, models, request
+from videodit import adapters, backbone, models, request
+from videodit.adapters import LoRA
 from videodit.cli.main import main
 from videodit.data import video
 from videodit.generate import Generator
@@ -146,6 +147,28 @@ def test_a_picture_of_another_shape_is_cropped_to_fit(folder: Path, model: Gener
 def test_a_preview_is_written_while_it_lasts(folder: Path, tmp_path: Path) -> None:
     made = generate(folder, tmp_path / "a.webp", PROMPT, "--steps", 4, "--preview", 2)
     assert made.shape == (*tiny.CLIP, 3) and video.read(tmp_path / "a-preview.png")[0].shape[1] == ROWS
+
+
+def test_adapters_are_merged_as_often_as_they_say(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    network = models.load_backbone(folder / "model")
+    adapters.attach(network, LoRA(rank=2))
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if ".lora_B." in name:
+                parameter += torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+    adapters.save(tmp_path / "lora", network)
+    options = [PROMPT, "--steps", 1, "--lora"]
+    plain, none, half, whole = (
+        generate(folder, tmp_path / "a.webp", *(options[:-1] if scale is None else [*options, f"{tmp_path / 'lora'}={scale}"]))
+        for scale in (None, 0, 0.5, 1)
+    )
+    assert np.array_equal(plain, none) and not np.array_equal(half, whole) and not np.array_equal(whole, plain)
+    capsys.readouterr()
+    again = generate(folder, tmp_path / "b.webp", "--like", tmp_path / "a.webp")
+    assert np.array_equal(again, whole) and "may differ" not in capsys.readouterr().err
+    for wrong, said in ((f"{tmp_path / 'lora'}=much", "with a number such as 0.8"), (str(tmp_path), "There are no adapters in")):
+        assert main(["generate", PROMPT, "-o", str(tmp_path / "c.webp"), "--lora", wrong]) == 2
+        assert said in capsys.readouterr().err
 
 
 def test_a_longer_video_tells_its_drift(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

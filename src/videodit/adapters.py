@@ -112,7 +112,7 @@ def load(network: DualTransformer | SingleTransformer, path: Path, scale: float 
 
 def read(path: Path) -> dict[str, Factors]:
     """The changes in a folder or file, by the names of whoever wrote them."""
-    file = _file(path)
+    file = file_of(path)
     tensors, described = _opened(file)
     if file.name == PEFT:
         described = _described(file.with_name(CONFIG))
@@ -151,7 +151,8 @@ def _alpha(name: str, described: Mapping[str, Any], rank: int) -> float:
     return float(next((value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", name)), otherwise))
 
 
-def _file(path: Path) -> Path:
+def file_of(path: Path) -> Path:
+    """The file of adapters that a path means."""
     if path.is_file() and path.suffix == ".safetensors":
         return path
     there = [path / name for name in (PEFT, DIFFUSERS) if (path / name).is_file()]

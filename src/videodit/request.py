@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from videodit import models
+from videodit import adapters, models
 from videodit.data import video
 from videodit.edit import edit, reworded
 from videodit.extend import extended
-from videodit.generate import Frames, Generator, GivenFrames, Progress
+from videodit.generate import Frames, Generator, GivenFrames, Progress, load
 from videodit.shapes import Size, UserError, latent_size
 
 INPUTS = ("image", "last", "video", "region")
@@ -51,6 +51,14 @@ class Request:
     last: Path | None = None
     video: Path | None = None
     region: Path | None = None
+    lora: tuple[str, ...] = ()  # PATH or PATH=SCALE
+
+    def load(self, name: str, device: str = "cpu") -> Generator:
+        """The model, with the adapters that are asked for merged into it."""
+        model = load(name, device)
+        for path, scale in map(scaled, self.lora):
+            adapters.load(model.model.backbone, path, scale)
+        return model
 
     def size(self, model: Generator) -> Size:
         frames = 1 if self.task == "t2i" else self.frames or model.size.frames
@@ -196,12 +204,23 @@ def check(request: Request) -> None:
         if there and name not in (*task.needs, *task.may):
             users = ", ".join(other for other, what in TASKS.items() if name in (*what.needs, *what.may))
             raise UserError(f"--{name} is not for the task {request.task} ({task.says}): leave it out, or use --task {users}.")
+    for path, _ in map(scaled, request.lora):
+        adapters.file_of(path)
     for name in INPUTS:
         path = getattr(request, name)
         if path is not None and not path.is_file():
             raise UserError(f"--{name} {path} is not there: name a picture or video that exists.")
     if request.keep:
         ranges(request.keep, 1 << 20)
+
+
+def scaled(text: str) -> tuple[Path, float]:
+    """'folder=0.8' -> the folder and how often it counts."""
+    path, _, number = text.rpartition("=")
+    try:
+        return (Path(path), float(number)) if path else (Path(text), 1.0)
+    except ValueError:
+        raise UserError(f"--lora takes a folder or file, or FOLDER=SCALE with a number such as 0.8, not {text!r}.") from None
 
 
 def ranges(text: str, frames: int) -> list[int]:
@@ -235,6 +254,10 @@ def record(request: Request, model: Generator, name: str) -> str:
     asked = {key: value for key, value in dataclasses.asdict(request).items() if value not in (None, "", ())}
     inputs = {key: _digest(path) for key in INPUTS if (path := getattr(request, key)) is not None}
     asked |= {key: Path(asked[key]).name for key in inputs}
+    if request.lora:
+        loras = [scaled(text) for text in request.lora]
+        asked["lora"] = [f"{path.name}={scale:g}" for path, scale in loras]
+        inputs |= {f"lora {path.name}": _digest(adapters.file_of(path)) for path, _ in loras}
     return json.dumps({"videodit": asked, "model": {"name": name, "digest": model_digest(name)}, "inputs": inputs, "machine": machine()})
 
 
@@ -274,8 +297,10 @@ def asked_by(found: dict[str, Any], path: Path) -> Request:
         if key in asked:
             places = [Path(asked[key]), path.parent / asked[key]]
             asked[key] = next((place for place in places if place.is_file()), places[0])
-    if "then" in asked:
-        asked["then"] = tuple(asked["then"])
+    asked |= {key: tuple(asked[key]) for key in ("then", "lora") if key in asked}
+    if "lora" in asked:
+        loras = [scaled(text) for text in asked["lora"]]
+        asked["lora"] = tuple(f"{name if name.exists() else path.parent / name}={scale:g}" for name, scale in loras)
     return Request(**asked)
 
 
@@ -286,7 +311,8 @@ def differences(found: dict[str, Any], request: Request, name: str) -> list[str]
     if (was := found.get("model", {}).get("digest")) != model_digest(name):
         others.append(f"the model was {str(was)[:12]}, is {model_digest(name)[:12]}")
     for key, digest in found.get("inputs", {}).items():
-        path = getattr(request, key)
+        loras = [adapters.file_of(path) for path, _ in map(scaled, request.lora) if key == f"lora {path.name}"]
+        path = loras[0] if loras else getattr(request, key, None)
         if path is None or not path.is_file() or _digest(path) != digest:
             others.append(f"--{key} is not the file that was used")
     return others

@@ -19,7 +19,7 @@ from PIL import Image
 import tiny
 import tiny_sd3
 import videodit
-from videodit import config
+from videodit import config, request
 from videodit.autoencoder.perceptual import Perceptual
 from videodit.cli.main import LATER, VERBS, main
 from videodit.data.video import write
@@ -51,6 +51,7 @@ class Painter(Generator):
 def painter(monkeypatch: pytest.MonkeyPatch) -> Painter:
     model = Painter()
     monkeypatch.setitem(vars(videodit), "load", lambda name: model)
+    monkeypatch.setattr(request, "load", lambda name, device: model)
     return model
 
 

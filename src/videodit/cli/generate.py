@@ -25,6 +25,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("prompt", nargs="?", metavar="PROMPT", help=f"what the video shows, such as {EXAMPLE!r}")
     parser.add_argument("-o", "--out", required=True, metavar="OUT", type=Path, help=f"the file to write: {' '.join(SUFFIXES)}")
     parser.add_argument("--model", metavar="M", help="a model folder (default: toybox, the bundled model)")
+    parser.add_argument("--lora", action="append", metavar="PATH[=SCALE]", help="adapters to merge into the model; may be repeated")
     parser.add_argument("--label", metavar="NAME", help="for a model that takes labels: the name of one")
     parser.add_argument("--num", type=int, default=1, metavar="N", help="videos of each prompt, as OUT-000.mp4, OUT-001.mp4, ...")
     parser.add_argument("--prompts", type=Path, metavar="FILE", help="a text file with one prompt a line")
@@ -69,12 +70,11 @@ def run(given: argparse.Namespace) -> None:
     asked, name = _asked(given)
     files = _files(given.out, len(asked))
 
-    import videodit
     from videodit import request as requests
 
     requests.check(asked[0])  # they differ in words alone
     start = time.perf_counter()
-    model = videodit.load(name)
+    model = asked[0].load(name)
     if given.label is not None and model.takes != "label":
         raise UserError(f"--label is for models that take labels; this one takes {model.takes}.")
     asked = [_fitted(one, model, round_up=given.round) for one in asked]
@@ -194,8 +194,7 @@ def _asked(given: argparse.Namespace) -> tuple[list[Request], str]:
     prompts, (rows, columns) = prompts or [base.prompt], extent or (base.rows, base.columns)
     plain = ("negative", "seed", "frames", "fps", "steps", "guidance", "sampler", "shift", "strength", "keep", "before")
     changes = {key: getattr(given, key) for key in (*plain, *requests.INPUTS) if getattr(given, key) is not None}
-    if given.then:
-        changes["then"] = tuple(given.then)
+    changes |= {key: tuple(getattr(given, key)) for key in ("then", "lora") if getattr(given, key)}
     one = replace(base, rows=rows, columns=columns, **changes)
     one = replace(one, task=given.task or (base.task if record else "t2i" if one.frames == 1 else requests.task_of(one)))
     numbers = range(base.number, base.number + given.num * len(prompts))
