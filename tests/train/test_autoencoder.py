@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import tiny
+from videodit import models
 from videodit.autoencoder.discriminator import Discriminator
 from videodit.autoencoder.loss import Weights
 from videodit.data import video
@@ -18,7 +19,9 @@ from videodit.data.clips import Clips
 from videodit.shapes import UserError
 from videodit.train import autoencoder, recipes
 from videodit.train.autoencoder import AutoencoderRun, Critics
+from videodit.train.optimizer import Optimizer
 from videodit.train.pixels import Pixels
+from videodit.train.step import Checkpoint
 
 CRITICS = Critics(discriminator=Discriminator(width=8, depth=2), start=1)
 pytestmark = pytest.mark.usefixtures("two_threads", "unchecked")
@@ -65,6 +68,24 @@ def test_recomputed_activations_change_nothing(run: AutoencoderRun) -> None:
         kept = recipes.train(replace(kind, output=run.output / "kept" / kind.groups.reach))
         again = recipes.train(replace(kind, output=run.output / "again" / kind.groups.reach, recompute="all"))
         assert kept == again
+
+
+def test_no_steps_leave_the_start(run: AutoencoderRun) -> None:
+    """Every frame of a group is what the image decoder makes of its key frame: a baseline of the table."""
+    assert recipes.train(replace(run, steps=0)) == []
+    trained = models.load_autoencoder(run.output / "model")
+    clip = tiny.grid(1, 3, 8, 32, 32).clamp(-1, 1)
+    with torch.no_grad():
+        still = trained.decode_image(trained.encode_image(clip[:, :, ::4]).mean).repeat_interleave(4, dim=2)
+        torch.testing.assert_close(trained.decode(trained.encode(clip).mean), still, rtol=0, atol=1e-4)
+
+
+def test_a_discriminator_that_is_not_finite_stops_the_run(run: AutoencoderRun) -> None:
+    critics = replace(CRITICS, optimizer=Optimizer(learning_rate=1e30, warmup=0), start=0)
+    run = replace(run, weights=Weights(adversarial=0.01), critics=critics, checkpoint=Checkpoint(every=99))
+    with pytest.raises(UserError, match="not finite"):
+        recipes.train(run)
+    assert not (run.output / "model").exists()
 
 
 def test_a_perceptual_weight_needs_a_file(run: AutoencoderRun) -> None:
