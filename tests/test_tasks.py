@@ -12,11 +12,13 @@ import torch
 import tiny
 import videodit
 from videodit import backbone, models
+from videodit.data import toybox
 from videodit.diffusion.guidance import Guidance
 from videodit.diffusion.noise import Prior
 from videodit.diffusion.objectives import Diffusion
 from videodit.diffusion.times import Times
 from videodit.edit import edit, encoded, led_back, reworded
+from videodit.evaluate.tasks import psnr
 from videodit.extend import at_once, cascade, drift, extended, infilled, rolled, seams
 from videodit.generate import Generator
 from videodit.models import Model
@@ -247,6 +249,17 @@ def test_leading_back_and_sampling_again_returns_the_video(generator: Generator)
     through = generator.decode(encoded(generator, clip), 8)[0].astype(int)  # what the autoencoder leaves of it
     errors = [np.abs(led_back(generator, clip, PROMPT, steps=steps).astype(int) - through).mean() for steps in (2, 16)]
     assert errors[1] < errors[0] and errors[1] < 2
+
+
+def test_rf_solver_returns_a_scene_ten_decibels_nearer_than_euler_does() -> None:
+    """The bundled model, at as many looks, against what the autoencoder leaves."""
+    model, scene = videodit.load(), toybox.scene(20_000, 0, split="held-out", objects=1)
+    clip = toybox.render(scene, model.size)
+    with torch.inference_mode():
+        through = model.decode(encoded(model, clip), model.size.frames)[0]
+    runs = {"euler": 24, "rf-solver": 12}
+    near = {name: psnr(led_back(model, clip, toybox.prompt(scene), steps=steps, sampler=name), through) for name, steps in runs.items()}
+    assert near["rf-solver"] > near["euler"] + 10
 
 
 def test_other_words_under_shared_features(generator: Generator) -> None:
