@@ -32,6 +32,7 @@ from videodit.models import ModelFolder, Sampling
 from videodit.shapes import Size, Text, UserError
 from videodit.train.latents import Batch, Latents
 from videodit.train.recompute import DOC, Recompute, recompute
+from videodit.train.retention import COUNT, Retention
 from videodit.train.step import Job, Run, provenance
 
 PASSES = 6  # whose shapes are measured
@@ -71,6 +72,9 @@ class BackboneRun(Run):
     kernels: Literal["fixed", "measured"] = setting(
         "fixed", doc="PyTorch's own linear layers, or the fastest of several, measured once and kept in OUTPUT/kernels.json"
     )
+    retention: int = setting(
+        100, doc="steps between looks at what is left of the image model that a run starts from, logged as image_drift; 0: never"
+    )
     recompute: Recompute = setting("none", doc=DOC)
     objective: Flow | Diffusion = setting(Flow(), doc="what the transformer answers with")
     times: Times = setting(Times(), doc="which times are trained")
@@ -88,6 +92,8 @@ def job(settings: BackboneRun) -> Job:
     recompute(transformer.blocks, settings.recompute)
     data = Latents(settings, autoencoder, text if settings.start and not isinstance(text, Labels) else None, text.takes)
 
+    gauge = _gauge(settings, transformer, data)
+
     def loss(step: int, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         clean, noise, t = (x.to(settings.device) for x in (batch.clean, batch.noise, batch.times))
         words = batch.text.map(lambda x: x.to(settings.device)) if isinstance(batch.text, Text) else text(batch.text)
@@ -100,6 +106,8 @@ def job(settings: BackboneRun) -> Job:
         error = objective.loss(output.float(), clean, noise, t)
         error = error.mean() if given is None else error.mul(1 - given.mask).mean() / (1 - given.mask).mean()
         figures = {"video" if clean.shape[2] > 1 else "image": error.detach()}
+        if gauge is not None and step % (settings.retention * settings.accumulate) == 0:
+            figures["image_drift"] = gauge.drift(transformer)
         if isinstance(batch.text, Text) or not isinstance(text, TextEncoder) or not settings.words:
             return error, figures
         confusion = text.confusion(batch.text, words)
@@ -132,6 +140,20 @@ def job(settings: BackboneRun) -> Job:
         models.save(folder, models.Model(described, autoencoder, text, adapters.merged(transformer) if settings.lora else transformer))
 
     return Job(network=network, batch=data.batch, loss=loss, save=save)
+
+
+def _gauge(settings: BackboneRun, transformer: DualTransformer | SingleTransformer, data: Latents) -> Retention | None:
+    """Of runs that start from a model, on the first pictures of their data."""
+    if settings.start is None or not settings.retention or not data.features or False not in data.pools:
+        return None
+    pool, features = data.pools[False], data.features[False]
+    pictures = pool.latents[:COUNT].float()
+    rows = torch.tensor([pool.whose[i][0] if pool.whose else i for i in range(len(pictures))])
+    mask = features["mask"][rows] if "mask" in features else None
+    words = Text(sequence=features["sequence"][rows].float(), pooled=features["pooled"][rows].float(), mask=mask)
+    flow = settings.objective.flow
+    to = settings.device
+    return Retention(transformer, lambda network, x, t, text: flow(network)(x, t, text), pictures.to(to), words.map(lambda x: x.to(to)))
 
 
 def starting(settings: BackboneRun, autoencoder: PerFrame) -> nn.ModuleDict:

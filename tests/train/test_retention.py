@@ -1,0 +1,45 @@
+"""The gauge of what is left of the image model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import tiny
+from videodit.train import recipes
+from videodit.train.backbone import BackboneRun, Joint
+from videodit.train.optimizer import Optimizer
+from videodit.train.retention import TIMES, Retention
+
+pytestmark = pytest.mark.usefixtures("unchecked")
+
+
+def test_it_is_zero_at_the_start_and_grows_with_the_weights() -> None:
+    network = tiny.transformer()
+    gauge = Retention(network, lambda net, x, t, text: net(x, t, text), tiny.grid(3, 8, 1, 4, 4), tiny.text([3, 2, 4]))
+    assert gauge.drift(network) == 0 and gauge.noisy.shape[0] == 3 * len(TIMES)
+    drifts = []
+    for size in (1e-3, 1e-2):
+        changed = tiny.transformer()
+        tiny.randomised(changed, seed=5, size=size)
+        drifts.append(float(gauge.drift(changed)))
+    assert 0 < drifts[0] < drifts[1]
+    silent = tiny.transformer()
+    nn.init.zeros_(silent.out.weight)
+    nn.init.zeros_(silent.out.bias)
+    torch.testing.assert_close(gauge.drift(silent), torch.tensor(1.0))
+
+
+def test_a_run_logs_it_and_is_the_same_with_and_without(world: tiny.World, tmp_path: Path) -> None:
+    run = tiny.runs(world, tmp_path, steps=5)["video"]
+    assert isinstance(run, BackboneRun)
+    fast = replace(run, joint=Joint(video_probability=0.5), optimizer=Optimizer(learning_rate=1e-2, warmup=0))
+    told = recipes.train(replace(fast, output=tmp_path / "told", retention=2))
+    silent = recipes.train(replace(fast, output=tmp_path / "silent", retention=0))
+    drifts = [figures.get("image_drift") for figures in told]
+    assert drifts[0] == 0 and drifts[1] is drifts[3] is None and drifts[2] > 0 and drifts[4] > 0
+    assert [figures["loss"] for figures in told] == [figures["loss"] for figures in silent]
