@@ -70,18 +70,18 @@ def parser() -> Parser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit status is 0, 1 for a fault of ours, 2 for a mistake, 130 for Ctrl-C."""
+    """Run the command line; the exit status is 0, 1 for a fault of ours, 2 for a mistake, 130 for Ctrl-C; docs/train.md has more."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     try:
         return _run(arguments)
     except UserError as error:
-        return _failed(str(error), 2, debug)
+        return _failed(str(error), getattr(error, "status", 2), debug)
     except BrokenPipeError:  # whoever read our output stopped, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt as error:
-        return _failed(str(error) or "Stopped.", 130, debug)
+        return _failed(str(error) or "Stopped.", getattr(error, "status", 130), debug)
     except OSError as error:  # a full disk, a forbidden folder, too long a name
         where = f"{error.filename}: " if error.filename else ""
         return _failed(f"{where}{error.strerror or error}: choose another place, or mend this one.", 2, debug)

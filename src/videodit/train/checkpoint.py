@@ -1,15 +1,20 @@
-"""Checkpoints: everything a resume needs, as safetensors and one JSON file, written aside and renamed, so none is ever half there.
+"""Checkpoints that cannot lie: safetensors and a manifest, written aside, flushed and renamed, and verified before a number is used.
 
-A folder holds the trained weights (network), their average, the optimisers' state, and the step. Data, noise and
-learning rate are functions of (seed, step), so there is no other state.
+A folder `step-00000060` holds the trained weights (network), their average and the optimisers' state. Its manifest has the size and
+digest of every file, what the run was, where it stood, and a digest of itself. Data, noise and learning rate are functions of
+(seed, step), so there is no other state. Nothing is pickled.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -19,63 +24,126 @@ from torch import Tensor, nn
 from videodit.shapes import UserError
 from videodit.train.average import Average
 
-_PARTS = ("network", "average", "optimizer")
+PARTS = ("network", "average", "optimizer")
+MANIFEST, FORMAT = "manifest.json", 1
 _MOMENTS: dict[type, tuple[str, ...]] = {torch.optim.AdamW: ("step", "exp_avg", "exp_avg_sq"), torch.optim.Muon: ("momentum_buffer",)}
 Optimizers = Sequence[torch.optim.Optimizer]
 
 
-def save(folder: Path, step: int, network: nn.Module, optimizers: Optimizers, average: Average, *, keep: int = 1) -> Path:
-    """Write checkpoint `step` (steps done) under `folder` and remove all but the newest `keep`."""
-    target = folder / f"step-{step:08d}"
-    aside = folder / f".writing-{step:08d}"
+class Damaged(Exception):
+    """Why a checkpoint is not what was written."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Position:
+    """Where a run stands: all that comes is a function of it and of the seed."""
+
+    step: int  # steps done
+    passes: int = 0  # passes done by all processes
+    skipped: int = 0  # steps just left out, in a row
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A copy of everything that a resume needs, so that training goes on while it is written."""
+
+    position: Position
+    tensors: dict[str, dict[str, Tensor]]
+
+
+def snapshot(position: Position, network: nn.Module, optimizers: Optimizers, average: Average) -> Snapshot:
+    trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
+    begun = ((optimizer.state[p], key, name) for (p, key, optimizer), name in _moments(network, optimizers).items() if p in optimizer.state)
+    parts = (trained, average.weights, {name: state[key] for state, key, name in begun})
+    return Snapshot(position, {part: _copied(tensors) for part, tensors in zip(PARTS, parts, strict=True)})
+
+
+def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()}
+
+
+def write(folder: Path, taken: Snapshot, facts: dict[str, Any]) -> Path:
+    """A whole checkpoint under `folder`, on disk when this returns; a kill at any moment leaves all or nothing of it."""
+    target, aside = (folder / f"{name}-{taken.position.step:08d}" for name in ("step", ".writing"))
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    trained = {name: p.detach() for name, p in network.named_parameters() if p.requires_grad}
-    save_file({name: p.contiguous() for name, p in trained.items()}, aside / "network.safetensors")
-    save_file({name: p.contiguous() for name, p in average.weights.items()}, aside / "average.safetensors")
-    begun = ((optimizer.state[p], key, name) for (p, key, optimizer), name in _moments(network, optimizers).items() if p in optimizer.state)
-    moments = {name: state[key].contiguous() for state, key, name in begun}
-    save_file(moments, aside / "optimizer.safetensors")
-    (aside / "state.json").write_text(json.dumps({"step": step}))
-    shutil.rmtree(target, ignore_errors=True)
+    files = {}
+    for part, tensors in taken.tensors.items():
+        path = aside / f"{part}.safetensors"
+        save_file(tensors, path)
+        synced(path)
+        files[path.name] = {"bytes": path.stat().st_size, "sha256": _digest(path)}
+    (aside / MANIFEST).write_bytes(_sealed({"format": FORMAT, **asdict(taken.position), **facts, "files": files}))
+    synced(aside / MANIFEST)
+    synced(aside)
+    if target.exists():
+        remove(target)
     aside.rename(target)
-    for old in found(folder)[:-keep]:
-        shutil.rmtree(old)
+    synced(folder)
     return target
 
 
-def found(folder: Path) -> list[Path]:
-    """The complete checkpoints under a folder, oldest first."""
-    return sorted(path for path in folder.glob("step-*") if (path / "state.json").is_file())
-
-
-def restore(checkpoint: Path, network: nn.Module, optimizers: Optimizers, average: Average) -> int:
-    """Put a checkpoint back and return the number of steps done."""
+def synced(path: Path) -> None:
+    """Have the disk hold what was written to a file, or the names in a folder."""
+    number = os.open(path, os.O_RDONLY)
     try:
-        weights, averaged, moments = (load_file(checkpoint / f"{part}.safetensors") for part in _PARTS)
-        step = int(json.loads((checkpoint / "state.json").read_text())["step"])
-    except (OSError, SafetensorError, ValueError, KeyError) as error:
-        raise UserError(
-            f"The checkpoint {checkpoint} cannot be read ({error}); remove that folder to go on from the one before."
-        ) from error
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def remove(checkpoint: Path) -> None:
+    """Renamed first, so that half a removal is no damaged checkpoint."""
+    old = checkpoint.with_name(f".old-{checkpoint.name}")
+    shutil.rmtree(old, ignore_errors=True)
+    checkpoint.rename(old)
+    shutil.rmtree(old)
+
+
+def found(folder: Path) -> list[Path]:
+    """The checkpoints under a folder, oldest first; whether they are whole is not known yet."""
+    return sorted(path for path in folder.glob("step-*") if path.is_dir())
+
+
+def verified(checkpoint: Path) -> dict[str, Any]:
+    """The manifest, once every file was found to be as it says."""
+    try:
+        manifest = _opened((checkpoint / MANIFEST).read_bytes())
+        for name, said in manifest["files"].items():
+            path = checkpoint / name
+            if path.stat().st_size != said["bytes"]:
+                raise Damaged(f"{name} has {path.stat().st_size} bytes instead of {said['bytes']}")
+            if _digest(path) != said["sha256"]:
+                raise Damaged(f"{name} is not what was written")
+    except OSError as error:
+        raise Damaged(f"{Path(error.filename or checkpoint).name}: {error.strerror}") from error
+    return manifest
+
+
+def restore(checkpoint: Path, network: nn.Module, optimizers: Optimizers, average: Average) -> Position:
+    """Put a checkpoint back, if it is whole, and say where it stands."""
+    try:
+        manifest = verified(checkpoint)
+        weights, averaged, moments = (load_file(checkpoint / f"{part}.safetensors") for part in PARTS)
+    except (Damaged, OSError, SafetensorError) as error:
+        raise UserError(f"The checkpoint {checkpoint} cannot be read ({error}): start again to go on from the one before.") from error
     named = {name: p for name, p in network.named_parameters() if p.requires_grad}
     unlike = set(named.keys() ^ weights.keys()) | {n for n in named.keys() & weights.keys() if named[n].shape != weights[n].shape}
     if unlike:
         raise UserError(f"The checkpoint {checkpoint} is of another network ({sorted(unlike)[0]} differs): use another output folder.")
+    begun = {name.rpartition("/")[0] for name in moments}
+    known = _moments(network, optimizers)
+    if any(name not in moments and name.rpartition("/")[0] in begun for name in known.values()):
+        raise UserError(f"The checkpoint {checkpoint} was written with another optimizer.muon: set it as it was, or use another output.")
     with torch.no_grad():
         for name, p in named.items():
             p.copy_(weights[name])
         for name, weight in average.weights.items():
             weight.copy_(averaged[name])
-    begun = {name.rpartition("/")[0] for name in moments}
-    for (p, key, optimizer), name in _moments(network, optimizers).items():
+    for (p, key, optimizer), name in known.items():
         if name in moments:
             optimizer.state[p][key] = moments[name] if key == "step" else moments[name].to(p.device)
-        elif name.rpartition("/")[0] in begun:
-            raise UserError(
-                f"The checkpoint {checkpoint} was written with another optimizer.muon: set it as it was, or use another output."
-            )
-    return step
+    return Position(**{key: manifest[key] for key in ("step", "passes", "skipped")})
 
 
 def _moments(network: nn.Module, optimizers: Optimizers) -> dict[tuple[Tensor, str, torch.optim.Optimizer], str]:
@@ -88,3 +156,28 @@ def _moments(network: nn.Module, optimizers: Optimizers) -> dict[tuple[Tensor, s
         for p in group["params"]
         for key in _MOMENTS[type(optimizer)]
     }
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sealed(content: dict[str, Any]) -> bytes:
+    """JSON that carries its own digest, spelled in the one way that `_opened` takes."""
+    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    return (json.dumps({**content, "sha256": digest}, indent=1) + "\n").encode()
+
+
+def _opened(text: bytes) -> dict[str, Any]:
+    try:
+        content = json.loads(text)
+        content.pop("sha256")
+        whole = _sealed(content) == text
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        raise Damaged(f"{MANIFEST} is not what was written") from error
+    if not whole or {*content["files"]} != {f"{part}.safetensors" for part in PARTS}:
+        raise Damaged(f"{MANIFEST} is not what was written")
+    if content["format"] != FORMAT:
+        raise Damaged(f"{MANIFEST} has format {content['format']}, this version reads {FORMAT}")
+    return content

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -16,8 +16,9 @@ import torch
 import torch.distributed as dist
 
 from videodit.shapes import UserError
+from videodit.train.pulse import Lost, Pulse
 
-PATIENCE = timedelta(hours=6)  # while the first process encodes a data set, or saves
+PATIENCE = timedelta(hours=6)  # while the first process encodes a data set, or saves; who is gone or hangs is found by the pulse
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Launch:
 
     rank: int = 0
     size: int = 1
+    pulse: Pulse | None = None
 
     @property
     def first(self) -> bool:
@@ -50,7 +52,8 @@ class Launch:
             p.grad = torch.zeros_like(p) if p.grad is None else p.grad
         gradients = [p.grad for p in every if p.grad is not None]
         whole = torch.cat([g.flatten() for g in gradients])
-        dist.all_reduce(whole)
+        with self._meeting():
+            dist.all_reduce(whole)
         for gradient, part in zip(gradients, whole.split([g.numel() for g in gradients]), strict=True):
             gradient.copy_(part.view_as(gradient))
 
@@ -59,19 +62,40 @@ class Launch:
         if self.size == 1:
             return [mine]
         found: list[Any] = [None] * self.size
-        dist.all_gather_object(found, mine)
+        with self._meeting():
+            dist.all_gather_object(found, mine)
         return found
+
+    def _meeting(self) -> AbstractContextManager[None]:
+        return self.pulse.meeting() if self.pulse else nullcontext()
+
+    def busy(self) -> AbstractContextManager[None]:
+        """The others wait for this process for a good reason, such as a slow disk."""
+        return self.pulse.busy() if self.pulse else nullcontext()
+
+    @contextmanager
+    def stepping(self, wait: float) -> Iterator[None]:
+        """In here nobody may be behind the others by more than so many seconds."""
+        if self.pulse:
+            self.pulse.wait = wait
+        yield
+        if self.pulse:
+            self.pulse.wait = None
 
     @contextmanager
     def in_turn(self) -> Iterator[None]:
         """The first process goes ahead, with everyone's threads: what it leaves on disk the others find."""
         threads = torch.get_num_threads()
         if self.size > 1 and not self.first:
-            dist.barrier()
+            self._barrier()
         torch.set_num_threads(threads * self.size if self.first else threads)
         yield
         torch.set_num_threads(threads)
         if self.size > 1 and self.first:
+            self._barrier()
+
+    def _barrier(self) -> None:
+        with self._meeting():
             dist.barrier()
 
 
@@ -83,8 +107,23 @@ def joined(device: str) -> Iterator[Launch]:
         yield Launch()
         return
     dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=PATIENCE)
+    pulse = Pulse(dist.get_rank(), size)
+    launch = Launch(dist.get_rank(), size, pulse)
+    dist.barrier()
+    pulse.start()
     try:
-        yield Launch(dist.get_rank(), size)
-        dist.barrier()
+        yield launch
+        with pulse.meeting():
+            dist.barrier()
+        pulse.end()
+    except Lost:  # the connections may wait for ever
+        raise
+    except (UserError, KeyboardInterrupt):  # as the others do
+        pulse.end()
+        raise
+    except Exception as error:
+        pulse.failed(error)
+        raise
     finally:
-        dist.destroy_process_group()
+        if not pulse.verdict:
+            dist.destroy_process_group()

@@ -68,3 +68,8 @@ def told(rate: float, figures: dict[str, float]) -> str:
 def _span(seconds: float) -> str:
     hours, minutes = int(seconds // 3600), int(seconds % 3600 // 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {int(seconds % 60):02d} s"
+
+
+def note(line: str) -> None:
+    """A line for people, above the bar if there is one."""
+    print(line, file=sys.stderr, flush=True)

@@ -5,20 +5,18 @@ A job says what one step's loss is; the loop does the rest. All that happens at 
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import math
-import os
-import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -29,15 +27,16 @@ from videodit.models import Provenance
 from videodit.shapes import UserError
 from videodit.train import checkpoint
 from videodit.train.average import Average
+from videodit.train.checkpoint import Position, Snapshot
+from videodit.train.faults import Faults, Interrupted, is_finite, layer, sentence, stopping
 from videodit.train.launch import Launch
+from videodit.train.log import Log
 from videodit.train.optimizer import Optimizer
+from videodit.train.progress import note
+from videodit.train.saving import Saver, newest
 
 Figures = dict[str, float]
 ALONE = Launch()
-
-
-class Interrupted(KeyboardInterrupt):
-    """The user stopped a run; its checkpoint is written."""
 
 
 @runtime_checkable
@@ -50,7 +49,11 @@ class Watch(Protocol):
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
     every: int = setting(200, doc="steps between checkpoints")
-    keep: int = setting(1, doc="how many of the newest are kept")
+    keep: int = setting(2, doc="how many of the newest are kept, each verified")
+
+    def __post_init__(self) -> None:
+        if self.every < 1 or self.keep < 1:
+            raise UserError(f"checkpoint.every and checkpoint.keep take 1 or more, not {self.every} and {self.keep}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +70,13 @@ class Run:
     average: float = setting(0.995, doc="decay of the moving average of the weights")
     checkpoint: Checkpoint = setting(Checkpoint(), doc="when the run can be taken up again")
     optimizer: Optimizer = setting(Optimizer(), doc="AdamW, or Muon beside it")
+    faults: Faults = setting(Faults(), doc="what the run bears")
+
+    @property
+    def digest(self) -> str:
+        """Of all that decides what a step does; how long, where and how safely the run goes is left out."""
+        same = replace(self, output=Path(), steps=0, device="", checkpoint=Checkpoint(), faults=Faults())
+        return hashlib.sha256(config.write(same).encode()).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,24 +113,35 @@ class Player:
     optimizers: list[torch.optim.Optimizer]
     start: int = 0
 
-    def learn(self, step: int, steps: int) -> float:
-        """One step along the gradients; returns their norm."""
-        groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
+    @property
+    def groups(self) -> list[dict[str, Any]]:
+        return [group for optimizer in self.optimizers for group in optimizer.param_groups]
+
+    def norm(self) -> Tensor:
+        """Of the whole gradient."""
+        return torch.nn.utils.get_total_norm([p.grad for group in self.groups for p in group["params"] if p.grad is not None])
+
+    def learn(self, step: int, steps: int, norm: Tensor) -> None:
+        """One step along the gradients, whose norm this is."""
         rate = self.settings.rate(step, steps)
-        for group in groups:
+        for group in self.groups:
             group["lr"] = rate * group["scale"]
-        norm = torch.nn.utils.clip_grad_norm_([p for group in groups for p in group["params"]], self.settings.clip)
-        if not torch.isfinite(norm):
-            raise UserError(f"The gradient of step {step + 1} is not finite: lower the learning rate; the last checkpoint is good.")
+        torch.nn.utils.clip_grads_with_norm_([p for group in self.groups for p in group["params"]], self.settings.clip, norm)
         for optimizer in self.optimizers:
             optimizer.step()
-        return norm.item()
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a step tells: its figures, and what was not finite, if it was left out for that."""
+
+    figures: Figures
+    fault: str | None = None
 
 
 def train(settings: Run, job: Job, watch: Watch | None = None, launch: Launch = ALONE) -> list[Figures]:
     """Train or take up again; returns the figures of the steps done now."""
     launch.share(settings.accumulate)
-    checkpoints, finished = settings.output / "checkpoints", settings.output / "model"
     players = [Player(job.network, settings.optimizer, settings.optimizer.build(job.network, job.fresh))]
     if job.rival:
         players.append(Player(job.rival.network, job.rival.optimizer, job.rival.optimizer.build(job.rival.network), job.rival.start))
@@ -129,43 +150,53 @@ def train(settings: Run, job: Job, watch: Watch | None = None, launch: Launch = 
     optimizers = [optimizer for player in players for optimizer in player.optimizers]
     if launch.first:
         _record(settings)
-    done = 0
-    if there := checkpoint.found(checkpoints):
-        done = checkpoint.restore(there[-1], everything, optimizers, average)
-    if done > settings.steps:
-        raise UserError(f"{there[-1]} has {done} steps and the run asks for {settings.steps}: raise steps or choose another output.")
+    position = _taken_up(settings, launch, lambda path: checkpoint.restore(path, everything, optimizers, average))
     history: list[Figures] = []
-    passes = _ahead(job.batch, range(done * settings.accumulate + launch.rank, settings.steps * settings.accumulate, launch.size))
+    passes = _ahead(job.batch, range(position.step * settings.accumulate + launch.rank, settings.steps * settings.accumulate, launch.size))
 
-    with _stop_politely() as stopped, _log(settings.output / "log.jsonl", launch) as log:
-        for step in range(done, settings.steps):
-            figures = _step(settings, job, players, step, passes, launch)
-            average.update(job.network, step)
-            done = step + 1
-            history.append(figures)
-            log.write(json.dumps({"step": done, "time": round(time.time(), 2), **{k: round(v, 6) for k, v in figures.items()}}) + "\n")
+    with stopping() as signals, launch.stepping(settings.faults.wait), _keeper(settings, launch, position.step) as keeper:
+        for step in range(position.step, settings.steps):
+            told = _step(settings, job, players, step, passes, launch)
+            if not told.fault:
+                average.update(job.network, step)
+            skipped = position.skipped + 1 if told.fault else 0
+            position = Position(step=step + 1, passes=(step + 1) * settings.accumulate, skipped=skipped)
+            history.append(told.figures)
             if watch:
-                watch.step(done, settings.steps, figures)
-            stop = any(launch.gathered(bool(stopped)))  # the processes hear of it in different steps
-            if launch.first and (stop or done % settings.checkpoint.every == 0 or done == settings.steps):
-                checkpoint.save(checkpoints, done, everything, optimizers, average, keep=settings.checkpoint.keep)
+                watch.step(position.step, settings.steps, told.figures)
+            stop = max(launch.gathered(signals[0] if signals else 0))  # the processes hear of it in different steps
+            if keeper:
+                with launch.busy():
+                    keeper.step(position, told, stop, lambda now: checkpoint.snapshot(now, everything, optimizers, average))
             if stop:
-                raise Interrupted(f"Stopped at step {done} of {settings.steps}; the same command goes on from there.")
+                saved = launch.gathered(keeper.saver.saved if keeper else None)[0]
+                raise _stopped(stop, position.step, settings.steps, saved)
+            if skipped >= settings.faults.skip:
+                raise UserError(_broken(skipped, told.fault))
     trained = average.apply(job.network)
     if launch.first:
-        job.save(finished)
+        job.save(settings.output / "model")
     job.network.load_state_dict(trained, strict=False)
     return history
 
 
-def _step(settings: Run, job: Job, players: list[Player], step: int, passes: Iterator[tuple[int, Any]], launch: Launch) -> Figures:
-    """All passes of a step, then each player's move; figures are means over the passes that have them."""
+def _taken_up(settings: Run, launch: Launch, restore: Callable[[Path], Position]) -> Position:
+    """Where the run stands, after what the first process found whole was put back in all of them."""
+    there = launch.gathered(newest(settings.output / "checkpoints") if launch.first else None)[0]
+    position = restore(there) if there else Position(step=0)
+    if position.step > settings.steps:
+        raise UserError(f"{there} has {position.step} steps and the run asks for {settings.steps}: raise steps or choose another output.")
+    return position
+
+
+def _step(settings: Run, job: Job, players: list[Player], step: int, passes: Iterator[tuple[int, Any]], launch: Launch) -> Told:
+    """All passes of a step, then each player's move, unless a number is not finite; figures are means over the passes that have them."""
     first, *others = players
     rival = others[0] if others and step >= others[0].start else None
     everyone = [first, *([rival] if rival else [])]
     for player in everyone:
         player.network.zero_grad(set_to_none=True)
-    told: list[dict[str, Tensor]] = []
+    told: list[tuple[int, dict[str, Tensor]]] = []
     mixed = torch.autocast(torch.device(settings.device).type, torch.bfloat16, enabled=settings.precision == "bf16")
     for index, batch in islice(passes, launch.share(settings.accumulate)):
         with mixed:
@@ -177,21 +208,25 @@ def _step(settings: Run, job: Job, players: list[Player], step: int, passes: Ite
                 loss, more = job.rival.loss()
             (loss / settings.accumulate).backward()
             figures |= more
-        told.append(figures)
-    figures = _means(launch.gathered([{name: value.item() for name, value in figures.items()} for figures in told]))
-    if not math.isfinite(figures["loss"]):
-        raise UserError(f"The loss of step {step + 1} is not finite: lower optimizer.learning_rate; the last checkpoint is good.")
+        told.append((index, figures))
+    every = sorted(itertools.chain(*launch.gathered([(index, {name: value.item() for name, value in of.items()}) for index, of in told])))
+    figures = _means([of for _, of in every])
     for player in everyone:
         launch.add(player.network.parameters())
-    norms = [player.learn(step, settings.steps) for player in everyone]
-    rate = settings.optimizer.rate(step, settings.steps)
-    return {**figures, "norm": norms[0], "rate": rate}
+    norms = [player.norm() for player in everyone]
+    figures |= {"norm": norms[0].item(), "rate": settings.optimizer.rate(step, settings.steps)}
+    if not is_finite([figures["loss"]], [norm.item() for norm in norms]):
+        bad = [index for index, of in every if not math.isfinite(of["loss"])] or [index for index, _ in every]
+        return Told(figures, sentence(step, bad, layer([player.network for player in everyone])))
+    for player, norm in zip(everyone, norms, strict=True):
+        player.learn(step, settings.steps, norm)
+    return Told(figures)
 
 
-def _means(told: list[list[Figures]]) -> Figures:
+def _means(told: list[Figures]) -> Figures:
     """Over all passes of all processes."""
     found: dict[str, list[float]] = {}
-    for figures in itertools.chain(*told):
+    for figures in told:
         for name, value in figures.items():
             found.setdefault(name, []).append(value)
     return {name: math.fsum(values) / len(values) for name, values in found.items()}
@@ -208,9 +243,53 @@ def _ahead(batch: Callable[[int], Any], passes: range) -> Iterator[tuple[int, An
             yield at, now
 
 
-def _log(path: Path, launch: Launch) -> IO[str]:
-    """One process writes it."""
-    return path.open("a", buffering=1) if launch.first else open(os.devnull, "w")
+class Keeper:
+    """What the first process writes as the run goes: the log, and checkpoints."""
+
+    def __init__(self, settings: Run, log: Log, saver: Saver) -> None:
+        self.settings, self.log, self.saver = settings, log, saver
+        self._due = False
+
+    def step(self, position: Position, told: Told, stop: int, taken: Callable[[Position], Snapshot]) -> None:
+        """A step is done; a checkpoint that is due waits for a step that was not left out."""
+        self.log.write(position.step, told.figures, told.fault)
+        if told.fault:
+            note(f"Not finite: {told.fault}; the step is left out.")
+        last = stop or position.step == self.settings.steps
+        self._due = self._due or position.step % self.settings.checkpoint.every == 0
+        if last or (self._due and not position.skipped):
+            self._due = False
+            self.saver.wait()
+            self.saver.save(taken(position))
+        if last:
+            self.saver.wait()
+
+
+@contextmanager
+def _keeper(settings: Run, launch: Launch, done: int) -> Iterator[Keeper | None]:
+    """One process has it."""
+    if not launch.first:
+        yield None
+        return
+    facts = {"seed": settings.seed, "settings": settings.digest, "code": {"videodit": _commit(), "torch": torch.__version__}}
+    checkpoints, keep = settings.output / "checkpoints", settings.checkpoint.keep
+    with Log(settings.output / "log.jsonl", done) as log, Saver(checkpoints, keep, facts, log) as saver:
+        yield Keeper(settings, log, saver)
+
+
+def _stopped(number: int, step: int, steps: int, saved: int | None) -> BaseException:
+    if saved == step:
+        return Interrupted(f"Stopped at step {step} of {steps}; the same command goes on from there.", number=number)
+    return UserError(
+        f"Stopped at step {step} of {steps}, whose checkpoint could not be written; the same command goes on from the last one."
+    )
+
+
+def _broken(steps: int, fault: str | None) -> str:
+    return (
+        f"The loss or gradient of {steps} step{'s' if steps > 1 else ''} in a row is not finite: lower optimizer.learning_rate; "
+        f"the last checkpoint is good (the last such: {fault})."
+    )
 
 
 def _record(settings: Run) -> None:
@@ -222,27 +301,6 @@ def _record(settings: Run) -> None:
         raise UserError(
             f"The output folder {settings.output} cannot be written ({error.strerror}): choose another with output=FOLDER."
         ) from error
-
-
-@contextmanager
-def _stop_politely() -> Iterator[list[int]]:
-    """Collect Ctrl-C (and a polite kill) so that the step under way is finished; a second Ctrl-C ends at once."""
-    caught: list[int] = []
-
-    def note(number: int, frame: Any) -> None:
-        if caught and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        caught.append(number)
-
-    try:
-        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread: whoever runs us there stops us in another way
-        before = {}
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def provenance(settings: Run) -> Provenance:

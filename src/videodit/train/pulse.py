@@ -1,0 +1,157 @@
+"""Whether the processes of a launch are alive: each says so every second through the launcher's store, and the first judges.
+
+A process that died or was stopped says nothing any more; one that hangs is alive but does not come to where the others wait. Either is
+named, and the others end. So collectives themselves may be patient: encoding a data set takes hours, a step does not.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from threading import Event, Lock, Thread
+
+import torch.distributed as dist
+
+from videodit.shapes import UserError
+from videodit.train.progress import note
+
+BEAT = 0.5  # seconds between two signs of life
+SILENCE = 8.0  # seconds without one
+SHORT = 3.0  # the same, once a connection was found closed
+GRACE = 1.0  # seconds between a verdict and the end of a process that waits inside a kernel
+LOST = os.EX_TEMPFAIL  # 75: the same command goes on from the last checkpoint
+ENDED = "ended"
+
+
+class Lost(UserError):
+    """Another process of the launch is gone."""
+
+    status = LOST
+
+
+class Pulse:
+    """One process's sign of life, and what it hears of the others."""
+
+    def __init__(self, rank: int, size: int) -> None:
+        self.rank, self.size = rank, size
+        place, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        # a line of our own to where the processes met: a sign of life must not wait behind others
+        self.store = dist.TCPStore(place, port, is_master=False, timeout=timedelta(seconds=10))  # pyright: ignore[reportPrivateImportUsage]
+        self.wait: float | None = None  # in a step: how long others may wait for one
+        self.verdict: str | None = None
+        self._place = f"pulse/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+        self._heard = {other: ("", time.monotonic()) for other in range(size)}
+        self._met, self._since, self._busy = 0, None, False  # collectives come to; since when in one; excused
+        self._silence, self._beats = SILENCE, 0
+        self._over, self._known, self._lock = Event(), Event(), Lock()
+        self._beat()
+
+    def start(self) -> None:
+        """Once every process has given its first sign."""
+        self._heard = {other: ("", time.monotonic()) for other in range(self.size)}
+        Thread(target=self._watch, daemon=True, name="pulse").start()
+
+    def end(self) -> None:
+        """This process stops because all do."""
+        self._over.set()
+        with self._lock:
+            self.store.set(f"{self._place}/{self.rank}", ENDED)
+
+    @contextmanager
+    def meeting(self) -> Iterator[None]:
+        """Inside a collective: its failure is the loss of another process."""
+        self._met, self._since = self._met + 1, time.monotonic()
+        try:
+            yield
+        except RuntimeError as error:
+            raise self.lost() from error
+        finally:
+            self._since = None
+
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        """Behind the others for a good reason."""
+        self._busy = True
+        try:
+            yield
+        finally:
+            self._busy = False
+
+    def lost(self) -> Lost:
+        """Who is gone, when a connection was found closed."""
+        self._silence = SHORT
+        self._known.wait(SILENCE + GRACE)
+        self._over.set()
+        return Lost(self.verdict or _sentence("Another process is gone"))
+
+    def failed(self, error: Exception) -> None:
+        """Tell the others that this process ends by a fault of its own."""
+        self._over.set()
+        with self._lock:
+            self.store.set(f"{self._place}/verdict", f"Process {self.rank} of {self.size} failed ({type(error).__name__}: {error!s:.200})")
+
+    def _watch(self) -> None:
+        try:
+            while not self._over.wait(BEAT):
+                self._beat()
+                with self._lock:
+                    said = self._judged()
+                if said:
+                    self._ends(said)
+        except (dist.DistError, RuntimeError):  # the store is gone, and with it who kept it
+            if not self._over.is_set():
+                self._ends("The launcher, or process 0, is gone")
+
+    def _beat(self) -> None:
+        since = self._since
+        waited = 0.0 if since is None else time.monotonic() - since
+        self._beats += 1
+        with self._lock:
+            self.store.set(f"{self._place}/{self.rank}", f"{self._beats} {self._met} {waited:.1f} {int(self._busy)}")
+
+    def _judged(self) -> str | None:
+        """Everyone hears the first process and its verdict; the first hears all."""
+        if self.store.check([f"{self._place}/verdict"]):
+            return self.store.get(f"{self._place}/verdict").decode()
+        others = range(self.size) if self.rank == 0 else (0,)
+        now = time.monotonic()
+        for other, said in zip(others, self.store.multi_get([f"{self._place}/{other}" for other in others]), strict=True):
+            if said.decode() != self._heard[other][0]:
+                self._heard[other] = (said.decode(), now)
+        said = self._silent([*others], now) or (self._behind() if self.rank == 0 and self.wait else None)
+        if said:
+            self.store.set(f"{self._place}/verdict", said)
+        return said
+
+    def _silent(self, others: list[int], now: float) -> str | None:
+        for other in others:
+            word, heard = self._heard[other]
+            if word != ENDED and other != self.rank and now - heard > min(self._silence, self.wait or SILENCE):
+                return f"Process {other} of {self.size} died or was stopped: it has given no sign for {now - heard:.0f} s"
+        return None
+
+    def _behind(self) -> str | None:
+        """Who has not come to where another has waited too long."""
+        alive = {other: word.split() for other, (word, _) in self._heard.items() if word not in ("", ENDED)}
+        met = {other: int(words[1]) for other, words in alive.items()}
+        furthest = max(met.values(), default=0)
+        waited = max((float(words[2]) for other, words in alive.items() if met[other] == furthest), default=0.0)
+        late = [other for other, count in met.items() if count < furthest and alive[other][3] == "0"]
+        if late and self.wait and waited > self.wait:
+            return f"Process {late[0]} of {self.size} hangs: the others have waited {waited:.0f} s for it"
+        return None
+
+    def _ends(self, said: str) -> None:
+        """Give the training thread a moment to say so itself; it may be inside a kernel that never returns."""
+        self.verdict = _sentence(said)
+        self._known.set()
+        if not self._over.wait(GRACE):
+            note(f"videodit: {self.verdict}")
+            os._exit(LOST)
+
+
+def _sentence(said: str) -> str:
+    return f"{said}. The last checkpoint is good, and the same command goes on from it."
