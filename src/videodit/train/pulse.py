@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from threading import Event, Lock, Thread
 
@@ -46,19 +46,19 @@ class Pulse:
         self._heard = {other: ("", time.monotonic()) for other in range(size)}
         self._met, self._since, self._busy = 0, None, False  # collectives come to; since when in one; excused
         self._silence, self._beats = SILENCE, 0
-        self._over, self._known, self._lock = Event(), Event(), Lock()
+        self._over, self._known, self._lock, self._round = Event(), Event(), Lock(), 0.0
         self._beat()
 
     def start(self) -> None:
         """Once every process has given its first sign."""
         self._heard = {other: ("", time.monotonic()) for other in range(self.size)}
-        Thread(target=self._watch, daemon=True, name="pulse").start()
+        self._round = time.monotonic()
+        for act in (self._watch, self._guard):
+            Thread(target=act, daemon=True, name="pulse").start()
 
     def end(self) -> None:
         """This process stops because all do."""
-        self._over.set()
-        with self._lock:
-            self.store.set(f"{self._place}/{self.rank}", ENDED)
+        self._last_word(f"{self.rank}", ENDED)
 
     @contextmanager
     def meeting(self) -> Iterator[None]:
@@ -89,21 +89,34 @@ class Pulse:
 
     def failed(self, error: Exception) -> None:
         """Tell the others that this process ends by a fault of its own."""
+        self._last_word("verdict", f"Process {self.rank} of {self.size} failed ({type(error).__name__}: {error!s:.200})")
+
+    def _last_word(self, key: str, word: str) -> None:
+        """If the store still listens."""
         self._over.set()
-        with self._lock:
-            self.store.set(f"{self._place}/verdict", f"Process {self.rank} of {self.size} failed ({type(error).__name__}: {error!s:.200})")
+        if self._lock.acquire(timeout=GRACE):
+            with suppress(RuntimeError):
+                self.store.set(f"{self._place}/{key}", word)
+            self._lock.release()
 
     def _watch(self) -> None:
         try:
             while not self._over.wait(BEAT):
+                self._round = time.monotonic()
                 self._beat()
                 with self._lock:
                     said = self._judged()
                 if said:
                     self._ends(said)
-        except (dist.DistError, RuntimeError):  # the store is gone, and with it who kept it
+        except RuntimeError:  # the store is gone, and with it who kept it
             if not self._over.is_set():
                 self._ends("The launcher, or process 0, is gone")
+
+    def _guard(self) -> None:
+        """Calls to a store whose keeper was stopped never return."""
+        while not self._over.wait(BEAT):
+            if time.monotonic() - self._round > SILENCE:
+                self._ends(f"The launcher, or process 0, was stopped: it has not answered for {SILENCE:.0f} s")
 
     def _beat(self) -> None:
         since = self._since
