@@ -106,7 +106,11 @@ def joined(device: str) -> Iterator[Launch]:
     if size == 1:
         yield Launch()
         return
-    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=PATIENCE)
+    backend = "nccl" if device.startswith("cuda") else "gloo"
+    if again := int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")):
+        dist.init_process_group(backend, store=_apart(again), rank=int(os.environ["RANK"]), world_size=size, timeout=PATIENCE)
+    else:
+        dist.init_process_group(backend, timeout=PATIENCE)
     pulse = Pulse(dist.get_rank(), size)
     launch = Launch(dist.get_rank(), size, pulse)
     dist.barrier()
@@ -127,3 +131,11 @@ def joined(device: str) -> Iterator[Launch]:
     finally:
         if not pulse.verdict:
             dist.destroy_process_group()
+
+
+def _apart(again: int) -> Any:
+    """The store that processes meet at once more: torchrun's keeps the addresses of those that are gone, which must not be found."""
+    hosts = os.environ["RANK"] == "0" and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    place, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = dist.TCPStore(place, port, is_master=hosts, timeout=timedelta(minutes=5))  # pyright: ignore[reportPrivateImportUsage]
+    return dist.PrefixStore(f"again-{again}", store)  # pyright: ignore[reportPrivateImportUsage]
