@@ -62,6 +62,6 @@ def _until(path: Path, done: int) -> bytes | None:
 def _step(line: bytes) -> float:
     """Of a whole line; half a line is of no step that was done."""
     try:
-        return json.loads(line)["step"] if line.endswith(b"\n") else math.inf
+        return float(json.loads(line)["step"]) if line.endswith(b"\n") else math.inf
     except (ValueError, KeyError, TypeError):
         return math.inf
