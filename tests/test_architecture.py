@@ -20,7 +20,7 @@ STOREYS = [
     {"shapes", "config"},
     {"data", "autoencoder", "backbone", "diffusion"},
     {"models", "parallel", "given", "kernels"},
-    {"convert", "adapters", "generate", "edit", "extend", "request"},
+    {"convert", "adapters", "generate", "edit", "extend", "request", "record"},
     {"evaluate"},
     {"train"},
     {"serve"},

@@ -13,7 +13,7 @@ from PIL import Image
 
 import tiny
 import videodit
-from videodit import adapters, backbone, models, request
+from videodit import adapters, backbone, models, record, request
 from videodit.adapters import LoRA
 from videodit.cli.main import main
 from videodit.data import video
@@ -95,7 +95,7 @@ def test_the_command_line_is_python_and_a_clip_says_how_to_make_it_again(
 @pytest.mark.parametrize("suffix", [".mp4", ".gif", ".png"])
 def test_every_kind_of_file_carries_its_record(suffix: str, folder: Path, tmp_path: Path) -> None:
     generate(folder, tmp_path / f"a{suffix}", PROMPT, "--steps", 1)
-    assert request.read_record(tmp_path / f"a{suffix}")["videodit"] == {"prompt": PROMPT, "task": "t2v", "seed": 0, "number": 0, "steps": 1}
+    assert record.read_record(tmp_path / f"a{suffix}")["videodit"] == {"prompt": PROMPT, "task": "t2v", "seed": 0, "number": 0, "steps": 1}
     generate(folder, tmp_path / f"b{suffix}", "--like", tmp_path / f"a{suffix}")
     assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
 
@@ -106,7 +106,7 @@ def test_options_change_what_they_name_and_a_number_keeps_its_noise(folder: Path
     assert np.array_equal(generate(folder, tmp_path / "same.webp", "--like", second), video.read(second)[0])
     other = generate(folder, tmp_path / "other.webp", "--like", second, "--seed", 9)
     assert not np.array_equal(other, video.read(second)[0])
-    assert request.read_record(tmp_path / "other.webp")["videodit"]["seed"] == 9
+    assert record.read_record(tmp_path / "other.webp")["videodit"]["seed"] == 9
 
 
 def test_what_is_not_as_it_was_is_named(
@@ -115,15 +115,79 @@ def test_what_is_not_as_it_was_is_named(
     Image.fromarray(VIDEO[0]).save(tmp_path / "first.png")
     generate(folder, tmp_path / "a.webp", PROMPT, "--steps", 1, "--image", tmp_path / "first.png")
     Image.fromarray(VIDEO[5]).save(tmp_path / "first.png")
-    monkeypatch.setattr(request, "machine", lambda: {"torch": "9.9", "threads": 64})
+    monkeypatch.setattr(record, "machine", lambda: {"torch": "9.9", "threads": 64})
     capsys.readouterr()
     generate(folder, tmp_path / "b.webp", "--like", tmp_path / "a.webp")
     said = capsys.readouterr().err
-    assert "may differ" in said and "torch was" in said and "is 9.9" in said and "threads was" in said
+    assert "may differ" in said and "torch was" in said and "is '9.9'" in said and "threads was" in said
     assert "--image is not the file that was used" in said
     video.write(tmp_path / "c.webp", VIDEO, 8)
     assert main(["generate", "--like", str(tmp_path / "c.webp"), "-o", str(tmp_path / "d.webp")]) == 2
     assert "does not say how it was made" in capsys.readouterr().err
+
+
+RECORD = {"videodit": {"prompt": PROMPT, "task": "t2v"}, "model": {"name": "toybox", "digest": ""}, "inputs": {}, "machine": {}}
+ODD = [
+    *({"videodit": {**RECORD["videodit"], key: value}} for key, value in [  # pyright: ignore
+        ("steps", "a"), ("steps", 1.5), ("steps", 10**30), ("steps", True), ("seed", "0"), ("seed", -1), ("number", 10**40),
+        ("frames", "4"),
+        ("frames", 10**9), ("fps", [8]), ("fps", 0), ("guidance", "x"), ("prompt", 5), ("prompt", None), ("task", {}),
+        ("task", "v2v"),
+        ("sampler", 5), ("then", "x"), ("then", [5]), ("lora", 5), ("video", 5), ("shift", float("inf")), ("shift", float("nan")),
+        ("odd", 1),
+    ]),
+    *({"model": value} for value in (None, 5, [], {}, {"name": 5}, {"name": "/somewhere/else"})),
+    *({"inputs": value} for value in (None, 5, [1], {"a": 5})),
+    *({"machine": value} for value in (None, 5, [])),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("odd", ODD, ids=str)
+def test_a_strangers_record_is_checked_before_it_is_believed(odd: dict, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    video.write(tmp_path / "a.gif", VIDEO[:2], 8, note=json.dumps({**RECORD, **odd}))
+    assert main(["generate", "--like", str(tmp_path / "a.gif"), "-o", str(tmp_path / "b.mp4")]) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("videodit: ") and not (tmp_path / "b.mp4").exists()
+
+
+def test_a_record_leads_nowhere_and_prints_nothing_odd(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Files are looked for by name, here and beside the clip; control characters are not printed."""
+    one = {
+        **RECORD,
+        "machine": {"torch": "\x1b[2J\n", "evil\n": 1},
+        "videodit": {**RECORD["videodit"], "task": "i2v", "image": "/etc/hostname"},
+    }
+    video.write(tmp_path / "a.gif", VIDEO[:2], 8, note=json.dumps(one))
+    assert main(["generate", "--like", str(tmp_path / "a.gif"), "-o", str(tmp_path / "b.mp4")]) == 2
+    assert f"{tmp_path / 'hostname'} is not there" in capsys.readouterr().err
+    one["videodit"] = {**RECORD["videodit"], "steps": 1}
+    video.write(tmp_path / "a.gif", VIDEO[:2], 8, note=json.dumps(one))
+    assert main(["generate", "--like", str(tmp_path / "a.gif"), "--model", str(folder / "model"), "-o", str(tmp_path / "b.mp4")]) == 0
+    said = capsys.readouterr().err
+    assert "\x1b" not in said and "evil" not in said and "the model was" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--shift", "nan"], "A shift of nan is out of range"),
+        (["--sampler", "PNDM", "--steps", "1"], "PNDM cannot make 1 steps"),
+        (["--sampler", "DDIM", "--steps", "2000"], "DDIM cannot make 2000 steps"),
+        (["--sampler", ""], "There is no sampler ''"),
+        (["--size", "0x0"], "is empty"),
+        (["--task", "t2i", "--frames", "8"], "makes one frame, not 8"),
+        (["--before", " "], "--before is empty"),
+        (["--video", "."], "is no file"),
+        (["--video", "clip.webp", "--strength", "0.5", "--frames", "16"], "has 12 frames, not 16"),
+        (["--video", "clip.webp", "--frames", "8", "--region", "black.png"], "has nothing white in it"),
+    ],
+)
+def test_what_cannot_be_asked_is_said(
+    folder: Path, tmp_path: Path, options: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save("black.png")
+    assert main(["generate", PROMPT, "--model", "model", "-o", str(tmp_path / "a.webp"), *options]) == 2
+    assert said in capsys.readouterr().err and not (tmp_path / "a.webp").exists()
 
 
 def test_frames_that_do_not_fit_are_refused_or_rounded_and_reported(

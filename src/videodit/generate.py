@@ -107,7 +107,8 @@ class Generator:
         """The model's defaults of sampling, with what is said otherwise."""
         how = self.model.settings.sampling
         guidance = replace(how.guidance, scale=guidance) if isinstance(guidance, int | float) else guidance
-        how = replace(how, steps=how.steps if steps is None else steps, guidance=guidance or how.guidance, sampler=sampler or how.sampler)
+        how = replace(how, steps=how.steps if steps is None else steps, guidance=guidance or how.guidance)
+        how = how if sampler is None else replace(how, sampler=sampler)
         if how.steps < 1:
             raise UserError(f"{how.steps} steps make no video: use 1 or more.")
         return how
@@ -167,7 +168,7 @@ class Generator:
     def times(self, shift: float | None, steps: int, grid: Size) -> Tensor:
         settings = self.model.settings
         times = settings.times if shift is None else replace(settings.times, shift=shift)
-        if shift is not None and shift <= 0:
+        if shift is not None and not 0 < shift < float("inf"):
             raise UserError(f"A shift of {shift:g} is out of range: use a number above 0, such as {settings.times.shift:g}.")
         if times != settings.times:
             _warn(f"This model was trained with times shifted by {settings.times.shift:g} and samples with {times.shift:g}.")

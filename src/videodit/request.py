@@ -1,21 +1,17 @@
-"""One clip as it is asked for: checked, made by a model, and written into the clip so that it can be made again."""
+"""One clip as it is asked for: checked, and made by a model."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
-from videodit import adapters, models
+from videodit import adapters
 from videodit.data import video
 from videodit.edit import edit, reworded
 from videodit.extend import extended
@@ -62,7 +58,8 @@ class Request:
 
     def size(self, model: Generator) -> Size:
         frames = 1 if self.task == "t2i" else self.frames or model.size.frames
-        return Size(frames, self.rows or model.size.rows, self.columns or model.size.columns)
+        rows, columns = (own if asked is None else asked for asked, own in zip((self.rows, self.columns), model.size[1:], strict=True))
+        return Size(frames, rows, columns)
 
     @property
     def how(self) -> dict[str, Any]:
@@ -155,6 +152,8 @@ def _extended(request: Request, model: Generator, progress: Progress | None, pre
 
 def _edited(request: Request, model: Generator, progress: Progress | None, preview: Preview | None) -> Frames:
     clip = request.clip(model)
+    if request.frames and request.frames > len(clip):
+        raise UserError(f"{request.video} has {len(clip)} frames, not {request.frames}: an edit takes at most what is there.")
     clip = clip[: request.frames or len(clip)]
     how: dict[str, Any] = {"steps": request.steps, "guidance": request.guidance, "progress": progress}
     if request.before:
@@ -162,7 +161,9 @@ def _edited(request: Request, model: Generator, progress: Progress | None, previ
     change = None
     if request.region is not None:
         marked = video.fitted(video.read(request.region)[0], *clip.shape[1:3]).max(-1) > 127
-        change = np.broadcast_to(marked, clip.shape[:3]) if len(marked) == 1 else marked[: len(clip)]
+        change = np.array(np.broadcast_to(marked, clip.shape[:3]) if len(marked) == 1 else marked[: len(clip)])
+        if not change.any():
+            raise UserError(f"--region {request.region} has nothing white in it: paint white what may change.")
     strength = 0.6 if request.strength is None else request.strength
     seeds = {"seed": request.seed, "negative": request.negative, "sampler": request.sampler}
     return edit(model, clip, request.prompt, strength=strength, change=change, **seeds, **how)
@@ -209,7 +210,10 @@ def check(request: Request) -> None:
     for name in INPUTS:
         path = getattr(request, name)
         if path is not None and not path.is_file():
-            raise UserError(f"--{name} {path} is not there: name a picture or video that exists.")
+            what = "is no file" if path.exists() else "is not there"
+            raise UserError(f"--{name} {path} {what}: name a picture or video that exists.")
+    if request.task == "t2i" and request.frames not in (None, 1):
+        raise UserError(f"The task t2i makes one frame, not {request.frames}: leave --frames out, or use --task t2v.")
     if request.keep:
         ranges(request.keep, 1 << 20)
 
@@ -244,79 +248,3 @@ def fitting(request: Request, model: Generator) -> Request:
     nearest = below if below and frames - below < below + autoencoder.time - frames else below + autoencoder.time
     latent_size(request.size(model)._replace(frames=nearest), space=autoencoder.space, time=autoencoder.time)
     return dataclasses.replace(request, frames=nearest)
-
-
-# --- The record in a clip ---
-
-
-def record(request: Request, model: Generator, name: str) -> str:
-    """What a clip was made of and where, as JSON: files by name and digest, the model by its digest."""
-    asked = {key: value for key, value in dataclasses.asdict(request).items() if value not in (None, "", ())}
-    inputs = {key: _digest(path) for key in INPUTS if (path := getattr(request, key)) is not None}
-    asked |= {key: Path(asked[key]).name for key in inputs}
-    if request.lora:
-        loras = [scaled(text) for text in request.lora]
-        asked["lora"] = [f"{path.name}={scale:g}" for path, scale in loras]
-        inputs |= {f"lora {path.name}": _digest(adapters.file_of(path)) for path, _ in loras}
-    return json.dumps({"videodit": asked, "model": {"name": name, "digest": model_digest(name)}, "inputs": inputs, "machine": machine()})
-
-
-def machine() -> dict[str, Any]:
-    """What equal bytes depend on."""
-    versions = {name: _version(name) for name in ("videodit", "torch", "av")}
-    return versions | {"threads": torch.get_num_threads(), "cpu": torch.backends.cpu.get_cpu_capability()}
-
-
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:  # run from its sources
-        return "not installed"
-
-
-def model_digest(name: str) -> str:
-    """Of what model.toml says, which holds the digests of all files."""
-    return _digest(models.locate(name) / "model.toml")
-
-
-def read_record(path: Path) -> dict[str, Any]:
-    """The record that a clip carries."""
-    try:
-        found = json.loads(video.read_note(path))
-        assert isinstance(found, dict) and isinstance(found["videodit"], dict)
-        return found
-    except (ValueError, KeyError, AssertionError):
-        raise UserError(f"{path} does not say how it was made: --like takes a clip that this program wrote.") from None
-
-
-def asked_by(found: dict[str, Any], path: Path) -> Request:
-    """The request that a record holds; its files are looked for here and beside the clip."""
-    known = {field.name for field in dataclasses.fields(Request)}
-    asked = {key: value for key, value in found["videodit"].items() if key in known}
-    for key in INPUTS:
-        if key in asked:
-            places = [Path(asked[key]), path.parent / asked[key]]
-            asked[key] = next((place for place in places if place.is_file()), places[0])
-    asked |= {key: tuple(asked[key]) for key in ("then", "lora") if key in asked}
-    if "lora" in asked:
-        loras = [scaled(text) for text in asked["lora"]]
-        asked["lora"] = tuple(f"{name if name.exists() else path.parent / name}={scale:g}" for name, scale in loras)
-    return Request(**asked)
-
-
-def differences(found: dict[str, Any], request: Request, name: str) -> list[str]:
-    """What is not as it was when a clip was made."""
-    now = machine()
-    others = [f"{key} was {was}, is {now.get(key)}" for key, was in found.get("machine", {}).items() if was != now.get(key)]
-    if (was := found.get("model", {}).get("digest")) != model_digest(name):
-        others.append(f"the model was {str(was)[:12]}, is {model_digest(name)[:12]}")
-    for key, digest in found.get("inputs", {}).items():
-        loras = [adapters.file_of(path) for path, _ in map(scaled, request.lora) if key == f"lora {path.name}"]
-        path = loras[0] if loras else getattr(request, key, None)
-        if path is None or not path.is_file() or _digest(path) != digest:
-            others.append(f"--{key} is not the file that was used")
-    return others
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

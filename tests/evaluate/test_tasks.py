@@ -57,8 +57,9 @@ def test_references_are_copies_of_what_is_given(model: Generator) -> None:
     truth = np.stack([np.full((4, 4, 3), level, np.uint8) for level in (0, 10, 20, 30, 40)])
     video = truth + 5
     found = tasks._measured(model, video.repeat(8, 1).repeat(8, 2), truth.repeat(8, 1).repeat(8, 2), [0, 4])
-    assert found["psnr"] == pytest.approx(10 * np.log10(255**2 / 25)) and found["blend"] > 80
-    assert found["repeat"] == pytest.approx(10 * np.log10(255**2 / np.mean([100, 400, 900])))
+    assert found["model"] == 25 and found["blend"] == 0 and found["repeat"] == pytest.approx(np.mean([100, 400, 900]))
+    summed = tasks.summary([found, {**found, "model": 75.0}])
+    assert summed["psnr"] == pytest.approx(10 * np.log10(255**2 / 50), abs=1e-3) and summed["reference_psnr"] > 80
     one = tasks._measured(model, video.repeat(8, 1).repeat(8, 2), truth.repeat(8, 1).repeat(8, 2), [0])
     assert one["blend"] == one["repeat"]
 

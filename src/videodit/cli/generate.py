@@ -70,6 +70,7 @@ def run(given: argparse.Namespace) -> None:
     asked, name = _asked(given)
     files = _files(given.out, len(asked))
 
+    from videodit import record as records
     from videodit import request as requests
 
     requests.check(asked[0])  # they differ in words alone
@@ -82,13 +83,13 @@ def run(given: argparse.Namespace) -> None:
     for number, (one, path) in enumerate(zip(asked, files, strict=True), start=1):
         many = f"{number} of {len(files)}, " if len(files) > 1 else ""
         frames = _made(one, model, path, given.preview, many)
-        _write(path, frames, one.fps or model.fps, requests.record(one, model, name))
+        _write(path, frames, one.fps or model.fps, records.record(one, name))
     seconds = round(time.perf_counter() - start, 3)
     drifted = _drift(frames, model) if asked[0].task == "extend" else {}
     if given.json:
         terminal.print_json(_result(asked, files, frames, asked[0].fps or model.fps, seconds) | drifted)
     else:
-        made = f"{len(frames)} frames of {frames.shape[1]}x{frames.shape[2]}"
+        made = f"{len(frames)} frame{'s' * (len(frames) > 1)} of {frames.shape[1]}x{frames.shape[2]}"
         terminal.say(f"{_named(files)}: {made}, {seconds:.1f} s.")
 
 
@@ -131,7 +132,7 @@ def _fitted(one: Request, model: Generator, *, round_up: bool) -> Request:
 
 def _notes(given: argparse.Namespace, asked: list[Request], model: Generator, name: str) -> None:
     """What a user should know before waiting."""
-    from videodit import request as requests
+    from videodit import record as records
 
     prompts = [prompt for one in asked for prompt in (one.prompt, *one.then)] if model.takes == "text" else []
     unknown = list(dict.fromkeys(word for prompt in prompts for word in model.unknown_words(prompt)))
@@ -142,7 +143,7 @@ def _notes(given: argparse.Namespace, asked: list[Request], model: Generator, na
             f"The bundled model knows simple shapes that move, as in: {EXAMPLE}."
         )
     if given.like is not None:
-        others = requests.differences(requests.read_record(given.like), asked[0], name)
+        others = records.differences(records.read_record(given.like), asked[0], name)
         if others:
             terminal.say(f"Note: the clip may differ from {given.like}: {'; '.join(others)}.")
 
@@ -180,22 +181,27 @@ def _named(files: list[Path]) -> str:
 def _asked(given: argparse.Namespace) -> tuple[list[Request], str]:
     """A request for each clip, and the model's name."""
     said = [name for name in TOLD if getattr(given, name) is not None]
-    if len(said) > 1 or not (said or given.like or (given.model or "toybox") != "toybox"):  # another model may be told nothing
+    told_nothing = given.model not in (None, "toybox")
+    if len(said) > 1 or not (said or given.like or told_nothing):  # another model may be told nothing
         what = "A prompt, --prompts and --label exclude each other" if said else "Nothing says what to generate"
         raise UserError(f'{what}: give one prompt, such as "{EXAMPLE}", or --prompts FILE.')
     prompts = _prompts(given) if said else []
-    extent = parse_extent(given.size) if given.size else None
+    extent = parse_extent(given.size) if given.size is not None else None
+    if given.before is not None and not given.before.strip():
+        raise UserError("--before is empty: say what the video shows now.")
 
+    from videodit import record as records
     from videodit import request as requests
 
-    record = None if given.like is None else requests.read_record(given.like)
-    base = requests.asked_by(record, given.like) if record and given.like else requests.Request()
-    name = given.model or (record["model"]["name"] if record else "toybox")
+    record = None if given.like is None else records.read_record(given.like)
+    base = records.asked_by(record, given.like) if record and given.like else requests.Request()
+    name = given.model if given.model is not None else records.model_of(record, given.like) if record and given.like else "toybox"
     prompts, (rows, columns) = prompts or [base.prompt], extent or (base.rows, base.columns)
     plain = ("negative", "seed", "frames", "fps", "steps", "guidance", "sampler", "shift", "strength", "keep", "before")
     changes = {key: getattr(given, key) for key in (*plain, *requests.INPUTS) if getattr(given, key) is not None}
     changes |= {key: tuple(getattr(given, key)) for key in ("then", "lora") if getattr(given, key)}
     one = replace(base, rows=rows, columns=columns, **changes)
+    terminal.check_ranges(argparse.Namespace(**vars(one)), ("frames", "steps", "guidance", "seed", "fps", "strength"))
     one = replace(one, task=given.task or (base.task if record else "t2i" if one.frames == 1 else requests.task_of(one)))
     numbers = range(base.number, base.number + given.num * len(prompts))
     told = [prompt for prompt in prompts for _ in range(given.num)]

@@ -34,13 +34,17 @@ def scheduled(name: str) -> Sampler:
 
     made = getattr(diffusers, f"{name.removesuffix('Scheduler')}Scheduler", None)
     walk = None if made is None or name.removesuffix("Scheduler") in UNFIT else _walk(made)
-    if walk is None:
+    if made is None or walk is None:
         raise UserError(
             f"There is no sampler {name!r}: use {', '.join(SAMPLERS)}, or a scheduler of diffusers such as UniPCMultistep or DDIM, "
             "by the name of its class without 'Scheduler'."
         )
 
     def sampled(field: Field, noise: Grid, times: Float[Tensor, "s"], draw: Draw, seen: Seen = unseen) -> Grid:
+        try:
+            made().set_timesteps(len(times) - 1)
+        except (ValueError, RuntimeError, IndexError, TypeError) as error:
+            raise UserError(f"{name} cannot make {len(times) - 1} steps ({error}): use others, or another sampler.") from error
         return walk(made, field, noise, times, draw, seen)
 
     return sampled

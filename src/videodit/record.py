@@ -1,0 +1,124 @@
+"""What a clip was made of, written into it, and read back from clips of strangers: nothing in a record is believed before it is checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from videodit import adapters, models
+from videodit.data import video
+from videodit.request import INPUTS, Request, scaled
+from videodit.shapes import UserError
+
+WORDS = ("prompt", "negative", "before", "task", "sampler", "keep")
+NUMBERS = ("fps", "guidance", "shift", "strength")
+WHOLE = ("seed", "number", "frames", "rows", "columns", "steps")
+LISTS = ("then", "lora")
+
+
+def record(request: Request, name: str) -> str:
+    """What a clip was made of and where, as JSON: files by name and digest, the model by its digest."""
+    asked = {key: value for key, value in dataclasses.asdict(request).items() if value not in (None, "", ())}
+    inputs = {key: _digest(path) for key in INPUTS if (path := getattr(request, key)) is not None}
+    asked |= {key: Path(asked[key]).name for key in inputs}
+    if request.lora:
+        loras = [scaled(text) for text in request.lora]
+        asked["lora"] = [f"{path.name}={scale:g}" for path, scale in loras]
+        inputs |= {f"lora {path.name}": _digest(adapters.file_of(path)) for path, _ in loras}
+    return json.dumps(
+        {"videodit": asked, "model": {"name": Path(name).name, "digest": model_digest(name)}, "inputs": inputs, "machine": machine()}
+    )
+
+
+def machine() -> dict[str, Any]:
+    """What equal bytes depend on."""
+    versions = {name: _version(name) for name in ("videodit", "torch", "av")}
+    return versions | {"threads": torch.get_num_threads(), "cpu": torch.backends.cpu.get_cpu_capability()}
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:  # run from its sources
+        return "not installed"
+
+
+def model_digest(name: str) -> str:
+    """Of what model.toml says, which holds the digests of all files."""
+    return _digest(models.locate(name) / "model.toml")
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The record that a clip carries, with every value of the kind it has to be."""
+    try:
+        found = json.loads(video.read_note(path))
+        asked, model, inputs, where = (found[key] for key in ("videodit", "model", "inputs", "machine"))
+        wrong = [key for key, value in asked.items() if not _fits(key, value)]
+        if wrong:
+            raise UserError(
+                f"The record in {path} asks for {wrong[0][:40]!r} = {str(asked[wrong[0]])[:40]!r}, which cannot be: make it anew."
+            )
+        assert isinstance(model["name"], str) and isinstance(where, dict)
+        assert all(isinstance(word, str) for pair in inputs.items() for word in pair)
+        return found
+    except (ValueError, KeyError, AssertionError, TypeError, AttributeError, RecursionError):
+        raise UserError(f"{path} does not say how it was made: --like takes a clip that this program wrote.") from None
+
+
+def _fits(key: str, value: Any) -> bool:
+    if key in WORDS or key in INPUTS:
+        return isinstance(value, str)
+    if key in LISTS:
+        return isinstance(value, list) and all(isinstance(one, str) for one in value)
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return (key in WHOLE and whole and 0 <= value < 2**63) or (key in NUMBERS and (whole or isinstance(value, float)))
+
+
+def model_of(found: dict[str, Any], path: Path) -> str:
+    """The model's folder: the bundled one, or one of its name here or beside the clip. A clip leads to no other place."""
+    name = Path(found["model"]["name"]).name
+    places = [Path(name), path.parent / name]
+    there = next((str(place) for place in places if (place / "model.toml").is_file()), None)
+    if name == "toybox" or there:
+        return "toybox" if name == "toybox" else str(there)
+    raise UserError(f"{path} was made by the model {name[:60]!r}, which is not here: give its folder by --model.")
+
+
+def asked_by(found: dict[str, Any], path: Path) -> Request:
+    """The request that a record holds; its files are looked for by name, here and beside the clip."""
+    asked = dict(found["videodit"])
+    for key in INPUTS:
+        if key in asked:
+            asked[key] = _beside(Path(asked[key]).name, path)
+    asked |= {key: tuple(asked[key]) for key in LISTS if key in asked}
+    if "lora" in asked:
+        asked["lora"] = tuple(f"{_beside(name.name, path)}={scale:g}" for name, scale in map(scaled, asked["lora"]))
+    return Request(**asked)
+
+
+def _beside(name: str, path: Path) -> Path:
+    return Path(name) if Path(name).exists() else path.parent / name
+
+
+def differences(found: dict[str, Any], request: Request, name: str) -> list[str]:
+    """What is not as it was when a clip was made."""
+    now, before = machine(), found["machine"]
+    others = [f"{key} was {str(before.get(key))[:40]!r}, is {value!r}" for key, value in now.items() if before.get(key) != value]
+    if (was := found["model"].get("digest")) != model_digest(name):
+        others.append(f"the model was {str(was)[:12]!r}, is {model_digest(name)[:12]!r}")
+    for key, digest in found["inputs"].items():
+        loras = [adapters.file_of(path) for path, _ in map(scaled, request.lora) if key == f"lora {path.name}"]
+        path = loras[0] if loras else getattr(request, key) if key in INPUTS else None
+        if path is None or not path.is_file() or _digest(path) != digest:
+            others.append(f"--{key[:40]} is not the file that was used")
+    return others
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
