@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,7 +160,8 @@ def _item(row: Mapping[str, Any], beside: Path) -> Item:
     start, weight = float(row.get("start") or 0), row.get("weight")
     end = None if row.get("end") in (None, "") else float(row["end"])
     weight = 1.0 if weight in (None, "") else float(weight)
-    if start < 0 or (end is not None and end <= start) or not weight > 0:
+    "".join(captions).encode()
+    if not all(map(math.isfinite, (start, end or 0.0, weight))) or start < 0 or (end is not None and end <= start) or not weight > 0:
         raise ValueError("start, end and weight have to be 0 <= start < end and weight > 0")
     return Item(beside / str(row["path"]), captions, str(row.get("label") or ""), start, end, weight)
 
