@@ -67,6 +67,8 @@ def test_folders_that_are_labels(folder: Path) -> None:
         ("l.jsonl", '{"path": "b.mp4", "end": Infinity}', "0 <= start < end"),
         ("l.jsonl", r'{"path": "b.mp4", "caption": "\ud800"}', "surrogates not allowed"),
         ("l.csv", "path,start\nb.mp4,soon", "Entry 1 .*could not convert"),
+        ("l.jsonl", "[" * 100_000, "cannot be used"),
+        ("l.csv", "path\n" + "x" * 200_000, "cannot be used"),
         ("l.jsonl", "", "There is no video or picture"),
         ("l.tsv", "", "is no list that is there"),
     ],

@@ -136,7 +136,7 @@ def _manifest(path: Path) -> Iterator[Item]:
         for row in readers[path.suffix.lower()](_text(path)):
             number += 1
             yield _item(row, path.parent)
-    except (TypeError, ValueError, KeyError) as error:
+    except (TypeError, ValueError, KeyError, RecursionError, csv.Error) as error:
         what = f"Entry {number or 1} of {path}, or the next, cannot be used ({error})"
         raise UserError(f"{what}: give {', '.join(COLUMNS)}, path at least.") from None
 
