@@ -138,8 +138,8 @@ def rolled(
     model.check([prompt], model.size, seed)
     shape, count = (autoencoder.channels, *latents), -(-frames // autoencoder.time)
     start = noise(seed, [0], shape, prior=model.model.settings.prior).to(model.device)
-    field = model.field([prompt], negative, model.sampling(None, guidance, None).guidance, None)
     how = model.sampling(None, guidance, None)
+    field = model.field([prompt], negative, how.guidance, None)
     clip = sampler_of(how.sampler)(
         field, start, model.times(None, how.steps, latents), partial(model.fresh, seed, 0, start), lambda s, x: None
     )

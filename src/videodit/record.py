@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from importlib import metadata
 from pathlib import Path
@@ -25,12 +24,12 @@ LISTS = ("then", "lora")
 def record(request: Request, name: str) -> str:
     """What a clip was made of and where, as JSON: files by name and digest, the model by its digest."""
     asked = {key: value for key, value in dataclasses.asdict(request).items() if value not in (None, "", ())}
-    inputs = {key: _digest(path) for key in INPUTS if (path := getattr(request, key)) is not None}
+    inputs = {key: models.digest(path) for key in INPUTS if (path := getattr(request, key)) is not None}
     asked |= {key: Path(asked[key]).name for key in inputs}
     if request.lora:
         loras = [scaled(text) for text in request.lora]
         asked["lora"] = [f"{path.name}={scale:g}" for path, scale in loras]
-        inputs |= {f"lora {path.name}": _digest(adapters.file_of(path)) for path, _ in loras}
+        inputs |= {f"lora {path.name}": models.digest(adapters.file_of(path)) for path, _ in loras}
     return json.dumps(
         {"videodit": asked, "model": {"name": Path(name).name, "digest": model_digest(name)}, "inputs": inputs, "machine": machine()}
     )
@@ -51,7 +50,7 @@ def _version(name: str) -> str:
 
 def model_digest(name: str) -> str:
     """Of what model.toml says, which holds the digests of all files."""
-    return _digest(models.locate(name) / "model.toml")
+    return models.digest(models.locate(name) / "model.toml")
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -112,13 +111,9 @@ def differences(found: dict[str, Any], request: Request, name: str) -> list[str]
     others = [f"{key} was {str(before.get(key))[:40]!r}, is {value!r}" for key, value in now.items() if before.get(key) != value]
     if (was := found["model"].get("digest")) != model_digest(name):
         others.append(f"the model was {str(was)[:12]!r}, is {model_digest(name)[:12]!r}")
-    for key, digest in found["inputs"].items():
+    for key, kept in found["inputs"].items():
         loras = [adapters.file_of(path) for path, _ in map(scaled, request.lora) if key == f"lora {path.name}"]
         path = loras[0] if loras else getattr(request, key) if key in INPUTS else None
-        if path is None or not path.is_file() or _digest(path) != digest:
+        if path is None or not path.is_file() or models.digest(path) != kept:
             others.append(f"--{key[:40]} is not the file that was used")
     return others
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

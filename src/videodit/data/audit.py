@@ -26,10 +26,13 @@ class Row(NamedTuple):
     frames: int = 0
     fps: float = 0.0
     extent: tuple[int, int] = (0, 0)
-    shots: int = 0
     clips: int = 0
     used: int = 0
     spans: tuple[tuple[int, int], ...] = ()  # of its shots, in frames
+
+    @property
+    def shots(self) -> int:
+        return len(self.spans)
 
     @property
     def dropped(self) -> int:
@@ -55,8 +58,8 @@ def _row(item: Item, size: Size, files: Files, *, worded: bool) -> Row:
         return Row(item, "unreadable", str(error).split("(", 1)[-1].split(")", 1)[0])
     if not len(frames):
         return Row(item, "too short", "its start stands behind its end")
-    found, shots = cuts.cut(frames, fps, size, files), cuts.spans(frames)
-    plain = Row(item, "", "", found.frames, fps, found.extent, found.shots, len(found.starts), found.used, shots)
+    found = cuts.cut(frames, fps, size, files)
+    plain = Row(item, "", "", found.frames, fps, found.extent, len(found.starts), found.used, found.spans)
     if worded and not item.captions:
         return plain._replace(why="no caption", said=f"{item.path.with_suffix('.txt').name} is not there", clips=0, used=0)
     if not found.starts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -22,9 +23,13 @@ class Cut(NamedTuple):
     frames: int
     fps: float
     extent: tuple[int, int]
-    shots: int
+    spans: tuple[tuple[int, int], ...]  # where each shot begins and ends
     starts: tuple[int, ...]
     used: int
+
+    @property
+    def shots(self) -> int:
+        return len(self.spans)
 
     @property
     def dropped(self) -> int:
@@ -42,20 +47,13 @@ def read(item: Item) -> tuple[Frames, float]:
 
 def cut(frames: Frames, fps: float, size: Size, files: Files) -> Cut:
     """Clips that do not overlap, within shots; of more than `most`, those spread evenly."""
-    span, starts, at = (size.frames - 1) * files.every + 1, [], 0
-    shots = split(frames) if len(frames) > 1 else [frames]
-    for shot in shots:
-        starts += range(at, at + len(shot) - span + 1, span)
-        at += len(shot)
+    span, shots = (size.frames - 1) * files.every + 1, split(frames) if len(frames) > 1 else [frames]
+    ends = list(accumulate(map(len, shots)))
+    spans = tuple(zip([0, *ends[:-1]], ends, strict=True))
+    starts = [at for start, stop in spans for at in range(start, stop - span + 1, span)]
     if len(starts) > files.most:
         starts = [starts[i] for i in np.linspace(0, len(starts) - 1, files.most).round().astype(int)]
-    return Cut(len(frames), fps, frames.shape[1:3], len(shots), tuple(starts), len(starts) * span)
-
-
-def spans(frames: Frames) -> tuple[tuple[int, int], ...]:
-    """Where each shot begins and ends."""
-    ends = np.cumsum([len(shot) for shot in split(frames)]) if len(frames) > 1 else np.array([len(frames)])
-    return tuple(zip([0, *(int(end) for end in ends[:-1])], (int(end) for end in ends), strict=True))
+    return Cut(len(frames), fps, frames.shape[1:3], spans, tuple(starts), len(starts) * span)
 
 
 def clips(frames: Frames, found: Cut, size: Size, files: Files) -> Iterator[Frames]:
