@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from videodit.cli import terminal
+from videodit.cli import report, terminal
 from videodit.shapes import Size, UserError, parse_extent
 
 if TYPE_CHECKING:
     from videodit.evaluate.reconstruction import Clip, Parts
 
-LATER = ("fvd", "fid", "is", "kvd", "kid", "alignment", "motion", "report", "compare")
+LATER = ("fvd", "fid", "is", "kvd", "kid", "alignment", "motion", "compare")
 RATES = ("shape", "colour", "motion", "all")
 TASKS = ("t2v", "t2i", "i2v", "interpolate", "predict", "extend")
 DRAWN = "toybox"  # in place of a file: scenes of the toybox
@@ -34,7 +34,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> None:
     if given.what in LATER:
-        raise UserError(f"evaluate {given.what} is not in this version yet; evaluate {' and evaluate '.join(MEASURES)} are.")
+        raise UserError(f"evaluate {given.what} is not in this version yet; evaluate {', evaluate '.join(MEASURES)} are.")
     _, measure, _ = MEASURES[given.what]
     measure(given)
 
@@ -198,4 +198,5 @@ def _taken(clip: dict[str, Any]) -> str:
 MEASURES: dict[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], None], str]] = {
     "toybox": (_toybox_options, _toybox, "does a model make what it is asked for: toybox scenes, judged by their pixels"),
     "reconstruction": (_reconstruction_options, _reconstruction, "what an autoencoder leaves of videos: PSNR, SSIM, temporal error"),
+    "report": (report.arguments, report.run, "runs, scores and videos side by side on one page that needs nothing beside it"),
 }

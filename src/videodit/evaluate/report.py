@@ -1,0 +1,241 @@
+"""Runs, score files and videos side by side on one HTML page that needs nothing beside it."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from videodit.evaluate.plots import plot
+from videodit.shapes import UserError
+
+MOVING = {".mp4": "video/mp4", ".webm": "video/webm", ".webp": "image/webp", ".gif": "image/gif", ".png": "image/png"}
+MOST = 48  # videos of one column
+LARGEST = 64 * 2**20  # bytes of all videos on a page
+Curves = dict[str, list[tuple[float, float]]]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One column of a report: a run, a score file, or videos."""
+
+    name: str
+    curves: Curves = field(default_factory=dict)
+    scores: dict[str, dict[str, Any]] = field(default_factory=dict)  # file -> its figures, flat
+    videos: dict[str, Path] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def columns(paths: Sequence[Path]) -> list[Shown]:
+    """What each path shows, under its name, or under the whole path where two have one name."""
+    found = [looked_at(path) for path in paths]
+    names = [shown.name for shown in found]
+    return [replace(shown, name=str(path)) if names.count(shown.name) > 1 else shown for shown, path in zip(found, paths, strict=True)]
+
+
+def looked_at(path: Path) -> Shown:
+    """What there is to show of a run's folder, a score file, a video or a folder of videos."""
+    if path.suffix == ".json" and path.is_file():
+        return Shown(path.stem, scores={path.stem: scores(path)})
+    if path.suffix in MOVING and path.is_file():
+        return Shown(path.stem, videos={path.stem: path})
+    if not path.is_dir():
+        raise UserError(f"There is no {path}: name folders of runs, score files (.json), videos, or folders of videos.")
+    folder = next(there for there in (path / "samples", path) if there.is_dir())
+    latest = max((part for part in folder.iterdir() if part.is_dir() and part.name.startswith("step-")), default=folder)
+    shown = Shown(
+        path.resolve().name,
+        curves=curves(path / "log.jsonl"),
+        scores={file.stem: scores(file) for file in sorted([*path.glob("*.json"), *path.glob("scores/*.json")]) if file.stem != "kernels"},
+        videos={file.stem: file for file in sorted(latest.iterdir()) if file.suffix in MOVING},
+        settings=_settings(path / "run.toml"),
+    )
+    if not (shown.curves or shown.scores or shown.videos):
+        raise UserError(f"{path} has nothing to show: a run leaves log.jsonl, and videos and score files (.json) may stand in it too.")
+    return shown
+
+
+def curves(log: Path) -> Curves:
+    """What a run's log says, by name, over steps; a line that a kill cut short is left out."""
+    found: Curves = {}
+    for line in log.read_text(encoding="utf-8").splitlines() if log.is_file() else ():
+        try:
+            figures = json.loads(line)
+            step = float(figures.pop("step"))
+        except (ValueError, KeyError, AttributeError, TypeError):
+            continue
+        for name, value in figures.items():
+            if name != "time" and isinstance(value, int | float):
+                found.setdefault(name, []).append((step, float(value)))
+    return found
+
+
+def scores(path: Path) -> dict[str, Any]:
+    """The figures of a score file under dotted names; lists are left to the file."""
+    try:
+        return dict(_flat(json.loads(path.read_text(encoding="utf-8"))))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not a score file, as `videodit evaluate ... --json > FILE` writes one ({error}).") from error
+
+
+def _flat(value: Any, name: str = "") -> list[tuple[str, Any]]:
+    if isinstance(value, dict):
+        return [pair for key, part in value.items() for pair in _flat(part, f"{name}.{key}" if name else str(key))]
+    return [] if isinstance(value, list) or value is None else [(name, value)]
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    import tomllib
+
+    try:
+        return dict(_flat(tomllib.loads(path.read_text(encoding="utf-8"))))
+    except (OSError, ValueError):
+        return {}
+
+
+# --- The page ---
+
+
+def page(title: str, columns: Sequence[Shown]) -> str:
+    """One file: tables, plots and videos are all inside."""
+    parts = [_differences(columns), _scores(columns), _plots(columns), _videos(columns)]
+    return _PAGE.replace("@title", escape(title)).replace("@body", "\n".join(part for part in parts if part))
+
+
+def _differences(columns: Sequence[Shown]) -> str:
+    """The settings in which runs differ; of one run, all."""
+    runs = [column for column in columns if column.settings]
+    names = list(dict.fromkeys(name for run in runs for name in run.settings))
+    unlike = [name for name in names if len(runs) == 1 or len({str(run.settings.get(name, "-")) for run in runs}) > 1]
+    if not unlike:
+        return ""
+    rows = [[name, *(str(run.settings.get(name, "-")) for run in runs)] for name in unlike]
+    title = "Settings" if len(runs) == 1 else "Settings that differ"
+    return f"<details><summary><h2>{title}</h2></summary>{_table(['', *(run.name for run in runs)], rows)}</details>"
+
+
+def _scores(columns: Sequence[Shown]) -> str:
+    kinds = list(dict.fromkeys(kind for column in columns for kind in column.scores))
+    alone = all(len(column.scores) <= 1 for column in columns)  # score files that were named: a column each, whatever they are called
+    tables = []
+    for kind in ["Scores"] if alone and kinds else kinds:
+        held = {
+            column.name: next(iter(column.scores.values())) if alone else column.scores.get(kind) for column in columns if column.scores
+        }
+        some = {name: figures for name, figures in held.items() if figures}
+        names = list(dict.fromkeys(name for figures in some.values() for name in figures))
+        rows = [[name, *(_figure(figures.get(name)) for figures in some.values())] for name in names]
+        tables.append(f"<h2>{escape(kind)}</h2>{_table(['', *some], rows)}")
+    return "\n".join(tables)
+
+
+def _figure(value: Any) -> str:
+    return "-" if value is None else f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    return f"<div class=wide><table><tr>{top}</tr>{body}</table></div>"
+
+
+def _plots(columns: Sequence[Shown]) -> str:
+    """A panel a figure, a line a run; of one run, figures that belong together share a panel."""
+    runs = {column.name: column.curves for column in columns if column.curves}
+    names = list(dict.fromkeys(name for held in runs.values() for name in held))
+    if len(runs) == 1:
+        ((_, held),) = runs.items()
+        together: dict[str, Curves] = {}
+        for name in names:
+            together.setdefault(_family(name), {})[name] = held[name]
+        panels = [plot(family, lines) for family, lines in together.items()]
+    else:
+        panels = [plot(name, {run: held[name] for run, held in runs.items() if name in held}) for name in names]
+    return f"<h2>Curves</h2><div class=panels>{''.join(panels)}</div>" if panels else ""
+
+
+def _family(name: str) -> str:
+    """What stands before the bracket: 'loss [t 0.25-0.5]' is of the loss's panel by t."""
+    return f"{name.split(' [')[0]} by t" if " [" in name else name
+
+
+def _videos(columns: Sequence[Shown]) -> str:
+    shown = [column for column in columns if column.videos]
+    if not shown:
+        return ""
+    names = list(dict.fromkeys(name for column in shown for name in column.videos))[:MOST]
+    total = sum(column.videos[name].stat().st_size for column in shown for name in names if name in column.videos)
+    if total > LARGEST:
+        raise UserError(f"The videos take {total / 2**20:.0f} MiB, and a page holds {LARGEST // 2**20}: name fewer, or smaller ones.")
+    alone = all(len(column.videos) == 1 for column in shown)  # videos that were named: beside each other
+    rows = [""] if alone else names
+    head = "".join(f"<th>{escape(column.name)}</th>" for column in shown)
+    body = ""
+    for name in rows:
+        cells = [next(iter(column.videos.values())) if alone else column.videos.get(name) for column in shown]
+        body += f"<tr><th>{escape(name)}</th>{''.join(f'<td>{_moving(file)}</td>' for file in cells)}</tr>"
+    return f"<h2>Videos</h2>{_BAR}<div class=wide><table class=videos><tr><th></th>{head}</tr>{body}</table></div>"
+
+
+def _moving(path: Path | None) -> str:
+    if path is None:
+        return "-"
+    kind = MOVING[path.suffix]
+    inside = f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+    return f'<video src="{inside}" muted loop playsinline></video>' if kind.startswith("video") else f'<img src="{inside}" alt="">'
+
+
+def written(path: Path, text: str) -> None:
+    """A whole page or none."""
+    aside = path.with_name(f".{path.name}.writing")
+    try:
+        aside.write_text(text, encoding="utf-8")
+        aside.rename(path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror}): choose another place by -o.") from error
+
+
+_BAR = (
+    "<p><button id=play>Pause</button> <input id=time type=range min=0 max=1000 value=0> "
+    "<label>speed <select id=speed><option>0.25<option>0.5<option selected>1<option>2</select></label></p>"
+)
+
+_PAGE = """<!doctype html>
+<html lang=en><meta charset=utf-8><meta name=viewport content="width=device-width"><title>@title</title>
+<style>
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 96rem; padding: 0 1rem; color: #222 }
+h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; display: inline-block; margin: 1.2rem 0 .4rem }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums }
+th, td { padding: .2rem .7rem; text-align: left; border-bottom: 1px solid #ddd }
+.wide { overflow-x: auto } .panels { display: flex; flex-wrap: wrap; gap: .6rem } .videos th { font-weight: normal; max-width: 16rem }
+video, .videos img { width: 160px; image-rendering: pixelated; display: block } #time { width: 20rem }
+</style>
+<h1>@title</h1>
+@body
+<script>
+const videos = [...document.querySelectorAll("video")], play = document.getElementById("play")
+if (play && videos.length) {
+  const time = document.getElementById("time"), speed = document.getElementById("speed")
+  let playing = true, at = 0, before = null
+  const longest = () => Math.max(...videos.map(v => v.duration || 0), 0.001)
+  const show = () => videos.forEach(v => { if (v.readyState > 0) v.currentTime = Math.min(at, (v.duration || 0) - 0.001) })
+  play.onclick = () => { playing = !playing; play.textContent = playing ? "Pause" : "Play"; before = null }
+  time.oninput = () => { at = time.value / 1000 * longest(); show() }
+  const tick = now => {
+    if (playing && before !== null) {
+      at = (at + (now - before) / 1000 * speed.value) % longest()
+      time.value = at / longest() * 1000
+      show()
+    }
+    before = playing ? now : null
+    setTimeout(() => requestAnimationFrame(tick), 40)
+  }
+  requestAnimationFrame(tick)
+}
+</script>
+</html>
+"""

@@ -1,0 +1,95 @@
+"""A report holds what it was given, whole, and nothing from outside."""
+
+import base64
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from videodit.cli import main
+from videodit.data import video
+from videodit.evaluate import report
+from videodit.evaluate.plots import MOST, plot, thinned, ticks
+from videodit.shapes import UserError
+
+
+def run(folder: Path, name: str, rate: float = 1e-3, steps: int = 50) -> Path:
+    """A run's folder as training leaves it."""
+    path = folder / name
+    (path / "samples" / "step-00000050").mkdir(parents=True)
+    (path / "run.toml").write_text(f"seed = 0\n[optimizer]\nlearning_rate = {rate}\n")
+    lines = [json.dumps({"step": n, "time": 1.0, "loss": 1 / n, "norm": 2.0}) for n in range(1, steps + 1)]
+    (path / "log.jsonl").write_text("\n".join([*lines, '{"step": 51, "lo']))
+    video.write(path / "samples" / "step-00000050" / "a circle.mp4", np.full((4, 32, 32, 3), 90, np.uint8), 8)
+    (path / "held.json").write_text(json.dumps({"count": 3, "model": {"all": 0.5}, "clips": [1, 2]}))
+    return path
+
+
+def test_a_page_holds_settings_scores_curves_and_the_very_videos(tmp_path):
+    first, second = run(tmp_path, "one"), run(tmp_path, "two", rate=2e-3)
+    page = report.page("both", report.columns([first, second]))
+    assert "optimizer.learning_rate" in page and "0.002" in page and "<td>seed</td>" not in page, "only what differs"
+    assert page.count("<polyline") == 4, "loss and norm, a line for each run"
+    assert "model.all" in page and "<td>0.5</td>" in page
+    inside = [base64.b64decode(found) for found in re.findall(r'src="data:video/mp4;base64,([^"]+)"', page)]
+    assert inside == [next(path.glob("samples/*/*.mp4")).read_bytes() for path in (first, second)]
+    assert not re.findall(r'(?:src|href)="(?!data:)', page) and "http" not in page.replace("http://www.w3.org/2000/svg", "")
+
+
+def test_the_latest_samples_are_shown(tmp_path):
+    path = run(tmp_path, "one")
+    later = path / "samples" / "step-00000100"
+    later.mkdir()
+    video.write(later / "b.mp4", np.zeros((4, 32, 32, 3), np.uint8), 8)
+    assert list(report.looked_at(path).videos) == ["b"]
+
+
+def test_runs_of_one_name_stay_apart(tmp_path):
+    paths = [run(tmp_path / folder, "same") for folder in ("a", "b")]
+    assert [shown.name for shown in report.columns(paths)] == [str(path) for path in paths]
+
+
+def test_strange_names_stay_text(tmp_path):
+    page = report.page("<script>alert(1)</script>", [report.Shown("<b>", scores={"x": {"<i>": "<u>"}})])
+    assert not re.findall(r"<script>alert|<b>|<i>|<u>", page)
+
+
+def test_a_line_of_many_points_keeps_its_mean_and_its_ends():
+    points = [(float(x), float(x % 7)) for x in range(10_000)]
+    thin = thinned(points)
+    assert len(thin) == MOST
+    np.testing.assert_allclose(np.mean([y for _, y in thin]), np.mean([y for _, y in points]), atol=0.02)
+    assert thinned(points[:MOST]) == points[:MOST]
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (-3.0, 12.0), (0.0101, 0.0107), (1e5, 9e5)])
+def test_ticks_are_few_round_and_inside(low, high):
+    found = ticks(low, high)
+    assert 2 <= len(found) <= 6 and all(low <= value <= high for value in found)
+    np.testing.assert_allclose(np.diff(found), found[1] - found[0])
+    assert f"{(found[1] - found[0]):.0e}"[0] in "125"
+
+
+def test_what_is_not_finite_is_left_out():
+    drawn = plot("loss", {"a": [(1.0, float("nan")), (2.0, 1.0), (3.0, 2.0)]})
+    assert "nan" not in drawn and len(re.findall(r'points="([^"]+)"', drawn)[0].split()) == 2
+    assert plot("loss", {"a": [(1.0, float("inf"))]}) == ""
+
+
+def test_what_cannot_be_shown_is_said(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken.json").write_text("{")
+    for name, words in (("absent", "There is no"), ("empty", "nothing to show"), ("broken.json", "not a score file")):
+        with pytest.raises(UserError, match=words):
+            report.looked_at(tmp_path / name)
+
+
+def test_the_command_writes_one_page(tmp_path, capsys):
+    path = run(tmp_path, "one")
+    assert main.main(["evaluate", "report", str(path), "-o", str(tmp_path / "r.html"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"report": str(tmp_path / "r.html"), "curves": 2, "scores": 1, "videos": 1}
+    assert (tmp_path / "r.html").read_text().startswith("<!doctype html>")
+    assert main.main(["evaluate", "report", str(path), "-o", str(tmp_path / "no" / "r.html")]) == 2
+    assert main.main(["evaluate", "report", str(path), "-o", str(tmp_path / "r.txt")]) == 2
