@@ -21,11 +21,12 @@ def run(given: argparse.Namespace) -> None:
 
     settings = recipes.read(given.run_file, given.overrides)
     start = time.perf_counter()
-    with Progress() as progress:
+    with Progress(device=settings.device, precision=settings.precision) as progress:
         history = recipes.train(settings, progress=progress)
     model, seconds = settings.output / "model", round(time.perf_counter() - start, 1)
     if given.json:
         last = history[-1] if history else {}
         terminal.print_json({"model": str(model), "steps": settings.steps, "steps_now": len(history), "seconds": seconds, "figures": last})
     else:
-        terminal.say(f"{settings.steps} steps are done ({len(history)} of them now, {seconds:.0f} s); the model is in {model}.")
+        done = f"{settings.steps} steps are done ({len(history)} of them now, {seconds:.0f} s)"
+        terminal.say(f"{done}; the model is in {model}, and {settings.output / 'report.html'} shows how it went.")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from videodit import adapters, backbone, convert, kernels, models
 from videodit.adapters import LoRA
 from videodit.autoencoder import PerFrame
-from videodit.backbone import DiT, DualTransformer, SingleTransformer, Transformer
+from videodit.backbone import DiT, DualTransformer, SingleTransformer, Transformer, flops
 from videodit.config import setting
 from videodit.data import sources, toybox
 from videodit.data.labels import Labels, LabelSettings
@@ -29,8 +29,9 @@ from videodit.diffusion.objectives import Diffusion, Flow
 from videodit.diffusion.tasks import Tasks, around
 from videodit.diffusion.times import Times
 from videodit.models import ModelFolder, Sampling
-from videodit.shapes import Size, Text, UserError
+from videodit.shapes import Size, Text, UserError, token_size
 from videodit.train.latents import Batch, Latents
+from videodit.train.looks import Look, Looks, by_time, held
 from videodit.train.recompute import DOC, Recompute, recompute
 from videodit.train.retention import COUNT, Retention
 from videodit.train.step import Job, Run, provenance
@@ -80,6 +81,12 @@ class BackboneRun(Run):
     times: Times = setting(Times(), doc="which times are trained")
     prior: Prior = setting(Prior(), doc="how alike the noise of frames is")
     sampling: Sampling = setting(Sampling(), doc="the model's defaults of sampling")
+    looks: Looks = setting(Looks(), doc="what is seen of the run while it lasts")
+
+    @property
+    def digest(self) -> str:
+        """How a run is looked at decides no step."""
+        return super().digest if self.looks == Looks() else replace(self, looks=Looks()).digest
 
 
 def job(settings: BackboneRun) -> Job:
@@ -104,8 +111,9 @@ def job(settings: BackboneRun) -> Job:
         objective = settings.objective
         output = network(objective.corrupt(clean, noise, t), objective.clock(t), words)
         error = objective.loss(output.float(), clean, noise, t)
+        figures = {} if given is not None else by_time("loss", error.detach().flatten(1).mean(1), t)
         error = error.mean() if given is None else error.mul(1 - given.mask).mean() / (1 - given.mask).mean()
-        figures = {"video" if clean.shape[2] > 1 else "image": error.detach()}
+        figures = {"video" if clean.shape[2] > 1 else "image": error.detach(), **figures, **_work(settings, transformer, clean, words)}
         if gauge is not None and step % (settings.retention * settings.accumulate) == 0:
             figures["image_drift"] = gauge.drift(transformer)
         if isinstance(batch.text, Text) or not isinstance(text, TextEncoder) or not settings.words:
@@ -123,23 +131,42 @@ def job(settings: BackboneRun) -> Job:
 
         kernels.settle(transformer, few, learning=True, kept=settings.output / "kernels.json")
 
+    def model() -> models.Model:
+        return models.Model(_described(settings, text, transformer), autoencoder, text, transformer)
+
     def save(folder: Path) -> None:
-        described = ModelFolder(
-            size=settings.size,
-            fps=settings.fps,
-            text=text.settings,
-            backbone=transformer.settings,
-            objective=settings.objective,
-            times=settings.times,
-            prior=settings.prior,
-            sampling=settings.sampling if text.takes != "nothing" else replace(settings.sampling, guidance=Guidance(scale=1.0)),
-            provenance=provenance(settings),
-        )
+        whole = model()
         if settings.lora:
             adapters.save(folder.with_name("lora"), transformer)
-        models.save(folder, models.Model(described, autoencoder, text, adapters.merged(transformer) if settings.lora else transformer))
+            whole = replace(whole, backbone=adapters.merged(transformer))
+        models.save(folder, replace(whole, settings=replace(whole.settings, provenance=provenance(settings))))
 
-    return Job(network=network, batch=data.batch, loss=loss, save=save)
+    look = Look(settings, model, held(settings, autoencoder, text.takes)) if settings.looks.every else None
+    return Job(network=network, batch=data.batch, loss=loss, save=save, look=look)
+
+
+def _described(
+    settings: BackboneRun, text: TextEncoder | SD3Text | Labels, transformer: DualTransformer | SingleTransformer
+) -> ModelFolder:
+    """The model as it stands, without where it comes from."""
+    return ModelFolder(
+        size=settings.size,
+        fps=settings.fps,
+        text=text.settings,
+        backbone=transformer.settings,
+        objective=settings.objective,
+        times=settings.times,
+        prior=settings.prior,
+        sampling=settings.sampling if text.takes != "nothing" else replace(settings.sampling, guidance=Guidance(scale=1.0)),
+    )
+
+
+def _work(settings: BackboneRun, network: DualTransformer | SingleTransformer, clean: Tensor, words: Text) -> dict[str, Tensor]:
+    """Tokens, and multiply-adds forward and backward, of a step of such passes."""
+    size, clips = Size(*clean.shape[2:]), len(clean) * settings.accumulate
+    tokens = token_size(size, (getattr(network.settings, "tube", 1), network.settings.patch, network.settings.patch)).count
+    operations = 3 * flops.cost(network.settings, size, 0 if words.sequence is None else words.sequence.shape[1]).total
+    return {name: torch.tensor(float(each * clips)) for name, each in (("tokens", tokens), ("operations", operations))}
 
 
 def _gauge(settings: BackboneRun, transformer: DualTransformer | SingleTransformer, data: Latents) -> Retention | None:

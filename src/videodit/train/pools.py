@@ -97,13 +97,13 @@ def _drawn(settings: BackboneRun, autoencoder: PerFrame, takes: str, video: bool
         return [draw(settings.seed, i, size).video for i in range(start, stop)]
 
     whole = {"latents": partial(_mode, autoencoder)}
-    encoded = partial(_encoded, settings, frames, len(captions), whole)
-    latents = remembered(cache(settings), key | {"video": video, "count": len(captions)}, encoded)["latents"]
+    make = partial(encoded, settings, frames, len(captions), whole)
+    latents = remembered(cache(settings), key | {"video": video, "count": len(captions)}, make)["latents"]
     if not (video and settings.tasks.gives):
         return Pool(latents, captions)
     parts, count = _parts(settings, autoencoder), min(settings.tasks.clips, settings.clips)
-    encoded = partial(_encoded, settings, frames, count, parts)
-    return Pool(latents, captions, parts=remembered(cache(settings), key | {"parts": sorted(parts), "count": count}, encoded))
+    make = partial(encoded, settings, frames, count, parts)
+    return Pool(latents, captions, parts=remembered(cache(settings), key | {"parts": sorted(parts), "count": count}, make))
 
 
 def _captions(settings: BackboneRun, video: bool, takes: str) -> list[str]:
@@ -167,7 +167,7 @@ def _of_file(settings: BackboneRun, item: Item, size: Size, parts: dict[str, Par
     frames, fps = cuts.read(item)
     clips = list(cuts.clips(frames, cuts.cut(frames, fps, size, settings.data), size, settings.data))
     return (
-        _encoded(settings, lambda start, stop: clips[start:stop], len(clips), parts) if clips else {name: torch.zeros(0) for name in parts}
+        encoded(settings, lambda start, stop: clips[start:stop], len(clips), parts) if clips else {name: torch.zeros(0) for name in parts}
     )
 
 
@@ -187,7 +187,7 @@ def _parts(settings: BackboneRun, autoencoder: PerFrame) -> dict[str, Part]:
 
 
 @torch.no_grad()
-def _encoded(
+def encoded(
     settings: BackboneRun, frames: Callable[[int, int], Sequence[np.ndarray]], count: int, parts: dict[str, Any]
 ) -> dict[str, Tensor]:
     """What each part makes of so many clips or pictures, in half precision."""

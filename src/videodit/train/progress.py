@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import resource
 import sys
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,9 +19,13 @@ SECONDS = 20.0  # between two lines where there is no terminal
 class Progress:
     """Follows a run: `step(step, total, figures)` after each step. One process of a launch talks, the others are silent."""
 
-    def __init__(self, stream: io.TextIOBase | None = None, *, seconds: float = SECONDS) -> None:
+    def __init__(
+        self, stream: io.TextIOBase | None = None, *, seconds: float = SECONDS, device: str = "cpu", precision: str = "fp32"
+    ) -> None:
         self.stream: Any = stream or sys.stderr
-        self.seconds = seconds
+        self.seconds, self.device, self.precision = seconds, device, precision
+        self._done = {"tokens": 0.0, "operations": 0.0}  # since the first call
+        self._ceiling = 0.0
         self.talks = os.environ.get("RANK", "0") == "0"
         self._bar: Bar | None = None
         self._begun: tuple[int, float] | None = None  # step and time of the first call: a run may be taken up in its middle
@@ -39,12 +45,22 @@ class Progress:
         if not self.talks:
             return
         rate = (step - began) / (now - at) if step > began and now > at else 0.0
+        self._done = {name: 0.0 if first else done + figures.get(name, 0.0) for name, done in self._done.items()}
         if self.stream.isatty():
-            self._show(step, total, told(rate, figures))
+            self._show(step, total, told(rate, figures, self._work(now - at)))
         elif first or step >= total or now - self._told >= self.seconds:
             self._told = now
             left = f"{_span((total - step) / rate)} left, " if rate and step < total else ""
-            print(f"step {step}/{total}, {left}{told(rate, figures)}", file=self.stream, flush=True)
+            print(f"step {step}/{total}, {left}{told(rate, figures, self._work(now - at))}", file=self.stream, flush=True)
+
+    def _work(self, seconds: float) -> list[str]:
+        """Tokens a second, what part of the machine's fastest product of matrices that is, and the most memory held."""
+        memory = [f"{held(self.device) / 2**30:.1f} GiB"]
+        if not self._done["tokens"] or not seconds:
+            return memory
+        self._ceiling = self._ceiling or ceiling(self.device, self.precision) * int(os.environ.get("WORLD_SIZE", "1"))
+        share = self._done["operations"] / seconds / self._ceiling
+        return [f"{self._done['tokens'] / seconds:.3g} tokens/s ({100 * share:.0f} % of peak)", *memory]
 
     def _show(self, step: int, total: int, text: str) -> None:
         if self._bar is None:
@@ -59,10 +75,33 @@ class Progress:
         self._bar.update(self._bar.task_ids[0], completed=step, description=text)
 
 
-def told(rate: float, figures: dict[str, float]) -> str:
-    """'2.5 steps/s, loss 0.1234': a slow run counts seconds a step instead."""
+def told(rate: float, figures: dict[str, float], work: Sequence[str] = ()) -> str:
+    """'2.5 steps/s, loss 0.1234': a slow run counts seconds a step instead; what is told by parts is left to the log."""
     speed = [] if not rate else [f"{rate:.3g} steps/s" if rate >= 1 else f"{1 / rate:.3g} s/step"]
-    return ", ".join([*speed, *(f"{name} {value:.4g}" for name, value in figures.items())])
+    shown = {name: value for name, value in figures.items() if " [" not in name and name not in ("tokens", "operations")}
+    return ", ".join([*speed, *work, *(f"{name} {value:.4g}" for name, value in shown.items())])
+
+
+def held(device: str) -> int:
+    """The most bytes that this process has held, of the device's memory."""
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def ceiling(device: str, precision: str, side: int = 1024) -> float:
+    """Multiply-adds a second of the product of two large matrices: the best of a few."""
+    import torch
+
+    a = torch.randn(side, side, device=device, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
+    best = 0.0
+    for _ in range(4):
+        start = time.perf_counter()
+        float((a @ a)[0, 0])  # which waits for the device
+        best = max(best, side**3 / (time.perf_counter() - start))
+    return best
 
 
 def _span(seconds: float) -> str:

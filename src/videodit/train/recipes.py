@@ -16,6 +16,7 @@ from videodit.autoencoder.discriminator import PatchDiscriminator
 from videodit.autoencoder.presets import PRESETS
 from videodit.backbone import Transformer
 from videodit.data.text import TextEncoder, TextSettings
+from videodit.evaluate import report
 from videodit.shapes import latent_size, token_size
 from videodit.train import autoencoder, image_autoencoder
 from videodit.train import backbone as transformer
@@ -51,7 +52,10 @@ def train(settings: Recipe, progress: Watch | None = None) -> list[Figures]:
     with joined(settings.device) as launch:
         with launch.in_turn():
             job = JOBS[settings.kind](settings)
-        return loop(settings, job, progress, launch)
+        history = loop(settings, job, progress, launch)
+    if launch.first:
+        report.written(settings.output / "report.html", report.page(settings.output.name, report.columns([settings.output])))
+    return history
 
 
 def plan(settings: Recipe) -> dict[str, Any]:

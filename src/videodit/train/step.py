@@ -34,6 +34,7 @@ from videodit.train.log import Log
 from videodit.train.optimizer import Optimizer
 from videodit.train.progress import note
 from videodit.train.saving import Saver, newest
+from videodit.train.track import Track, tracked
 
 Figures = dict[str, float]
 ALONE = Launch()
@@ -44,6 +45,15 @@ class Watch(Protocol):
     """What follows a run: a progress bar, or nothing."""
 
     def step(self, step: int, total: int, figures: Figures) -> None: ...
+
+
+@runtime_checkable
+class Look(Protocol):
+    """What is seen of a run now and then, with the averaged weights in the network: figures for the log, files in its output."""
+
+    def due(self, step: int) -> bool: ...
+
+    def __call__(self, step: int) -> Figures: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,11 +81,12 @@ class Run:
     checkpoint: Checkpoint = setting(Checkpoint(), doc="when the run can be taken up again")
     optimizer: Optimizer = setting(Optimizer(), doc="AdamW, or Muon beside it")
     faults: Faults = setting(Faults(), doc="what the run bears")
+    track: Track = setting("nothing", doc="who else is told the figures of the log: nothing else, or TensorBoard, in OUTPUT/tensorboard")
 
     @property
     def digest(self) -> str:
         """Of all that decides what a step does; how long, where and how safely the run goes is left out."""
-        same = replace(self, output=Path(), steps=0, device="", checkpoint=Checkpoint(), faults=Faults())
+        same = replace(self, output=Path(), steps=0, device="", checkpoint=Checkpoint(), faults=Faults(), track="nothing")
         return hashlib.sha256(config.write(same).encode()).hexdigest()
 
 
@@ -102,6 +113,7 @@ class Job:
     save: Callable[[Path], None]  # writes the model folder, with the averaged weights in the network
     fresh: Sequence[nn.Parameter] = ()  # what an inflated network did not inherit
     rival: Rival | None = None
+    look: Look | None = None
 
 
 @dataclass(frozen=True)
@@ -161,6 +173,9 @@ def train(settings: Run, job: Job, watch: Watch | None = None, launch: Launch = 
                 average.update(job.network, step)
             skipped = position.skipped + 1 if told.fault else 0
             position = Position(step=step + 1, passes=(step + 1) * settings.accumulate, skipped=skipped)
+            if job.look and launch.first and job.look.due(position.step):
+                with launch.busy():
+                    told.figures.update(_looked(job.look, job.network, average, position.step))
             history.append(told.figures)
             if watch:
                 watch.step(position.step, settings.steps, told.figures)
@@ -223,6 +238,15 @@ def _step(settings: Run, job: Job, players: list[Player], step: int, passes: Ite
     return Told(figures)
 
 
+def _looked(look: Look, network: nn.Module, average: Average, step: int) -> Figures:
+    """With the averaged weights, which then give place again."""
+    learning = average.apply(network)
+    try:
+        return look(step)
+    finally:
+        network.load_state_dict(learning, strict=False)
+
+
 def _means(told: list[Figures]) -> Figures:
     """Over all passes of all processes."""
     found: dict[str, list[float]] = {}
@@ -246,13 +270,14 @@ def _ahead(batch: Callable[[int], Any], passes: range) -> Iterator[tuple[int, An
 class Keeper:
     """What the first process writes as the run goes: the log, and checkpoints."""
 
-    def __init__(self, settings: Run, log: Log, saver: Saver) -> None:
-        self.settings, self.log, self.saver = settings, log, saver
+    def __init__(self, settings: Run, log: Log, saver: Saver, tell: Callable[[int, Figures], None]) -> None:
+        self.settings, self.log, self.saver, self.tell = settings, log, saver, tell
         self._due = False
 
     def step(self, position: Position, told: Told, stop: int, taken: Callable[[Position], Snapshot]) -> None:
         """A step is done; a checkpoint that is due waits for a step that was not left out."""
         self.log.write(position.step, told.figures, told.fault)
+        self.tell(position.step, told.figures)
         if told.fault:
             note(f"Not finite: {told.fault}; the step is left out.")
         last = stop or position.step == self.settings.steps
@@ -274,7 +299,7 @@ def _keeper(settings: Run, launch: Launch, done: int) -> Iterator[Keeper | None]
     facts = {"seed": settings.seed, "settings": settings.digest, "code": {"videodit": _commit(), "torch": torch.__version__}}
     checkpoints, keep = settings.output / "checkpoints", settings.checkpoint.keep
     with Log(settings.output / "log.jsonl", done) as log, Saver(checkpoints, keep, facts, log) as saver:
-        yield Keeper(settings, log, saver)
+        yield Keeper(settings, log, saver, tracked(settings.track, settings.output, done))
 
 
 def _stopped(number: int, step: int, steps: int, saved: int | None) -> BaseException:

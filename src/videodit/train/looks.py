@@ -1,0 +1,142 @@
+"""What a transformer makes while it learns, at every so many steps: videos, the judge's score, and its loss on clips it does not learn."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from videodit.autoencoder import PerFrame
+from videodit.config import setting
+from videodit.data import sources, toybox, video
+from videodit.data.sources import Source, Toybox
+from videodit.data.toybox import Scene
+from videodit.diffusion.tasks import Tasks
+from videodit.evaluate.toybox import judge, score, table
+from videodit.generate import Generator
+from videodit.models import Model
+from videodit.shapes import UserError
+from videodit.train.pools import encoded, pools
+
+if TYPE_CHECKING:
+    from videodit.train.backbone import BackboneRun
+
+SEED = 40_000  # of the toybox's held-out scenes that are looked at: neither training nor `evaluate` has it
+BATCH = 8
+BINS = (0.0, 0.25, 0.5, 0.75, 1.0)
+RATES = ("shape", "colour", "motion", "all")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Looks:
+    """What is looked at while a run lasts; no step depends on it."""
+
+    every: int = setting(0, doc="steps between looks, and one at the end; 0: never")
+    clips: int = setting(8, doc="videos made at each look, kept in OUTPUT/samples")
+    held: int = setting(32, doc="clips that are not trained, whose loss is measured at each look; 0: none")
+    prompts: tuple[str, ...] = setting((), doc="what the videos are of; without any the words of the clips that are not trained")
+    data: Source | None = setting(None, doc="clips that are not trained, of a run on files; the toybox holds out its own, which are judged")
+
+    def __post_init__(self) -> None:
+        if self.every < 0 or self.clips < 1 or self.held < 0:
+            raise UserError("looks takes every and held of 0 or more, and clips of 1 or more.")
+
+
+class Held(NamedTuple):
+    """What is not trained: latents (n c f h w), their words, and of the toybox the scenes."""
+
+    latents: Tensor
+    said: list[str]
+    scenes: list[Scene]
+
+
+def held(settings: BackboneRun, autoencoder: PerFrame, takes: str) -> Held:
+    """Clips, or pictures where a run has no clips."""
+    looks, moving = settings.looks, settings.joint.video_probability > 0
+    if isinstance(settings.data, Toybox):
+        size = settings.size if moving else settings.size._replace(frames=1)
+        draw = toybox.clip if moving else toybox.picture
+        drawn = [draw(SEED, i, size, split="held-out") for i in range(max(looks.clips, looks.held))]
+        frames = [one.video for one in drawn]
+        parts = {"latents": lambda pixels: autoencoder.encode(pixels).mode()}
+        latents = encoded(settings, lambda start, stop: frames[start:stop], looks.held, parts)["latents"] if looks.held else torch.zeros(0)
+        return Held(latents, [one.caption for one in drawn], [one.scene for one in drawn])
+    if looks.data is None or isinstance(looks.data, Toybox):
+        words = [words for item in sources.items(settings.data) for words in item.captions[:1]]
+        return Held(torch.zeros(0), words[: looks.clips], [])
+    pool = pools(replace(settings, data=looks.data, tasks=Tasks()), autoencoder, takes, [moving])[moving]
+    return Held(pool.latents[: looks.held], [pool.captions[whose[0]] for whose in pool.whose], [])
+
+
+@dataclass(frozen=True)
+class Look:
+    """One run's looks, each a function of the weights alone."""
+
+    settings: BackboneRun
+    model: Callable[[], Model]  # as it stands
+    held: Held
+
+    def due(self, step: int) -> bool:
+        every = self.settings.looks.every
+        return every > 0 and (step % every == 0 or step == self.settings.steps)
+
+    def __call__(self, step: int) -> dict[str, float]:
+        """Figures of the weights as they stand; their videos are left in OUTPUT/samples."""
+        model = self.model()
+        model.backbone.eval()
+        try:
+            return self._made(model, step) | self._missed(model)
+        finally:
+            model.backbone.train()
+
+    def _made(self, model: Model, step: int) -> dict[str, float]:
+        prompts, generator = self._prompts(model), Generator(model)
+        folder = self.settings.output / "samples" / f"step-{step:08d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        scores = []
+        for start in range(0, len(prompts), BATCH):
+            for at, clip in enumerate(generator.generate(prompts[start : start + BATCH], first=start), start):
+                name = re.sub(r"[^\w .,-]", "", prompts[at])[:80].strip()
+                video.write(folder / f"{at + 1:02d} {name}{'.mp4' if len(clip) > 1 else '.png'}", clip, generator.fps)
+                if self.held.scenes and len(clip) > 1 and prompts[at] == self.held.said[at]:
+                    scores.append(score(judge(clip), self.held.scenes[at]))
+        return {f"judged [{name}]": rate for name, rate in table(scores).items() if name in RATES}
+
+    def _prompts(self, model: Model) -> list[str]:
+        looks = self.settings.looks
+        if model.text.takes != "text":
+            names = getattr(model.settings.text, "names", ()) or ("",)
+            return [names[i % len(names)] for i in range(looks.clips)]
+        return list(looks.prompts or self.held.said)[: looks.clips]
+
+    def _missed(self, model: Model) -> dict[str, float]:
+        """The loss on clips that are not trained, at times and with noise that are the same at every look."""
+        objective, clean = self.settings.objective, self.held.latents.float()
+        if not len(clean):
+            return {}
+        generator = torch.Generator().manual_seed(SEED)
+        noise = torch.randn(clean.shape, generator=generator)
+        times = objective.draw(self.settings.times, len(clean), clean.shape[2], clean[0, 0].numel(), generator)
+        told = self.held.said if model.text.takes == "text" else [""] * len(clean)
+        errors = []
+        with torch.no_grad():
+            for start in range(0, len(clean), BATCH):
+                some = [x[start : start + BATCH].to(self.settings.device) for x in (clean, noise, times)]
+                text = model.text(told[start : start + len(some[0])]).map(lambda x: x.to(self.settings.device))
+                output = model.backbone(objective.corrupt(*some), objective.clock(some[2]), text)
+                errors.append(objective.loss(output.float(), *some).flatten(1).mean(1).cpu())
+        error = torch.cat(errors)
+        return {"held": error.mean().item()} | {name: value.item() for name, value in by_time("held", error, times).items()}
+
+
+def by_time(name: str, error: Float[Tensor, "b"], times: Float[Tensor, "b *f"]) -> dict[str, Tensor]:
+    """The mean error of the clips of each quarter of t, of those quarters that have any."""
+    t = times.reshape(len(times), -1).mean(1)
+    inside = {f"{name} [t {low:.2f}-{high:.2f}]": (t >= low) & (t < high) for low, high in itertools.pairwise(BINS)}
+    return {key: error[which].mean() for key, which in inside.items() if which.any()}

@@ -1,0 +1,94 @@
+"""What is seen of a run while it lasts: videos, figures of clips it does not learn, a page at the end; none of it decides a step."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import tiny
+from videodit.data import toybox, video
+from videodit.data.sources import Folder
+from videodit.shapes import UserError
+from videodit.train import recipes
+from videodit.train.backbone import BackboneRun, Joint
+from videodit.train.looks import SEED, Looks, by_time
+
+pytestmark = pytest.mark.usefixtures("unchecked")
+
+
+def run(world: tiny.World, folder: Path) -> BackboneRun:
+    made = tiny.runs(world, folder, steps=4)["video"]
+    assert isinstance(made, BackboneRun)
+    return replace(made, joint=Joint(video_probability=0.75))
+
+
+def test_a_run_that_is_looked_at_is_the_same_run(world: tiny.World, tmp_path: Path) -> None:
+    plain = run(world, tmp_path)
+    looks = Looks(every=2, clips=2, held=3)
+    told = recipes.train(replace(plain, output=tmp_path / "told", looks=looks, track="tensorboard"))
+    silent = recipes.train(replace(plain, output=tmp_path / "silent"))
+    assert [figures["loss"] for figures in told] == [figures["loss"] for figures in silent]
+    weights = [(tmp_path / name / "model" / "backbone.safetensors").read_bytes() for name in ("told", "silent")]
+    assert weights[0] == weights[1]
+
+    seen = [figures for figures in told if "held" in figures]
+    assert len(seen) == 2 and seen[0]["held"] != seen[1]["held"], "the same clips by other weights"
+    assert 0 < seen[0]["held"] < 20 and {"judged [shape]", "judged [all]"} <= seen[0].keys()
+    folders = sorted((tmp_path / "told" / "samples").iterdir())
+    assert [path.name for path in folders] == ["step-00000002", "step-00000004"]
+    said = toybox.sentence(SEED, 0, split="held-out")
+    frames, fps = video.read(folders[0] / f"01 {said}.mp4")
+    assert frames.shape == (*plain.size, 3) and fps == plain.fps and len(list(folders[0].iterdir())) == 2
+
+    page = (tmp_path / "told" / "report.html").read_text()
+    assert page.count("<video") == 2 and "loss by t" in page and said in page
+    accumulated = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator").EventAccumulator(
+        str(tmp_path / "told" / "tensorboard")
+    )
+    accumulated.Reload()
+    assert [event.step for event in accumulated.Scalars("loss")] == [1, 2, 3, 4]
+    assert [event.value for event in accumulated.Scalars("held")] == pytest.approx([figures["held"] for figures in seen])
+
+
+def test_a_run_on_files_is_measured_on_other_files(world: tiny.World, tmp_path: Path) -> None:
+    for split, seed in (("learnt", 1), ("held", 2)):
+        (tmp_path / split).mkdir()
+        for i in range(2):
+            clip = toybox.clip(seed, i, tiny.CLIP)
+            video.write(tmp_path / split / f"{i}.mp4", clip.video, 8)
+            (tmp_path / split / f"{i}.txt").write_text(f"{split} {clip.caption}")
+    plain = replace(run(world, tmp_path), data=Folder(path=tmp_path / "learnt"), steps=1)
+    looks = Looks(every=1, clips=2, held=8, data=Folder(path=tmp_path / "held"))
+    (told,) = recipes.train(replace(plain, output=tmp_path / "a", looks=looks))
+    assert told["held"] > 0 and not any(name.startswith("judged") for name in told), "nobody knows what is right there"
+    assert all(" held " in path.name for path in (tmp_path / "a" / "samples" / "step-00000001").iterdir())
+    (told,) = recipes.train(replace(plain, output=tmp_path / "b", looks=replace(looks, data=None, prompts=("a dog? / runs",))))
+    assert "held" not in told
+    assert [path.name for path in (tmp_path / "b" / "samples" / "step-00000001").iterdir()] == ["01 a dog  runs.mp4"]
+
+
+def test_errors_by_time_share_out_their_mean() -> None:
+    error, times = torch.rand(50), torch.rand(50, 3)
+    found = by_time("loss", error, times)
+    middle = times.mean(1)
+    counts = {name: int(((middle >= float(name[8:12])) & (middle < float(name[13:17]))).sum()) for name in found}
+    torch.testing.assert_close(sum(counts[name] * value for name, value in found.items()) / 50, error.mean())
+    assert list(by_time("loss", error, torch.full((50,), 0.3))) == ["loss [t 0.25-0.50]"]
+
+
+def test_the_log_says_what_was_seen(world: tiny.World, tmp_path: Path) -> None:
+    made = replace(run(world, tmp_path), output=tmp_path / "a", steps=2, looks=Looks(every=2, clips=1, held=1))
+    recipes.train(made)
+    lines = [json.loads(line) for line in (tmp_path / "a" / "log.jsonl").read_text().splitlines()]
+    assert "held" not in lines[0] and "held" in lines[1] and lines[0]["tokens"] > 0 < lines[0]["operations"]
+    assert made.digest == replace(made, looks=Looks()).digest, "a run may be looked at otherwise when it is taken up"
+
+
+def test_looks_that_make_no_sense_are_refused() -> None:
+    for wrong in ({"every": -1}, {"clips": 0}, {"held": -1}):
+        with pytest.raises(UserError, match="looks takes"):
+            Looks(**wrong)
