@@ -13,8 +13,9 @@ from videodit import backbone, config, models
 from videodit.autoencoder import inflate
 from videodit.autoencoder.presets import PRESETS, ImageAutoencoder
 from videodit.shapes import Size
-from videodit.train import recipes
+from videodit.train import planning, recipes
 from videodit.train.autoencoder import AutoencoderRun
+from videodit.train.backbone import BackboneRun
 
 RUNS = sorted((Path(__file__).parents[1] / "runs").glob("*.toml"))
 
@@ -69,7 +70,7 @@ def test_presets_have_the_parameters_of_the_papers(name: str, parameters: int) -
 def test_run_file(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     settings = recipes.read(path)
-    plan = recipes.plan(settings)
+    plan = planning.plan(settings)
     assert plan["parameters"] >= plan["trained"] > 10_000 and plan["kind"] == settings.kind
     assert not any(tmp_path.iterdir())  # a plan writes nothing
     opening = path.read_text().partition("\nkind")[0].splitlines()
@@ -86,7 +87,7 @@ def test_template(name: str) -> None:
 @pytest.mark.usefixtures("few_sentences")
 def test_a_plan_counts_what_is_trained(world: tiny.World, tmp_path: Path) -> None:
     for kind, run in tiny.runs(world, tmp_path, steps=3).items():
-        job, plan = recipes.JOBS[run.kind](run), recipes.plan(run)
+        job, plan = recipes.JOBS[run.kind](run), planning.plan(run)
         network = job.network
         assert plan["parameters"] == models.parameters(network), kind
         assert plan["trained"] == sum(p.numel() for p in network.parameters() if p.requires_grad), kind
@@ -98,10 +99,54 @@ def test_a_plan_counts_what_is_trained(world: tiny.World, tmp_path: Path) -> Non
 def test_a_plan_counts_the_discriminator(world: tiny.World, tmp_path: Path) -> None:
     run = next(run for run in tiny.runs(world, tmp_path, steps=3).values() if isinstance(run, AutoencoderRun))
     judged = replace(run, weights=replace(run.weights, adversarial=0.01))
-    rival, plain, plan = recipes.JOBS[judged.kind](judged).rival, recipes.plan(run), recipes.plan(judged)
+    rival, plain, plan = recipes.JOBS[judged.kind](judged).rival, planning.plan(run), planning.plan(judged)
     assert rival is not None and plan["discriminator"] == models.parameters(rival.network)
     assert plan["trained"] - plain["trained"] == plan["parameters"] - plain["parameters"] == plan["discriminator"]
 
 
 def test_runs_are_there() -> None:
     assert "toybox_tiny" in [path.stem for path in RUNS] and len(RUNS) >= 5
+
+
+@pytest.mark.usefixtures("few_sentences")
+def test_a_plan_knows_tokens_and_disk(world: tiny.World, tmp_path: Path) -> None:
+    run = tiny.runs(world, tmp_path, steps=3)["video"]
+    assert isinstance(run, BackboneRun)
+    run = replace(run, output=tmp_path / "out" / "run", clips=300, pictures=64)
+    planned, figures = planning.plan(run), recipes.train(run)
+    clips = [figure["tokens"] for figure in figures if "video" in figure]
+    assert clips and set(clips) == {float(planned["tokens"] * run.batch * run.accumulate)}
+    disk = {
+        name: sum(path.stat().st_size for path in (tmp_path / "out" / name).rglob("*.safetensors")) for name in ("cache", "run/checkpoints")
+    }
+    assert planned["cache_bytes"] == pytest.approx(disk["cache"], rel=0.15)
+    kept = min(run.checkpoint.keep, -(-run.steps // run.checkpoint.every))
+    assert planned["checkpoint_bytes"] / run.checkpoint.keep * kept == pytest.approx(disk["run/checkpoints"], rel=0.15)
+
+
+@pytest.mark.usefixtures("few_sentences")
+def test_a_plan_follows_what_lives(world: tiny.World, tmp_path: Path) -> None:
+    for kind, run in tiny.runs(world, tmp_path, steps=3).items():
+        plain, more = (planning.plan(replace(run, batch=batch), whole=True) for batch in (4, 64))
+        assert more["training_bytes"] > plain["training_bytes"] > plain["state_bytes"], kind
+        assert plain["memory_bytes"] >= max(plain["encoding_bytes"], plain["training_bytes"])
+        assert plain["steps_per_second"] > more["steps_per_second"] > 0 and plain["seconds"] > 3 / plain["steps_per_second"] * 0.99, kind
+        assert plain["assumed"] == []
+
+
+def test_living_tensors_are_counted() -> None:
+    with planning.Shapes(), planning.Living() as living:
+        x = torch.zeros(1000, 1000)
+        y = x + 1  # two live
+        z = (x * 2).sum()  # three, then two and a number
+        del y, z
+    assert living.most == 3 * 4_000_000 + 4 and living.now == 4_000_000
+    del x
+    assert living.now == 0
+
+
+@pytest.mark.usefixtures("few_sentences")
+def test_a_plan_for_a_device_that_is_not_here_says_so(world: tiny.World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    planned = planning.plan(replace(tiny.runs(world, tmp_path, steps=3)["video"], device="cuda"), whole=True)
+    assert "steps_per_second" not in planned and "no cuda here" in planned["assumed"][0] and planned["training_bytes"] > 0

@@ -22,7 +22,7 @@ from videodit.convert.pipeline import Converted
 from videodit.diffusion.noise import noise
 from videodit.generate import to_frames
 from videodit.shapes import Size, UserError
-from videodit.train import recipes
+from videodit.train import planning, recipes
 from videodit.train.backbone import BackboneRun, Joint
 
 PROMPT, STEPS = "a red circle moves right", 3
@@ -104,7 +104,7 @@ def test_training_goes_on_from_it(converted: tuple[Path, Converted], tmp_path: P
         output=tmp_path / "run", start=start, autoencoder=start, size=Size(8, *EXTENT), steps=2, batch=2, clips=3, pictures=3,
         precision="fp32", joint=Joint(video_probability=0.5), sampling=tiny.SAMPLING,
     )  # fmt: skip
-    assert recipes.plan(run)["trained"] == models.parameters(models.load_backbone(start))
+    assert planning.plan(run)["trained"] == models.parameters(models.load_backbone(start))
     assert len(recipes.train(run)) == 2
     after = videodit.load(tmp_path / "run" / "model")
     assert after.generate(PROMPT, steps=1).shape == (8, *EXTENT, 3)

@@ -15,7 +15,7 @@ import tiny
 from videodit import adapters, models
 from videodit.adapters import LoRA
 from videodit.shapes import UserError
-from videodit.train import recipes
+from videodit.train import planning, recipes
 from videodit.train.backbone import BackboneRun
 
 pytestmark = pytest.mark.usefixtures("two_threads", "few_sentences", "unchecked")
@@ -54,7 +54,7 @@ def test_ctrl_c_and_the_same_command_again(world: tiny.World, tmp_path: Path) ->
 def test_the_adapters_are_what_was_learnt(world: tiny.World, tmp_path: Path) -> None:
     """The base and its adapters are the model that is left, whose other weights are the base's."""
     made = run(world, tmp_path)
-    plan = recipes.plan(made)
+    plan = planning.plan(made)
     recipes.train(made)
     base, whole = models.load_backbone(world.video_model), models.load(made.output / "model").backbone
     changed = [name for name, value in base.state_dict().items() if not torch.equal(value, whole.state_dict()[name])]

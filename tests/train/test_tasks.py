@@ -13,7 +13,7 @@ import tiny
 from videodit import given, models
 from videodit.data import toybox
 from videodit.diffusion.tasks import Tasks
-from videodit.train import backbone, recipes
+from videodit.train import backbone, planning, recipes
 from videodit.train.backbone import BackboneRun, Joint
 from videodit.train.latents import Latents
 
@@ -75,7 +75,7 @@ def test_such_a_run_leaves_a_model_that_says_how_it_is_told(world: tiny.World, t
     figures = recipes.train(settings)
     assert all(torch.isfinite(torch.as_tensor(value)) for step in figures for value in step.values())
     assert models.load(settings.output / "model").settings.backbone.given == told
-    assert recipes.plan(settings)["trained"] == sum(p.numel() for p in backbone.job(settings).network["backbone"].parameters())
+    assert planning.plan(settings)["trained"] == sum(p.numel() for p in backbone.job(settings).network["backbone"].parameters())
     again = recipes.train(replace(settings, output=tmp_path / "again", start=settings.output / "model"))
     assert len(again) == 3
 

@@ -14,7 +14,7 @@ from videodit.cli.main import main
 from videodit.data import toybox
 from videodit.data.labels import Labels, LabelSettings
 from videodit.shapes import UserError
-from videodit.train import recipes
+from videodit.train import planning, recipes
 from videodit.train.backbone import BackboneRun
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -25,7 +25,7 @@ def trained(world: tiny.World, folder: Path, preset: str, **changes: object) -> 
     run = tiny.runs(world, folder, steps=2)["video from nothing"]
     assert isinstance(run, BackboneRun)
     run = replace(run, preset=preset, output=folder / preset, **changes)
-    assert recipes.plan(run)["trained"] == models.parameters(recipes.JOBS["backbone"](run).network)
+    assert planning.plan(run)["trained"] == models.parameters(recipes.JOBS["backbone"](run).network)
     recipes.train(run)
     return run.output / "model"
 

@@ -35,7 +35,7 @@ class DPVAESettings:
     first: Literal["group", "alone"] = setting("group", doc="whether the first frame opens a group, or is one alone (4f + 1 frames)")
     reach: Literal["symmetric", "causal"] = setting("symmetric", doc="what a group sees through time: all groups, or itself and the past")
     window: int = setting(8, doc="groups that causal temporal attention sees, the present one included")
-    step: int = setting(2, doc="groups a causal autoencoder takes at once, which bounds its memory")
+    step: int = setting(1, doc="groups a causal autoencoder takes at once, which bounds its memory")
 
 
 @dataclass(frozen=True)

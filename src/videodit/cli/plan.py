@@ -12,13 +12,15 @@ from videodit.cli import terminal
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_file", type=Path, metavar="RUN.toml", help="a run file, such as videodit config NAME prints")
     parser.add_argument("overrides", nargs="*", metavar="a.b=value", help="settings to change")
+    parser.add_argument("--shapes", action="store_true", help="shapes and counts alone, in a moment: no memory, no time")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(given: argparse.Namespace) -> None:
     from videodit.train import recipes
+    from videodit.train.planning import plan as planned
 
-    plan = recipes.plan(recipes.read(given.run_file, given.overrides))
+    plan = planned(recipes.read(given.run_file, given.overrides), whole=not given.shapes)
     if given.json:
         terminal.print_json(plan)
     else:
@@ -27,9 +29,13 @@ def run(given: argparse.Namespace) -> None:
 
 
 def _amount(name: str, value: Any) -> str:
+    from videodit.train.progress import span
+
     if isinstance(value, (list, tuple)):
         numbers = all(isinstance(item, int) for item in value)
-        return (" x " if numbers else ", ").join(map(str, value)) or "nothing"
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return (" x " if numbers else "; ").join(map(str, value)) or "nothing"
+    if isinstance(value, float):
+        return span(value) if name.endswith("seconds") else f"{value:.3g}"
+    if isinstance(value, bool) or not isinstance(value, int):
         return str(value)
     return terminal.amount(value, binary=name.endswith("_bytes"))

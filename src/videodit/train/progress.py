@@ -50,7 +50,7 @@ class Progress:
             self._show(step, total, told(rate, figures, self._work(now - at)))
         elif first or step >= total or now - self._told >= self.seconds:
             self._told = now
-            left = f"{_span((total - step) / rate)} left, " if rate and step < total else ""
+            left = f"{span((total - step) / rate)} left, " if rate and step < total else ""
             print(f"step {step}/{total}, {left}{told(rate, figures, self._work(now - at))}", file=self.stream, flush=True)
 
     def _work(self, seconds: float) -> list[str]:
@@ -104,7 +104,7 @@ def ceiling(device: str, precision: str, side: int = 1024) -> float:
     return best
 
 
-def _span(seconds: float) -> str:
+def span(seconds: float) -> str:
     hours, minutes = int(seconds // 3600), int(seconds % 3600 // 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {int(seconds % 60):02d} s"
 

@@ -1,0 +1,188 @@
+"""A run without its data: what learns, the passes of a step, what is encoded before; built on whatever device is the default.
+
+On the meta device it costs nothing and counts; with random weights it can be timed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from videodit import adapters, backbone, models
+from videodit.autoencoder import DPVAE, PerFrame, inflate
+from videodit.autoencoder.discriminator import PatchDiscriminator, fools, tells
+from videodit.autoencoder.loss import Draw, dpvae_loss
+from videodit.autoencoder.presets import PRESETS
+from videodit.backbone import DiT, Transformer
+from videodit.data import toybox
+from videodit.data.sources import Toybox
+from videodit.data.text import TextEncoder, TextSettings, load_tokenizer
+from videodit.shapes import Text, latent_size, token_size
+from videodit.train import backbone as transformer
+from videodit.train import image_autoencoder
+from videodit.train.autoencoder import AutoencoderRun
+from videodit.train.backbone import BackboneRun
+from videodit.train.image_autoencoder import ImageAutoencoderRun
+from videodit.train.pools import ENCODE
+from videodit.train.recompute import recompute
+
+Recipe = ImageAutoencoderRun | AutoencoderRun | BackboneRun
+Pass = Callable[[], Tensor]
+WORDS_OF_SD3 = 77 + 256
+LOOKED_AT = 200  # captions, for how long they are
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """What is encoded before the first step and then kept, in memory and on disk."""
+
+    clips: int = 0
+    encode: Pass | None = None  # of ENCODE clips
+    size: int = 0  # in bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outline:
+    network: nn.Module
+    extent: dict[str, Any]
+    passes: list[tuple[float, Pass]]  # how often each kind comes, and its loss
+    kept: Kept = field(default_factory=Kept)
+
+
+def outline(settings: Recipe, assumed: list[str]) -> Outline:
+    """`assumed` hears what could not be looked up."""
+    return _KINDS[settings.kind](settings, assumed)
+
+
+def _image_autoencoder(settings: ImageAutoencoderRun, assumed: list[str]) -> Outline:
+    shape = image_autoencoder.shape(settings)
+    image = shape.build()
+    network = PerFrame(image).train().requires_grad_(True)
+
+    def loss() -> Tensor:
+        x = torch.randn(settings.batch, 3, *settings.size)
+        posterior = network.encode(x)
+        error = network.decode(posterior.mean + posterior.std).float() - x
+        return error.square().mean() + error.abs().mean() + (posterior.mean.square() - posterior.std.log()).mean()
+
+    extent = {"latents": list(latent_size(settings.size, space=shape.space, time=1))}
+    return Outline(network=image, extent=extent, passes=[(1.0, loss)])
+
+
+def _autoencoder(settings: AutoencoderRun, assumed: list[str]) -> Outline:
+    network = inflate(_described(settings.image, assumed).image.build(), settings.groups)
+    for part in (network.encoder, network.decoder):
+        recompute(part.stages, settings.recompute)
+    critic = PatchDiscriminator(settings.critics.discriminator) if settings.weights.adversarial else None
+
+    def loss() -> Tensor:
+        video = network.whole_groups(torch.randn(settings.batch, 3, *settings.size))
+        noise = torch.randn(settings.batch, network.channels, *network.latents(settings.size))
+        heard = None if critic is None else partial(fools, critic)
+        out = dpvae_loss(network, video, Draw(noise), settings.weights, critic=heard)
+        return out.total if critic is None else out.total + tells(critic, video, out.rebuilt.detach())
+
+    extent: dict[str, Any] = {"latents": list(network.latents(settings.size))}
+    if critic is None:
+        return Outline(network=network, extent=extent, passes=[(1.0, loss)])
+    extent["discriminator"] = sum(p.numel() for p in critic.parameters())
+    return Outline(network=nn.ModuleList([network, critic]), extent=extent, passes=[(1.0, loss)])
+
+
+def _backbone(settings: BackboneRun, assumed: list[str]) -> Outline:
+    autoencoder = _described(settings.autoencoder, assumed).build()
+    shape, text = transformer.shape(settings, autoencoder.channels), settings.text
+    if settings.start is not None and (str(settings.start) == "toybox" or (settings.start / "model.toml").is_file()):
+        folder = models.read(settings.start, models.ModelFolder)[1]
+        shape, text = replace(folder.backbone, video=settings.size.frames > 1), folder.text
+    elif settings.start is not None:
+        assumed.append(f"{settings.start} is not there yet; the preset {settings.preset} is assumed")
+    shape, latents = transformer.telling(shape, settings), autoencoder.latents(settings.size)
+    built = backbone.build(shape)
+    recompute(built.blocks, settings.recompute)
+    network = nn.ModuleDict({"backbone": built})
+    if settings.lora:
+        adapters.attach(built, settings.lora)
+    # the features of encoders as large as SD3's are cached before the run, and labels are in the transformer
+    if isinstance(shape, Transformer) and isinstance(text, TextSettings):
+        network["text"] = TextEncoder(None, text).requires_grad_(settings.start is None)
+
+    words = _words(settings, text) if isinstance(text, TextSettings) else WORDS_OF_SD3
+    video = settings.joint.video_probability
+    picture = partial(_missed, settings, built, shape, (autoencoder.channels, 1, *latents[1:]), words)
+    clip = partial(_missed, settings, built, shape, (autoencoder.channels, *latents), words)
+    return Outline(
+        network=network,
+        extent={"latents": list(latents), "tokens": token_size(latents, (getattr(shape, "tube", 1), shape.patch, shape.patch)).count},
+        passes=[(rate, one) for rate, one in ((video, clip), (1 - video, picture)) if rate],
+        kept=_kept(settings, autoencoder, shape, words, assumed),
+    )
+
+
+def _missed(settings: BackboneRun, network: nn.Module, shape: Transformer | DiT, grid: tuple[int, ...], words: int) -> Tensor:
+    """A velocity, and by how much it misses."""
+    noisy, t = torch.randn(settings.batch, *grid), torch.rand(settings.batch)
+    if isinstance(shape, Transformer):
+        text = Text(sequence=torch.randn(settings.batch, words, shape.text), pooled=torch.randn(settings.batch, shape.pooled))
+    else:
+        text = Text(label=torch.zeros(settings.batch, dtype=torch.long)) if shape.labels else Text()
+    return network(noisy, t, text).float().square().mean()
+
+
+def _words(settings: BackboneRun, text: TextSettings) -> int:
+    """Tokens of the longest caption: the tokenizer of the model that a run starts from counts them, else each word is one; and a start."""
+    if not isinstance(settings.data, Toybox):
+        return text.length
+    captions = [toybox.sentence(settings.seed, i) for i in range(LOOKED_AT)]
+    path = (models.bundled() if str(settings.start) == "toybox" else settings.start or Path()) / "tokenizer.json"
+    tokenizer = load_tokenizer(path, text) if settings.start and path.is_file() else None
+    counts = (len(tokenizer.encode(caption).ids) if tokenizer else len(caption.split()) for caption in captions)
+    return min(text.length, 1 + max(counts))
+
+
+def _kept(settings: BackboneRun, autoencoder: PerFrame, shape: Transformer | DiT, words: int, assumed: list[str]) -> Kept:
+    """Latents in half precision, what tasks may give of them, and features of words."""
+
+    def encode() -> Tensor:
+        precision = torch.bfloat16 if settings.precision == "bf16" else torch.float32
+        with torch.no_grad():
+            return autoencoder.encode(torch.randn(ENCODE, 3, *settings.size).to(precision)).mode()
+
+    if not isinstance(settings.data, Toybox):
+        assumed.append(f"how many clips {settings.data.path} gives is not looked up: videodit audit {settings.data.path} says it")
+        return Kept(encode=encode)
+    latents = autoencoder.latents(settings.size)
+    place = 2 * autoencoder.channels * latents.rows * latents.columns
+    video = settings.joint.video_probability
+    clips, pictures = settings.clips * (video > 0), settings.pictures * (video < 1)
+    size, frames = place * (clips * latents.frames + pictures), clips * settings.size.frames + pictures
+    if settings.tasks.gives and clips:
+        masks, told = settings.tasks.all(latents.frames), min(settings.tasks.clips, clips)
+        runs, lone = {run for mask in masks for run in mask.runs}, {frame for mask in masks for frame in mask.images}
+        groups = sum(stop - start for start, stop in runs)
+        size += place * told * (groups + len(lone))
+        frames += told * (groups * (autoencoder.time if isinstance(autoencoder, DPVAE) else 1) + len(lone))
+    if settings.start is not None and isinstance(shape, Transformer):
+        size += (clips + pictures) * (2 * words * shape.text + 2 * shape.pooled + words)  # and a mask
+    return Kept(clips=-(-frames // settings.size.frames), encode=encode, size=size)
+
+
+def _described(folder: Path, assumed: list[str]) -> models.DPVAEFile | models.PerFrameFile:
+    """The autoencoder that a folder holds, or the toybox's where an earlier stage has still to make it."""
+    if folder.is_dir() or str(folder) == "toybox":
+        return models.describe(folder)
+    assumed.append(f"{folder} is not there yet; the toybox's autoencoder is assumed")
+    return models.DPVAEFile(image=PRESETS["toybox"])
+
+
+_KINDS: dict[str, Callable[[Any, list[str]], Outline]] = {
+    "image-autoencoder": _image_autoencoder,
+    "autoencoder": _autoencoder,
+    "backbone": _backbone,
+}

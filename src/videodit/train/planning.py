@@ -1,0 +1,184 @@
+"""What a run will hold, handle and take, before anything is loaded.
+
+Memory comes from whole steps, forward, backward and optimiser, of tensors that have shapes and no content, whose lives are followed: so
+it needs neither weights nor data, and a plan of billions of parameters takes moments. Time comes from steps of random weights on random
+data, where they fit into memory.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode  # torch.export and torch.compile stand on it
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from videodit.train.outlines import Outline, Recipe, outline
+from videodit.train.pools import ENCODE
+from videodit.train.progress import held
+
+SECONDS = 2.0  # of a probe
+SHARE = 0.7  # of the free memory that a probe may take
+
+
+def plan(settings: Recipe, *, whole: bool = False) -> dict[str, Any]:
+    """What a run holds and handles, by its shapes alone; `whole`: also memory and time, for which its steps are tried."""
+    assumed: list[str] = []
+    with torch.device("meta"):
+        made = outline(settings, assumed)
+    parameters = sum(p.numel() for p in made.network.parameters())
+    trained = sum(p.numel() for p in made.network.parameters() if p.requires_grad)
+    samples = settings.steps * settings.accumulate * settings.batch
+    found: dict[str, Any] = {
+        "kind": settings.kind,
+        "parameters": parameters,
+        "trained": trained,
+        **made.extent,
+        "steps": settings.steps,
+        "samples": samples,
+        # fp32: weights, and of what is trained gradient, average and two moments
+        "state_bytes": 4 * (parameters + 4 * trained),
+        "checkpoint_bytes": 16 * trained * settings.checkpoint.keep,
+        "cache_bytes": made.kept.size,
+    }
+    if whole:
+        found |= _memory(settings, made)
+        found |= _times(settings, found["memory_bytes"], assumed)
+    return {**found, "assumed": assumed}
+
+
+# --- Memory ---
+
+
+class Shapes(FakeTensorMode):
+    """Tensors that have shapes and no content; a copy of one is of the same kind."""
+
+    def __deepcopy__(self, memo: object) -> Shapes:
+        return self
+
+
+class Living(TorchDispatchMode):
+    """Counts the bytes of all tensors that live, and the most there were."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.most = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, Tensor):
+                self._born(leaf.untyped_storage())
+        return out
+
+    def _born(self, storage: torch.UntypedStorage) -> None:
+        if id(storage) in self._known:
+            return
+        self._known.add(id(storage))
+        self.now += storage.nbytes()
+        self.most = max(self.most, self.now)
+        weakref.finalize(storage, self._dead, id(storage), storage.nbytes())
+
+    def _dead(self, name: int, size: int) -> None:
+        self._known.discard(name)
+        self.now -= size
+
+
+def _memory(settings: Recipe, made: Outline) -> dict[str, int]:
+    """The most that encoding and training hold; what is copied for a checkpoint is held beside a step."""
+    base = held("cpu") if settings.device == "cpu" else 0
+    trained = sum(p.numel() for p in made.network.parameters() if p.requires_grad)
+    encoding = 0
+    with Shapes(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")  # copy.deepcopy does
+        if made.kept.encode:
+            with Living() as living, _mixed(settings):
+                encode = outline(settings, []).kept.encode
+                assert encode
+                encode()
+            encoding = living.most
+        with Living() as living:
+            for _ in islice(_steps(settings, outline(settings, [])), 2):
+                pass
+    training = living.most + 16 * trained + made.kept.size
+    return {"encoding_bytes": encoding, "training_bytes": training, "memory_bytes": base + max(encoding, training)}
+
+
+def _steps(settings: Recipe, made: Outline) -> Iterator[float]:
+    """Steps on random data, each with every kind of pass; yields the seconds that a step takes on average over the kinds."""
+    learnt = [p for p in made.network.parameters() if p.requires_grad]
+    optimizers, average = settings.optimizer.build(made.network), [p.detach().clone() for p in learnt]
+    passes = settings.accumulate / min(int(os.environ.get("WORLD_SIZE", "1")), settings.accumulate)
+    while True:
+        made.network.zero_grad(set_to_none=True)
+        seconds = 0.0
+        for rate, one in made.passes:
+            start = time.perf_counter()
+            with _mixed(settings):
+                loss = one()
+            loss.backward()
+            seconds += passes * rate * (time.perf_counter() - start)
+            del loss
+        start = time.perf_counter()
+        for optimizer in optimizers:
+            optimizer.step()
+        for kept, now in zip(average, learnt, strict=True):
+            kept.lerp_(now.detach(), 0.01)
+        yield seconds + time.perf_counter() - start
+
+
+@contextmanager
+def _mixed(settings: Recipe) -> Iterator[None]:
+    device = torch.empty(()).device.type  # shapes without content stand on a CPU, whatever a run's device
+    with torch.autocast(device, torch.bfloat16, enabled=settings.precision == "bf16"):
+        yield
+
+
+# --- Time ---
+
+
+def _times(settings: Recipe, needed: int, assumed: list[str]) -> dict[str, float]:
+    """Steps are tried for a moment, the first left out; then the encoding of a few clips."""
+    if settings.device != "cpu" and not _there(settings.device):
+        assumed.append(f"how long it takes was not tried: there is no {settings.device} here")
+        return {}
+    free = _free(settings.device)
+    if needed > SHARE * free:
+        assumed.append(f"how long it takes was not tried: it needs {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} are free")
+        return {}
+    with torch.device(settings.device):
+        made = outline(settings, [])
+        steps = _steps(settings, made)
+        next(steps)
+        taken, start = [], time.perf_counter()
+        while not taken or time.perf_counter() - start < SECONDS:
+            taken.append(next(steps))
+        encoding = 0.0
+        if made.kept.encode and made.kept.clips:
+            start = time.perf_counter()
+            with _mixed(settings):
+                made.kept.encode()
+            encoding = (time.perf_counter() - start) * made.kept.clips / ENCODE
+    step = sorted(taken)[len(taken) // 2]
+    seconds = encoding + step * settings.steps
+    return {"steps_per_second": 1 / step, "encoding_seconds": encoding, "seconds": seconds, "days": seconds / 86400}
+
+
+def _there(device: str) -> bool:
+    return torch.cuda.is_available() if device.startswith("cuda") else torch.backends.mps.is_available()
+
+
+def _free(device: str) -> int:
+    if device.startswith("cuda"):
+        return torch.cuda.mem_get_info(device)[0]
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
