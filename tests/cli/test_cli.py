@@ -61,6 +61,7 @@ def painter(monkeypatch: pytest.MonkeyPatch) -> Painter:
         ["--help"],
         *([verb, "--help"] for verb in VERBS),
         ["evaluate", "reconstruction", "--help"],
+        ["evaluate", "fvd", "--help"],
         ["serve"],
         ["generate", "", "-o", "x.mp4"],
     ],

@@ -1,4 +1,4 @@
-"""Measure a model: `videodit evaluate toybox --count 200`, or its autoencoder: `videodit evaluate reconstruction MODEL CLIP ...`."""
+"""Measure a model, `videodit evaluate toybox`, its autoencoder, `reconstruction MODEL CLIP ...`, or its videos, `fvd REAL FAKE`."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from videodit.cli import report, terminal
+from videodit.cli import report, scores, terminal
 from videodit.shapes import Size, UserError, parse_extent
 
 if TYPE_CHECKING:
     from videodit.evaluate.reconstruction import Clip, Parts
 
-LATER = ("fvd", "fid", "is", "kvd", "kid", "alignment", "motion", "compare")
 RATES = ("shape", "colour", "motion", "all")
 TASKS = ("t2v", "t2i", "i2v", "interpolate", "predict", "extend")
 DRAWN = "toybox"  # in place of a file: scenes of the toybox
@@ -27,14 +26,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         measure.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show where an error comes from")
         options(measure)
         measure.add_argument("--json", action="store_true", help="print one JSON object")
-    for name in LATER:  # no prefix marks an option there, so that whatever follows is read as `rest`
-        later = measures.add_parser(name, help="(not in this version yet)", add_help=False, prefix_chars="\0")
-        later.add_argument("rest", nargs="*")
 
 
 def run(given: argparse.Namespace) -> None:
-    if given.what in LATER:
-        raise UserError(f"evaluate {given.what} is not in this version yet; evaluate {', evaluate '.join(MEASURES)} are.")
     _, measure, _ = MEASURES[given.what]
     measure(given)
 
@@ -199,4 +193,5 @@ MEASURES: dict[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[[a
     "toybox": (_toybox_options, _toybox, "does a model make what it is asked for: toybox scenes, judged by their pixels"),
     "reconstruction": (_reconstruction_options, _reconstruction, "what an autoencoder leaves of videos: PSNR, SSIM, temporal error"),
     "report": (report.arguments, report.run, "runs, scores and videos side by side on one page that needs nothing beside it"),
+    **scores.MEASURES,
 }

@@ -1,0 +1,73 @@
+"""Scores of two sets on the command line: files with their cards, tables, and two of them side by side."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+
+from videodit.cli.main import main
+from videodit.evaluate import alignment
+from videodit.shapes import UserError
+
+FEW = ["--count", "4", "--frames", "4", "--size", "16x16", "--resamples", "4"]
+
+
+def test_a_score_is_written_told_and_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    files = [tmp_path / name for name in ("a.json", "b.json", "c.json")]
+    for file, more in zip(files, ([], [], ["--seed", "1"]), strict=True):
+        arguments = ["evaluate", "fvd", "toybox", "toybox", "--extractor", "random-3d", *FEW, *more]
+        assert main([*arguments, "--json", "--out", str(file)]) == 0
+        assert json.loads(capsys.readouterr().out) == json.loads(file.read_text())
+    assert main(["evaluate", "compare", str(files[0]), str(files[1]), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["difference"] == 0 and found["overlap"] and found["measure"] == "frechet[random-3d]"
+    assert main(["evaluate", "compare", str(files[0]), str(files[2])]) == 2
+    assert "real.seed is 0 in one and 1 in the other" in capsys.readouterr().err
+
+
+def test_a_table_says_the_score_its_interval_and_its_floor(capsys: pytest.CaptureFixture[str]):
+    assert main(["evaluate", "kid", "toybox", "toybox", "--extractor", "random-3d", "--subset-size", "3", "--subsets", "2", *FEW]) == 0
+    told = capsys.readouterr().out
+    assert "4 clips of 4 frames" in told and "kernel[random-3d]" in told and "95 % of draws" in told and "real against real" in told
+    assert main(["evaluate", "motion", "toybox", "toybox", *FEW]) == 0
+    assert "by flow, protocol own" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny CLIP of random weights that knows letters."""
+    folder = tmp_path_factory.mktemp("clip")
+    letters = [chr(i) for i in range(33, 127)]
+    words = {word: i for i, word in enumerate([*letters, *(f"{x}</w>" for x in letters), "<|startoftext|>", "<|endoftext|>"])}
+    ends = {"bos_token_id": words["<|startoftext|>"], "eos_token_id": words["<|endoftext|>"]}
+    small = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+    text = {**small, "vocab_size": len(words), **ends}
+    CLIPModel(CLIPConfig(text_config=text, vision_config={**small, "image_size": 24, "patch_size": 8}, projection_dim=12)).save_pretrained(
+        folder
+    )
+    CLIPTokenizer(vocab=words, merges=[], model_max_length=77).save_pretrained(folder)
+    return folder
+
+
+def test_alignment_is_by_a_local_clip(clip: Path, capsys: pytest.CaptureFixture[str]):
+    arguments = ["evaluate", "alignment", "toybox", "toybox", "--weights", str(clip), *FEW]
+    assert main([*arguments, "--json"]) == 2
+    digest = alignment.folder_digest(clip)
+    assert f"say --sha256 {digest}" in capsys.readouterr().err
+    assert main([*arguments, "--sha256", digest, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["card"]["extractor"]["digest"] == digest and found["more"]["real_score"] == found["value"]
+    assert found["interval"][0] <= found["value"] <= found["interval"][1] and found["floor"] != found["value"]
+    arguments = ["evaluate", "fid", "toybox", "toybox", "--extractor", "clip", "--weights", str(clip), "--sha256", digest, *FEW]
+    assert main([*arguments, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["measure"] == "frechet[clip]"
+
+
+def test_a_folder_that_is_no_clip_is_named(tmp_path: Path):
+    with pytest.raises(UserError, match="is no folder of CLIP"):
+        alignment.load(tmp_path)
+    with pytest.raises(UserError, match="name a folder of transformers"):
+        alignment.load(None)
