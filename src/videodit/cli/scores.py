@@ -137,16 +137,20 @@ def _told(score: Score, given: argparse.Namespace) -> None:
     if given.json:
         terminal.print_json(told)
         return
-    rows = [(told["measure"], f"{score.value:.4f}")]
+    rows = [(told["measure"], _figure(score.value))]
     if score.interval:
-        rows.append((f"{100 * score.card.estimator.confidence:g} % of draws", "{:.4f} to {:.4f}".format(*score.interval)))
+        rows.append((f"{100 * score.card.estimator.confidence:g} % of draws", " to ".join(map(_figure, score.interval))))
     if score.floor is not None:
         name = "other clips' words" if told["measure"] == "alignment" else "real against real, halves"
-        rows.append((name, f"{score.floor:.4f}"))
-    rows += [(name.replace("_", " "), f"{value:.4f}") for name, value in score.more.items()]
+        rows.append((name, _figure(score.floor)))
+    rows += [(name.replace("_", " "), _figure(value)) for name, value in score.more.items()]
     taken = score.card.fake
     clips = f"{taken.count} clips of {taken.frames} frames"
     terminal.print_table([(clips, f"by {score.card.extractor.name}, protocol {score.card.protocol}"), *rows])
+
+
+def _figure(value: float) -> str:
+    return f"{value:.4f}".replace("-0.0000", "0.0000")  # equal sets are equal up to rounding
 
 
 # --- compare ---
