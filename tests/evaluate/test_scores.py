@@ -81,6 +81,17 @@ def test_the_same_clips_come_from_a_stream(tmp_path: Path):
         assert abs(frames.mean((1, 2, 3)) - 10 * np.arange(4 * number, 4 * number + 4)).max() < 3
 
 
+def test_a_list_says_which_part_of_a_file_and_its_words(folder: Path):
+    lines = [{"path": f"{i}.webp", "start": 0.25, "end": 0.875, "caption": f"film {i}"} for i in range(3)]
+    (folder / "list.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    chosen = choose(str(folder / "list.jsonl"), replace(TAKEN, count=3))
+    for _, frames in chosen.clips():
+        assert frames[0, 0, 0, 0] >= 20 and frames[-1, 0, 0, 0] < 70 + 8
+    assert sorted(chosen.captions) == ["film 0", "film 1", "film 2"]
+    with pytest.raises(UserError, match="has no words"):
+        _ = choose(str(folder), TAKEN).captions
+
+
 def test_too_few_clips_are_an_error_that_counts(folder: Path):
     with pytest.raises(UserError, match=r"has 8 clips of 4 frames in 10 files, at most 1 of each, and 9 are asked for"):
         choose(str(folder), replace(TAKEN, count=9))

@@ -149,8 +149,8 @@ def _told(score: Score, given: argparse.Namespace) -> None:
     terminal.print_table([(clips, f"by {score.card.extractor.name}, protocol {score.card.protocol}"), *rows])
 
 
-def _figure(value: float) -> str:
-    return f"{value:.4f}".replace("-0.0000", "0.0000")  # equal sets are equal up to rounding
+def _figure(value: float | int) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.4f}".replace("-0.0000", "0.0000")  # equal sets are so up to rounding
 
 
 # --- compare ---

