@@ -109,8 +109,6 @@ def sentence(arguments: list[str], capsys: pytest.CaptureFixture[str], status: i
         (["evaluate", "toybox", "--model", "missing", "--task", "i2v"], "The model missing does not exist"),
         (["evaluate", "toybox", "--prompts", "all"], "invalid choice: 'all'"),
         (["evaluate", "toybox", "model"], "--model"),
-        (["evaluate", "report", "--json", "a"], "evaluate report is not in this version yet"),
-        (["evaluate", "report", "--help"], "evaluate report is not in this version yet"),
         (["evaluate", "reconstruction"], "MODEL, CLIP"),
         (["evaluate", "reconstruction", "toybox"], "CLIP"),
         (["evaluate", "reconstruction", "toybox", "missing.mp4"], "There is no file missing.mp4: name videos, or toybox"),
