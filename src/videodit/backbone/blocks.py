@@ -90,7 +90,7 @@ class SecondAttention(SelfAttention):
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
 
     def residual(self, video: Tokens, signal: Signals, layout: Layout) -> Tokens:
-        shift, scale, gate = self.modulation(signal, video.shape[1])
+        shift, scale, gate = self.modulation(signal, layout.of_video(video))
         return gate * self(modulate(self.norm(video), shift, scale), layout._replace(visible=None))
 
 
@@ -104,15 +104,19 @@ class DualBlock(nn.Module):
         self.attention = GlobalAttention()
 
     def forward(self, text: Tokens, video: Tokens, signal: Signals, layout: Layout) -> tuple[Tokens, Tokens]:
-        parts, gates = [], []
-        for stream, x, heard, angles in ((self.text, text, of_words(signal), None), (self.video, video, of_video(signal), layout.angles)):
-            shift, scale, *rest = stream.modulation(heard, x.shape[1])
+        parts, gates, clips = [], [], len(layout.packed) or 1
+        streams = (
+            (self.text, text, of_words(signal, clips), layout.of_words(text), None),
+            (self.video, video, of_video(signal, clips), layout.of_video(video), layout.angles),
+        )
+        for stream, x, heard, tokens, angles in streams:
+            shift, scale, *rest = stream.modulation(heard, tokens)
             parts.append(stream.project(modulate(stream.norm1(x), shift, scale), angles))
             gates.append(rest)
         joint = self.attention(*(torch.cat(pair, dim=2) for pair in zip(*parts, strict=True)), layout)
         seen = rearrange(joint, "b k n d -> b n (k d)").split([text.shape[1], video.shape[1]], dim=1)
         if self.second is not None:
-            video = video + self.second.residual(video, of_video(signal), layout)
+            video = video + self.second.residual(video, of_video(signal, clips), layout)
         return self.text.finish(text, seen[0], gates[0]), self.video.finish(video, seen[1], gates[1])
 
 

@@ -64,12 +64,13 @@ def for_words(signal: Float[Tensor, "b g d"], t: Float[Tensor, "b *f"]) -> Float
     return torch.cat([signal, signal[torch.arange(len(signal), device=signal.device), noisiest][:, None]], dim=1)
 
 
-def of_words(signal: Float[Tensor, "b g d"]) -> Float[Tensor, "b 1 d"]:
-    return signal[:, -1:]
+def of_words(signal: Float[Tensor, "b g d"], clips: int = 1) -> Float[Tensor, "b _ d"]:
+    """What the words of each clip hear."""
+    return signal[:, -clips:]
 
 
-def of_video(signal: Float[Tensor, "b g d"]) -> Float[Tensor, "b _ d"]:
-    return signal if signal.shape[1] == 1 else signal[:, :-1]
+def of_video(signal: Float[Tensor, "b g d"], clips: int = 1) -> Float[Tensor, "b _ d"]:
+    return signal if signal.shape[1] == 1 else signal[:, :-clips]
 
 
 def _each(x: Tensor, clip: bool) -> Float[Tensor, "b g d"]:
@@ -86,11 +87,12 @@ class Modulation(nn.Module):
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
-    def forward(self, signal: Float[Tensor, "b g d"], tokens: int) -> tuple[Float[Tensor, "b _ d"], ...]:
-        """One vector a clip, or one for each of so many tokens, which stand frame by frame."""
+    def forward(self, signal: Float[Tensor, "b g d"], tokens: int | list[int]) -> tuple[Float[Tensor, "b _ d"], ...]:
+        """One vector a clip, or one for each of so many tokens, which stand frame by frame; or as many as each signal is for."""
         vectors = self.linear(self.act(signal))
         if signal.shape[1] > 1:
-            vectors = vectors.repeat_interleave(tokens // signal.shape[1], dim=1)
+            each = tokens // signal.shape[1] if isinstance(tokens, int) else torch.tensor(tokens, device=signal.device)
+            vectors = vectors.repeat_interleave(each, dim=1)
         return vectors.chunk(self.count, dim=-1)
 
 

@@ -18,17 +18,35 @@ from videodit.backbone.attention import attend
 from videodit.shapes import Size, UserError
 
 
+class Clip(NamedTuple):
+    """One of several clips in a sequence: its words, its tokens, and how many times it has, one for all or one a frame."""
+
+    words: int
+    tokens: int
+    times: int = 1
+
+
 class Layout(NamedTuple):
     """What attention has to know of its tokens.
 
     `visible` (b 1 1 l): the words that may be seen; None where all are. `angles`: how video tokens turn, if they do.
-    `grid`: the frames, rows and columns of tokens, of which the last `images` frames are pictures.
+    `grid`: the frames, rows and columns of tokens, of which the last `images` frames are pictures. `packed`: the clips that stand behind
+    each other, if they are several; then the words of all stand behind each other too, and `grid` is a row of all tokens.
     """
 
     visible: Bool[Tensor, "b 1 1 l"] | None
     angles: Float[Tensor, "m half"] | None = None
     grid: Size = Size(1, 1, 1)
     images: int = 0
+    packed: tuple[Clip, ...] = ()
+
+    def of_words(self, words: Tensor) -> int | list[int]:
+        """How many words there are, or hear each signal."""
+        return [clip.words for clip in self.packed] or words.shape[1]
+
+    def of_video(self, video: Tensor) -> int | list[int]:
+        """How many tokens there are, or hear each signal."""
+        return [clip.tokens // clip.times for clip in self.packed for _ in range(clip.times)] or video.shape[1]
 
     @property
     def clip(self) -> int:
@@ -59,7 +77,21 @@ class GlobalAttention(nn.Module):
     def forward(
         self, query: Float[Tensor, "b k n d"], key: Float[Tensor, "b k n d"], value: Float[Tensor, "b k n d"], layout: Layout
     ) -> Float[Tensor, "b k n d"]:
+        if layout.packed:
+            return _clip_by_clip(query, key, value, layout)
         return attend(query, key, value, layout.visible)
+
+
+def _clip_by_clip(query: Tensor, key: Tensor, value: Tensor, layout: Layout) -> Tensor:
+    """Each clip with its own words, if words stand before the video; none sees another."""
+    tokens = [clip.tokens for clip in layout.packed]
+    words = [clip.words if query.shape[2] > sum(tokens) else 0 for clip in layout.packed]
+    parts = list(zip(*(x.split(words + tokens, dim=2) for x in (query, key, value)), strict=True))
+    count, seen = len(tokens), []
+    for i in range(count):
+        clip = (torch.cat(pair, dim=2) for pair in zip(parts[i], parts[count + i], strict=True))
+        seen.append(attend(*clip, None).split([words[i], tokens[i]], dim=2))
+    return torch.cat([said for said, _ in seen] + [video for _, video in seen], dim=2)
 
 
 class GroupedAttention(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,6 +13,7 @@ from videodit.backbone.arrangements import ARRANGEMENTS, Arrangement
 from videodit.backbone.blocks import DualBlock
 from videodit.backbone.conditioning import GIVEN_DOC, Given, Modulation, Signal, for_words, frame_times, modulate, of_video
 from videodit.backbone.layouts import Layout
+from videodit.backbone.packed import Grid, Mask, packed
 from videodit.backbone.patches import GivenBranch, PatchEmbedding, VideoBranch, embedded, unpatch
 from videodit.backbone.positions import Centred, Length, Places, Rotary, When, rotary_angles
 from videodit.config import setting
@@ -68,17 +70,19 @@ class DualTransformer(nn.Module):
 
     def forward(
         self,
-        noisy: Float[Tensor, "b c f h w"],
+        noisy: Float[Tensor, "b c f h w"] | Sequence[Grid],
         t: Float[Tensor, "b *f"],
         text: Text,
-        given: Float[Tensor, "b 1 f h w"] | None = None,
+        given: Float[Tensor, "b 1 f h w"] | Sequence[Mask] | None = None,
         *,
         when: When = None,
-    ) -> Float[Tensor, "b c f h w"]:
-        """The velocity; latent frames stand at the places `when` in time, or one after the other."""
+    ) -> Float[Tensor, "b c f h w"] | list[Grid]:
+        """The velocity; latent frames stand at the places `when` in time, or one after the other. A list of clips shares a sequence."""
         if given is not None and self.settings.given == "refused":
             raise ValueError("this network takes no given frames")
-        assert text.sequence is not None
+        if not isinstance(noisy, Tensor):
+            return packed(self, noisy, t, text, None if given is None else list(given))
+        assert text.sequence is not None and not isinstance(given, Sequence)
         if given is not None and self.settings.given == "time":
             t = frame_times(t, given)
         video = embedded(noisy, given, self.patches, self.video, self.given, when)
