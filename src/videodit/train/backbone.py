@@ -100,6 +100,7 @@ def job(settings: BackboneRun) -> Job:
     data = Latents(settings, autoencoder, text if settings.start and not isinstance(text, Labels) else None, text.takes)
 
     gauge = _gauge(settings, transformer, data)
+    lookers = settings.parallel.shard  # processes that share weights compute together
 
     def loss(step: int, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         clean, noise, t = (x.to(settings.device) for x in (batch.clean, batch.noise, batch.times))
@@ -114,7 +115,7 @@ def job(settings: BackboneRun) -> Job:
         figures = {} if given is not None else by_time("loss", error.detach().flatten(1).mean(1), t)
         error = error.mean() if given is None else error.mul(1 - given.mask).mean() / (1 - given.mask).mean()
         figures = {"video" if clean.shape[2] > 1 else "image": error.detach(), **figures, **_work(settings, transformer, clean, words)}
-        if gauge is not None and step % (settings.retention * settings.accumulate) == 0:
+        if gauge is not None and step % (settings.retention * settings.accumulate) < lookers:
             figures["image_drift"] = gauge.drift(transformer)
         if isinstance(batch.text, Text) or not isinstance(text, TextEncoder) or not settings.words:
             return error, figures

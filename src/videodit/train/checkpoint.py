@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from videodit.parallel.sharding import part, whole
 from videodit.shapes import UserError
 from videodit.train.average import Average
 
@@ -51,15 +52,17 @@ class Snapshot:
     tensors: dict[str, dict[str, Tensor]]
 
 
-def snapshot(position: Position, network: nn.Module, optimizers: Optimizers, average: Average) -> Snapshot:
+def snapshot(position: Position, network: nn.Module, optimizers: Optimizers, average: Average, *, keep: bool = True) -> Snapshot:
+    """Shards are gathered, so each of their processes must come here, and one of them is to `keep` what is found."""
     trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
     begun = ((optimizer.state[p], key, name) for (p, key, optimizer), name in _moments(network, optimizers).items() if p in optimizer.state)
     parts = (trained, average.weights, {name: state[key] for state, key, name in begun})
-    return Snapshot(position, {part: _copied(tensors) for part, tensors in zip(PARTS, parts, strict=True)})
+    return Snapshot(position, {name: _copied(tensors, keep) for name, tensors in zip(PARTS, parts, strict=True)})
 
 
-def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()}
+def _copied(tensors: Mapping[str, Tensor], keep: bool) -> dict[str, Tensor]:
+    wholes = ((name, whole(value.detach())) for name, value in tensors.items())
+    return {name: value.to("cpu", copy=True).contiguous() for name, value in wholes if keep}
 
 
 def write(folder: Path, taken: Snapshot, facts: dict[str, Any]) -> Path:
@@ -68,8 +71,8 @@ def write(folder: Path, taken: Snapshot, facts: dict[str, Any]) -> Path:
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     files = {}
-    for part, tensors in taken.tensors.items():
-        path = aside / f"{part}.safetensors"
+    for name, tensors in taken.tensors.items():
+        path = aside / f"{name}.safetensors"
         save_file(tensors, path)
         synced(path)
         files[path.name] = {"bytes": path.stat().st_size, "sha256": _digest(path)}
@@ -124,7 +127,7 @@ def restore(checkpoint: Path, network: nn.Module, optimizers: Optimizers, averag
     """Put a checkpoint back, if it is whole, and say where it stands."""
     try:
         manifest = verified(checkpoint)
-        weights, averaged, moments = (load_file(checkpoint / f"{part}.safetensors") for part in PARTS)
+        weights, averaged, moments = (load_file(checkpoint / f"{name}.safetensors") for name in PARTS)
     except (Damaged, OSError, SafetensorError) as error:
         raise UserError(f"The checkpoint {checkpoint} cannot be read ({error}): start again to go on from the one before.") from error
     named = {name: p for name, p in network.named_parameters() if p.requires_grad}
@@ -137,12 +140,12 @@ def restore(checkpoint: Path, network: nn.Module, optimizers: Optimizers, averag
         raise UserError(f"The checkpoint {checkpoint} was written with another optimizer.muon: set it as it was, or use another output.")
     with torch.no_grad():
         for name, p in named.items():
-            p.copy_(weights[name])
+            p.copy_(part(weights[name], p))
         for name, weight in average.weights.items():
-            weight.copy_(averaged[name])
+            weight.copy_(part(averaged[name], weight))
     for (p, key, optimizer), name in known.items():
         if name in moments:
-            optimizer.state[p][key] = moments[name] if key == "step" else moments[name].to(p.device)
+            optimizer.state[p][key] = moments[name] if key == "step" else part(moments[name].to(p.device), p)
     return Position(**{key: manifest[key] for key in ("step", "passes", "skipped")})
 
 
@@ -176,7 +179,7 @@ def _opened(text: bytes) -> dict[str, Any]:
         whole = _sealed(content) == text
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise Damaged(f"{MANIFEST} is not what was written") from error
-    if not whole or {*content["files"]} != {f"{part}.safetensors" for part in PARTS}:
+    if not whole or {*content["files"]} != {f"{name}.safetensors" for name in PARTS}:
         raise Damaged(f"{MANIFEST} is not what was written")
     if content["format"] != FORMAT:
         raise Damaged(f"{MANIFEST} has format {content['format']}, this version reads {FORMAT}")

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from videodit.config import setting
+from videodit.parallel.sharding import whole
 from videodit.shapes import UserError
 from videodit.train.progress import note
 
@@ -95,7 +96,7 @@ def layer(networks: Sequence[nn.Module]) -> str | None:
     """The parameter whose gradient was the first in the backward pass not to be finite; None where all are."""
     for network in networks:
         for name, p in reversed(list(network.named_parameters())):
-            if p.grad is not None and not torch.isfinite(p.grad).all():
+            if p.grad is not None and not torch.isfinite(whole(p.grad)).all():
                 return name
     return None
 

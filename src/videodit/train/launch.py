@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from videodit.parallel.sharding import in_shards
 from videodit.shapes import UserError
 from videodit.train.pulse import Lost, Pulse
 
@@ -28,26 +29,39 @@ class Launch:
     rank: int = 0
     size: int = 1
     pulse: Pulse | None = None
+    sequence: int = 1  # processes, next to each other, that compute the same passes
 
     @property
     def first(self) -> bool:
         """Whether this process writes what is written once."""
         return self.rank == 0
 
+    @property
+    def readers(self) -> int:
+        """How many there are that read different passes."""
+        return self.size // self.sequence
+
+    @property
+    def reader(self) -> int:
+        """Which of them this process belongs to."""
+        return self.rank // self.sequence
+
     def share(self, accumulate: int) -> int:
         """How many passes of a step are this process's."""
-        if accumulate % self.size:
+        if accumulate % self.readers:
             raise UserError(
-                f"{self.size} processes cannot share the passes of a step, which accumulate={accumulate} says: set accumulate to a "
-                f"multiple of {self.size}, and batch to as much less."
+                f"{self.readers} processes cannot share the passes of a step, which accumulate={accumulate} says: set accumulate to a "
+                f"multiple of {self.readers}, and batch to as much less."
             )
-        return accumulate // self.size
+        return accumulate // self.readers
 
     def add(self, parameters: Iterable[torch.nn.Parameter]) -> None:
-        """Make every gradient the sum over all processes; where a process has none, it adds zero."""
+        """Make every gradient the sum over all processes; where a process has none, it adds zero. Shards are added already."""
         if self.size == 1:
             return
-        every = [p for p in parameters if p.requires_grad]
+        every = [p for p in parameters if p.requires_grad and not in_shards(p)]
+        if not every:
+            return
         for p in every:
             p.grad = torch.zeros_like(p) if p.grad is None else p.grad
         gradients = [p.grad for p in every if p.grad is not None]

@@ -14,6 +14,8 @@ import torch
 from torch import nn
 
 from videodit.config import setting
+from videodit.parallel.sharding import in_shards, kinds
+from videodit.shapes import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,18 +41,20 @@ class Optimizer:
     def build(self, network: nn.Module, fresh: Sequence[nn.Parameter] = ()) -> list[torch.optim.Optimizer]:
         """One optimiser, or two; a group's `scale` says by how much its rate is above `learning_rate`."""
         trained = [p for p in network.parameters() if p.requires_grad]
+        if self.muon and any(map(in_shards, trained)):
+            raise UserError("Muon needs whole matrices, and these are in shards: set optimizer.muon=0, or parallel.shard=1.")
         blocks = {id(p) for p in _block_matrices(network) if p.requires_grad} if self.muon else set()
         new = {id(p) for p in fresh} if self.fresh != 1 else set()
         groups = [
             {
-                "params": [p for p in trained if id(p) not in blocks and (id(p) in new) == is_new and (p.ndim > 1) == is_matrix],
+                "params": alike,
                 "weight_decay": self.weight_decay if is_matrix else 0.0,
                 "scale": self.fresh if is_new else 1.0,
             }
             for is_new in (False, True)
             for is_matrix in (True, False)
+            for alike in kinds([p for p in trained if id(p) not in blocks and (id(p) in new) == is_new and (p.ndim > 1) == is_matrix])
         ]
-        groups = [group for group in groups if group["params"]]
         adam = torch.optim.AdamW(groups, lr=self.learning_rate, betas=(self.beta1, self.beta2))
         if not blocks:
             return [adam]

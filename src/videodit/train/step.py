@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -21,9 +22,10 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from videodit import config, models
+from videodit import config, models, parallel
 from videodit.config import setting
 from videodit.models import Provenance
+from videodit.parallel import Parallel, sharding
 from videodit.shapes import UserError
 from videodit.train import checkpoint
 from videodit.train.average import Average
@@ -37,6 +39,7 @@ from videodit.train.saving import Saver, newest
 from videodit.train.track import Track, tracked
 
 Figures = dict[str, float]
+Tell = Callable[[int, Figures], None]
 ALONE = Launch()
 
 
@@ -80,13 +83,16 @@ class Run:
     average: float = setting(0.995, doc="decay of the moving average of the weights")
     checkpoint: Checkpoint = setting(Checkpoint(), doc="when the run can be taken up again")
     optimizer: Optimizer = setting(Optimizer(), doc="AdamW, or Muon beside it")
+    parallel: Parallel = setting(Parallel(), doc="what the processes of a launch share beside passes")
     faults: Faults = setting(Faults(), doc="what the run bears")
     track: Track = setting("nothing", doc="who else is told the figures of the log: nothing else, or TensorBoard, in OUTPUT/tensorboard")
 
     @property
     def digest(self) -> str:
         """Of all that decides what a step does; how long, where and how safely the run goes is left out."""
-        same = replace(self, output=Path(), steps=0, device="", checkpoint=Checkpoint(), faults=Faults(), track="nothing")
+        same = replace(
+            self, output=Path(), steps=0, device="", checkpoint=Checkpoint(), parallel=Parallel(), faults=Faults(), track="nothing"
+        )
         return hashlib.sha256(config.write(same).encode()).hexdigest()
 
 
@@ -131,14 +137,14 @@ class Player:
 
     def norm(self) -> Tensor:
         """Of the whole gradient."""
-        return torch.nn.utils.get_total_norm([p.grad for group in self.groups for p in group["params"] if p.grad is not None])
+        return sharding.norm([p.grad for group in self.groups for p in group["params"] if p.grad is not None])
 
     def learn(self, step: int, steps: int, norm: Tensor) -> None:
         """One step along the gradients, whose norm this is."""
         rate = self.settings.rate(step, steps)
         for group in self.groups:
             group["lr"] = rate * group["scale"]
-        torch.nn.utils.clip_grads_with_norm_([p for group in self.groups for p in group["params"]], self.settings.clip, norm)
+        sharding.clip([p for group in self.groups for p in group["params"]], self.settings.clip, norm)
         for optimizer in self.optimizers:
             optimizer.step()
 
@@ -153,6 +159,7 @@ class Told:
 
 def train(settings: Run, job: Job, watch: Watch | None = None, launch: Launch = ALONE) -> list[Figures]:
     """Train or take up again; returns the figures of the steps done now."""
+    launch = _split(settings, job.network, launch)
     launch.share(settings.accumulate)
     players = [Player(job.network, settings.optimizer, settings.optimizer.build(job.network, job.fresh))]
     if job.rival:
@@ -164,7 +171,8 @@ def train(settings: Run, job: Job, watch: Watch | None = None, launch: Launch = 
         _record(settings)
     position = _taken_up(settings, launch, lambda path: checkpoint.restore(path, everything, optimizers, average))
     history: list[Figures] = []
-    passes = _ahead(job.batch, range(position.step * settings.accumulate + launch.rank, settings.steps * settings.accumulate, launch.size))
+    first, end = position.step * settings.accumulate + launch.reader, settings.steps * settings.accumulate
+    passes = _ahead(job.batch, range(first, end, launch.readers))
 
     with stopping() as signals, launch.stepping(settings.faults.wait), _keeper(settings, launch, position.step) as keeper:
         for step in range(position.step, settings.steps):
@@ -180,19 +188,29 @@ def train(settings: Run, job: Job, watch: Watch | None = None, launch: Launch = 
             if watch:
                 watch.step(position.step, settings.steps, told.figures)
             stop = max(launch.gathered(signals[0] if signals else 0))  # the processes hear of it in different steps
-            if keeper:
-                with launch.busy():
-                    keeper.step(position, told, stop, lambda now: checkpoint.snapshot(now, everything, optimizers, average))
+            with launch.busy():
+                taken = partial(checkpoint.snapshot, network=everything, optimizers=optimizers, average=average, keep=launch.first)
+                keeper.step(position, told, stop, taken)
             if stop:
-                saved = launch.gathered(keeper.saver.saved if keeper else None)[0]
+                saved = launch.gathered(keeper.saver.saved if keeper.saver else None)[0]
                 raise _stopped(stop, position.step, settings.steps, saved)
             if skipped >= settings.faults.skip:
                 raise UserError(_broken(skipped, told.fault))
     trained = average.apply(job.network)
-    if launch.first:
-        job.save(settings.output / "model")
+    with sharding.gathered(job.network, keep=launch.first):
+        if launch.first:
+            job.save(settings.output / "model")
     job.network.load_state_dict(trained, strict=False)
     return history
+
+
+def _split(settings: Run, network: nn.Module, launch: Launch) -> Launch:
+    """The launch as the settings share its processes out, the network being split among them."""
+    settings.parallel.copies(launch.size)
+    if settings.parallel.splits:
+        mesh = parallel.build(settings.parallel, launch.size, settings.device)
+        parallel.wrap(network, settings.parallel, mesh, half=settings.precision == "bf16")
+    return replace(launch, sequence=settings.parallel.sequence)
 
 
 def _taken_up(settings: Run, launch: Launch, restore: Callable[[Path], Position]) -> Position:
@@ -216,7 +234,7 @@ def _step(settings: Run, job: Job, players: list[Player], step: int, passes: Ite
     for index, batch in islice(passes, launch.share(settings.accumulate)):
         with mixed:
             loss, figures = job.loss(index, batch)
-        (loss / settings.accumulate).backward()
+        (loss / settings.accumulate / launch.sequence).backward()
         figures = {"loss": loss.detach(), **figures}
         if rival and job.rival:
             with mixed:
@@ -224,7 +242,8 @@ def _step(settings: Run, job: Job, players: list[Player], step: int, passes: Ite
             (loss / settings.accumulate).backward()
             figures |= more
         told.append((index, figures))
-    every = sorted(itertools.chain(*launch.gathered([(index, {name: value.item() for name, value in of.items()}) for index, of in told])))
+    mine = {index: {name: value.item() for name, value in of.items()} for index, of in told}
+    every = sorted({index: of for theirs in launch.gathered(mine) for index, of in theirs.items()}.items())
     figures = _means([of for _, of in every])
     for player in everyone:
         launch.add(player.network.parameters())
@@ -268,33 +287,37 @@ def _ahead(batch: Callable[[int], Any], passes: range) -> Iterator[tuple[int, An
 
 
 class Keeper:
-    """What the first process writes as the run goes: the log, and checkpoints."""
+    """What the first process writes as the run goes: the log, and checkpoints, for which others bring their shards."""
 
-    def __init__(self, settings: Run, log: Log, saver: Saver, tell: Callable[[int, Figures], None]) -> None:
+    def __init__(self, settings: Run, log: Log | None = None, saver: Saver | None = None, tell: Tell = lambda step, figures: None) -> None:
         self.settings, self.log, self.saver, self.tell = settings, log, saver, tell
         self._due = False
 
     def step(self, position: Position, told: Told, stop: int, taken: Callable[[Position], Snapshot]) -> None:
         """A step is done; a checkpoint that is due waits for a step that was not left out."""
-        self.log.write(position.step, told.figures, told.fault)
         self.tell(position.step, told.figures)
-        if told.fault:
+        if self.log:
+            self.log.write(position.step, told.figures, told.fault)
+        if self.log and told.fault:
             note(f"Not finite: {told.fault}; the step is left out.")
         last = stop or position.step == self.settings.steps
         self._due = self._due or position.step % self.settings.checkpoint.every == 0
         if last or (self._due and not position.skipped):
             self._due = False
-            self.saver.wait()
-            self.saver.save(taken(position))
-        if last:
+            if self.saver:
+                self.saver.wait()
+                self.saver.save(taken(position))
+            elif self.settings.parallel.shard > 1:
+                taken(position)
+        if last and self.saver:
             self.saver.wait()
 
 
 @contextmanager
-def _keeper(settings: Run, launch: Launch, done: int) -> Iterator[Keeper | None]:
-    """One process has it."""
+def _keeper(settings: Run, launch: Launch, done: int) -> Iterator[Keeper]:
+    """One process writes."""
     if not launch.first:
-        yield None
+        yield Keeper(settings)
         return
     facts = {"seed": settings.seed, "settings": settings.digest, "code": {"videodit": _commit(), "torch": torch.__version__}}
     checkpoints, keep = settings.output / "checkpoints", settings.checkpoint.keep
