@@ -89,8 +89,8 @@ def _clip_by_clip(query: Tensor, key: Tensor, value: Tensor, layout: Layout) -> 
     parts = list(zip(*(x.split(words + tokens, dim=2) for x in (query, key, value)), strict=True))
     count, seen = len(tokens), []
     for i in range(count):
-        clip = (torch.cat(pair, dim=2) for pair in zip(parts[i], parts[count + i], strict=True))
-        seen.append(attend(*clip, None).split([words[i], tokens[i]], dim=2))
+        q, k, v = (torch.cat(pair, dim=2) for pair in zip(parts[i], parts[count + i], strict=True))
+        seen.append(attend(q, k, v, None).split([words[i], tokens[i]], dim=2))
     return torch.cat([said for said, _ in seen] + [video for _, video in seen], dim=2)
 
 

@@ -36,12 +36,13 @@ def split(network: DualTransformer | SingleTransformer, group: dist.ProcessGroup
     if by == "heads" and settings.heads % part.size:
         raise UserError(f"{settings.heads} heads cannot be shared by {part.size} processes: set parallel.sequence to a divisor.")
     for module in list(network.modules()):
-        if by == "heads" and isinstance(getattr(module, "attention", None), GlobalAttention):
-            module.attention = ByHeads(module.attention, part)
-        elif isinstance(module, SelfAttention) and isinstance(module.attention, TemporalAttention):
-            module.forward = _by_places(module.forward, part)
+        attention = getattr(module, "attention", None)
+        if by == "heads" and isinstance(attention, GlobalAttention):
+            module.attention = ByHeads(attention, part)
+        elif isinstance(module, SelfAttention) and isinstance(attention, TemporalAttention):
+            module.forward = _by_places(module.forward, part)  # pyright: ignore[reportAttributeAccessIssue]
         elif isinstance(module, SplitAttention):
-            module.time = ByPlaces(module.time, part)
+            module.add_module("time", ByPlaces(module.time, part))
     if isinstance(network, DualTransformer):
         network.blocks.forward = _split_dual(network.blocks.forward, by, part)
     else:
