@@ -138,6 +138,8 @@ def restore(checkpoint: Path, network: nn.Module, optimizers: Optimizers, averag
     known = _moments(network, optimizers)
     if any(name not in moments and name.rpartition("/")[0] in begun for name in known.values()):
         raise UserError(f"The checkpoint {checkpoint} was written with another optimizer.muon: set it as it was, or use another output.")
+    if average.weights.keys() - averaged.keys():
+        raise UserError(f"The checkpoint {checkpoint} was written with other averages: set them as they were, or use another output.")
     with torch.no_grad():
         for name, p in named.items():
             p.copy_(part(weights[name], p))

@@ -38,6 +38,7 @@ def plan(settings: Recipe, *, whole: bool = False) -> dict[str, Any]:
     parameters = sum(p.numel() for p in made.network.parameters())
     trained = sum(p.numel() for p in made.network.parameters() if p.requires_grad)
     samples = settings.steps * settings.accumulate * settings.batch
+    saved = _saved(settings, trained)
     found: dict[str, Any] = {
         "kind": settings.kind,
         "parameters": parameters,
@@ -45,15 +46,19 @@ def plan(settings: Recipe, *, whole: bool = False) -> dict[str, Any]:
         **made.extent,
         "steps": settings.steps,
         "samples": samples,
-        # fp32: weights, and of what is trained gradient, average and two moments
-        "state_bytes": 4 * (parameters + 4 * trained),
-        "checkpoint_bytes": 16 * trained * settings.checkpoint.keep,
+        "state_bytes": 4 * parameters + saved,  # what is saved of it has the weights in place of their gradients
+        "checkpoint_bytes": saved * settings.checkpoint.keep,
         "cache_bytes": made.kept.size,
     }
     if whole:
         found |= _memory(settings, made)
         found |= _times(settings, found["memory_bytes"], assumed)
     return {**found, "assumed": assumed}
+
+
+def _saved(settings: Recipe, trained: int) -> int:
+    """Bytes of a checkpoint: in fp32 the weights, their averages and two moments of what is trained."""
+    return 4 * (4 + len(settings.averages)) * trained
 
 
 # --- Memory ---
@@ -110,14 +115,15 @@ def _memory(settings: Recipe, made: Outline) -> dict[str, int]:
         with Living() as living:
             for _ in islice(_steps(settings, outline(settings, [])), 2):
                 pass
-    training = living.most + 16 * trained + made.kept.size
+    training = living.most + _saved(settings, trained) + made.kept.size
     return {"encoding_bytes": encoding, "training_bytes": training, "memory_bytes": base + max(encoding, training)}
 
 
 def _steps(settings: Recipe, made: Outline) -> Iterator[float]:
     """Steps on random data, each with every kind of pass; yields the seconds that a step takes on average over the kinds."""
     learnt = [p for p in made.network.parameters() if p.requires_grad]
-    optimizers, average = settings.optimizer.build(made.network), [p.detach().clone() for p in learnt]
+    optimizers = settings.optimizer.build(made.network)
+    averages = [[p.detach().clone() for p in learnt] for _ in range(1 + len(settings.averages))]
     passes = settings.accumulate / min(int(os.environ.get("WORLD_SIZE", "1")), settings.accumulate)
     while True:
         made.network.zero_grad(set_to_none=True)
@@ -132,8 +138,9 @@ def _steps(settings: Recipe, made: Outline) -> Iterator[float]:
         start = time.perf_counter()
         for optimizer in optimizers:
             optimizer.step()
-        for kept, now in zip(average, learnt, strict=True):
-            kept.lerp_(now.detach(), 0.01)
+        for average in averages:
+            for kept, now in zip(average, learnt, strict=True):
+                kept.lerp_(now.detach(), 0.01)
         yield seconds + time.perf_counter() - start
 
 

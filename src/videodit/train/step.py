@@ -80,7 +80,8 @@ class Run:
     accumulate: int = setting(1, doc="passes whose gradients make one step: a step is on batch times accumulate")
     device: str = setting("cpu", doc="cpu, cuda or mps")
     precision: Literal["fp32", "bf16"] = setting("bf16", doc="of activations; weights, their average and the optimiser stay fp32")
-    average: float = setting(0.995, doc="decay of the moving average of the weights")
+    average: float = setting(0.995, doc="decay of the moving average of the weights, which OUTPUT/model has")
+    averages: tuple[float, ...] = setting((), doc="decays of others, which are left in OUTPUT/model-DECAY")
     checkpoint: Checkpoint = setting(Checkpoint(), doc="when the run can be taken up again")
     optimizer: Optimizer = setting(Optimizer(), doc="AdamW, or Muon beside it")
     parallel: Parallel = setting(Parallel(), doc="what the processes of a launch share beside passes")
@@ -164,7 +165,7 @@ def train(settings: Run, job: Job, watch: Watch | None = None, launch: Launch = 
     players = [Player(job.network, settings.optimizer, settings.optimizer.build(job.network, job.fresh))]
     if job.rival:
         players.append(Player(job.rival.network, job.rival.optimizer, job.rival.optimizer.build(job.rival.network), job.rival.start))
-    average = Average(job.network, settings.average)
+    average = Average(job.network, settings.average, settings.averages)
     everything = job.network if not job.rival else nn.ModuleDict({"network": job.network, "rival": job.rival.network})
     optimizers = [optimizer for player in players for optimizer in player.optimizers]
     if launch.first:
@@ -196,12 +197,20 @@ def train(settings: Run, job: Job, watch: Watch | None = None, launch: Launch = 
                 raise _stopped(stop, position.step, settings.steps, saved)
             if skipped >= settings.faults.skip:
                 raise UserError(_broken(skipped, told.fault))
-    trained = average.apply(job.network)
-    with sharding.gathered(job.network, keep=launch.first):
-        if launch.first:
-            job.save(settings.output / "model")
-    job.network.load_state_dict(trained, strict=False)
+    _leave(settings, job, average, launch)
     return history
+
+
+def _leave(settings: Run, job: Job, average: Average, launch: Launch) -> None:
+    """A model folder for each average, the first one's last; the network keeps the weights that learnt."""
+    trained: dict[str, Tensor] = {}
+    for decay, end in reversed(average.ends.items()):
+        before = average.apply(job.network, decay)
+        trained = trained or before
+        with sharding.gathered(job.network, keep=launch.first):
+            if launch.first:
+                job.save(settings.output / f"model{end.replace('@', '-')}")
+    job.network.load_state_dict(trained, strict=False)
 
 
 def _split(settings: Run, network: nn.Module, launch: Launch) -> Launch:
