@@ -160,6 +160,8 @@ class Told:
 
 def train(settings: Run, job: Job, watch: Watch | None = None, launch: Launch = ALONE) -> list[Figures]:
     """Train or take up again; returns the figures of the steps done now."""
+    if job.look and settings.parallel.splits:
+        raise UserError("looks need whole weights in one process: set looks.every=0, or leave parallel.shard and parallel.sequence at 1.")
     launch = _split(settings, job.network, launch)
     launch.share(settings.accumulate)
     players = [Player(job.network, settings.optimizer, settings.optimizer.build(job.network, job.fresh))]
