@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from videodit.data import cuts, video
-from videodit.data.sources import Folder, Item, Labelled, Manifest, items, labels
+from videodit.data.item import Item
+from videodit.data.sources import Folder, Labelled, Manifest, items, labels
 from videodit.shapes import Size, UserError
 
 
@@ -90,12 +91,15 @@ def test_clips_stay_within_shots_do_not_overlap_and_are_spread(tmp_path: Path) -
     shots = [np.clip(base + rng.integers(0, 9, (n, 24, 48, 3)), 0, 255).astype(np.uint8) for base, n in ((20, 11), (200, 17))]
     frames = np.concatenate(shots)
     video.write(tmp_path / "a.webp", frames, 8)
-    read, fps = cuts.read(Item(tmp_path / "a.webp"))
-    found = cuts.cut(read, fps, Size(4, 16, 16), Folder(path=tmp_path))
+    source = Folder(path=tmp_path)
+    item = Item(tmp_path / "a.webp")
+    found = cuts.cut(cuts.look(item, source), Size(4, 16, 16), source)
     assert (found.frames, found.shots, found.starts, found.used, found.dropped) == (28, 2, (0, 4, 11, 15, 19, 23), 24, 4)
-    made = list(cuts.clips(read, found, Size(4, 16, 16), Folder(path=tmp_path)))
+    made = list(cuts.clips(item, found, Size(4, 16, 16), source))
     assert [clip.shape for clip in made] == [(4, 16, 16, 3)] * 6 and made[1].mean() < 60 < made[2].mean()
-    few = cuts.cut(read, fps, Size(4, 16, 16), Folder(path=tmp_path, most=2, every=2))
+    few = cuts.cut(cuts.look(item, source), Size(4, 16, 16), Folder(path=tmp_path, most=2, every=2))
     assert few.starts == (0, 18) and few.used == 14
-    part, _ = cuts.read(Item(tmp_path / "a.webp", start=1.0, end=2.0))
-    assert np.array_equal(part, frames[8:16])
+    part = item._replace(start=1.5, end=2.5)
+    seen = cuts.look(part, source)
+    (clip,) = cuts.clips(part, cuts.cut(seen, Size(8, 24, 48), source), Size(8, 24, 48), source)
+    assert np.array_equal(clip, frames[12:20]) and seen.frames == 8

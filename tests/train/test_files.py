@@ -15,6 +15,7 @@ import tiny
 import videodit
 from videodit import models
 from videodit.data import toybox, video
+from videodit.data.item import digest as sources_digest
 from videodit.data.sources import Folder, Labelled, Manifest
 from videodit.diffusion.tasks import Tasks
 from videodit.shapes import Size, UserError
@@ -129,3 +130,37 @@ def test_what_cannot_be_trained_on_is_said(world: tiny.World, tmp_path: Path, fo
             (mine / "0.txt").write_text("x")
     with pytest.raises(UserError, match=match):
         job(run(world, tmp_path, data=Folder(path=mine), joint=Joint(video_probability=1.0)))
+
+
+def test_a_run_goes_on_without_few_files_and_stops_at_more(
+    world: tiny.World, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What could not be read is listed with its reason, known by its bytes, and not tried again."""
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    for name, content in (("0", (folder / "0.mp4").read_bytes()), ("1", (folder / "1.mp4").read_bytes()), ("x", b"\0" * 99)):
+        (mine / f"{name}.mp4").write_bytes(content)
+        (mine / f"{name}.txt").write_text("x")
+    settings = run(world, tmp_path, data=Folder(path=mine, budget=0.4), joint=Joint(video_probability=1.0))
+    coder, tried, plain = models.load_autoencoder(settings.autoencoder), [], pools._of_file
+    monkeypatch.setattr(pools, "_of_file", lambda settings, item, *rest: (tried.append(item.path.name), plain(settings, item, *rest))[1])
+    for wanted in (["0.mp4", "1.mp4", "x.mp4"], []):
+        tried.clear()
+        assert len(pools.pools(settings, coder, "text", [True])[True].latents) == 3 and tried == wanted
+    (lost,) = map(json.loads, (settings.output / "unreadable.jsonl").read_text().splitlines())
+    assert lost["file"].endswith("x.mp4") and "begins like no format" in lost["reason"]
+    with pytest.raises(UserError, match=r"1 of 3 files could not be used so far, more than data.budget=0.3 allows; .*unreadable.jsonl"):
+        pools.pools(replace(settings, data=Folder(path=mine, budget=0.3)), coder, "text", [True])
+
+
+def test_a_digest_in_a_list_is_held_to(world: tiny.World, tmp_path: Path, folder: Path) -> None:
+    listed, right = tmp_path / "list.jsonl", sources_digest(folder / "0.mp4")
+    for said, match in ((right, None), ("0" * 64, "its list says the digest 000000000000 and it has")):
+        listed.write_text(json.dumps({"path": str(folder / "0.mp4"), "caption": "x", "digest": said}))
+        settings = run(world, tmp_path, data=Manifest(path=listed), joint=Joint(video_probability=1.0))
+        coder = models.load_autoencoder(settings.autoencoder)
+        if match is None:
+            assert len(pools.pools(settings, coder, "text", [True])[True].latents) == 1
+        else:
+            with pytest.raises(UserError, match=match):
+                pools.pools(settings, coder, "text", [True])

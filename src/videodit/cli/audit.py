@@ -105,8 +105,7 @@ def _sheet(path: Path, rows: Sequence[Row], size: Size, source: Folder | Manifes
     parts = []
     for row in [row for row in rows if row.clips][:SHOWN]:
         extent = size if row.item.moves else size._replace(frames=1)
-        frames, fps = cuts.read(row.item)
-        clip = next(cuts.clips(frames, cuts.cut(frames, fps, extent, source), extent, source))
+        clip = next(cuts.clips(row.item, cuts.cut(cuts.look(row.item, source), extent, source), extent, source))
         parts.append(clip[np.linspace(0, len(clip) - 1, 8).round().astype(int)])
     if not parts:
         raise UserError("No file is good, so there is nothing to show: the table says why.")

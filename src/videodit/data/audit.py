@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import numpy as np
-
 from videodit.data import cuts
-from videodit.data.sources import Files, Item, digest
-from videodit.shapes import Size, UserError
+from videodit.data.item import Item
+from videodit.data.sources import Files
+from videodit.data.video import Unreadable
+from videodit.shapes import Size
 
 STILL = 0.25  # mean change between neighbours, of 255, below which a video shows nothing that moves
 Why = Literal["", "unreadable", "duplicate", "too short", "static", "no caption"]
@@ -43,7 +43,11 @@ def audited(items: Sequence[Item], size: Size, files: Files, *, worded: bool) ->
     """A row for each item as it is read; `worded`: whether each needs a caption."""
     seen: dict[tuple[str, float, float | None], Path] = {}
     for item in items:
-        content = (digest(item.path), item.start, item.end)
+        try:
+            content = (cuts.verified(item), item.start, item.end)
+        except Unreadable as error:
+            yield Row(item, "unreadable", error.reason)
+            continue
         if content in seen:
             yield Row(item, "duplicate", f"the same as {seen[content].name}")
             continue
@@ -53,27 +57,21 @@ def audited(items: Sequence[Item], size: Size, files: Files, *, worded: bool) ->
 
 def _row(item: Item, size: Size, files: Files, *, worded: bool) -> Row:
     try:
-        frames, fps = cuts.read(item)
-    except UserError as error:
-        return Row(item, "unreadable", str(error).split("(", 1)[-1].split(")", 1)[0])
-    if not len(frames):
+        seen = cuts.look(item, files)
+    except Unreadable as error:
+        return Row(item, "unreadable", error.reason)
+    if not seen.frames:
         return Row(item, "too short", "its start stands behind its end")
-    found = cuts.cut(frames, fps, size, files)
-    plain = Row(item, "", "", found.frames, fps, found.extent, len(found.starts), found.used, found.spans)
+    found = cuts.cut(seen, size, files)
+    plain = Row(item, "", "", found.frames, found.fps, found.extent, len(found.starts), found.used, found.spans)
     if worded and not item.captions:
         return plain._replace(why="no caption", said=f"{item.path.with_suffix('.txt').name} is not there", clips=0, used=0)
     if not found.starts:
         span = (size.frames - 1) * files.every + 1
         return plain._replace(why="too short", said=f"no shot lasts {span} frames")
-    if item.moves and len(frames) > 1 and _change(frames) < STILL:
+    if item.moves and seen.frames > 1 and seen.change < STILL:
         return plain._replace(why="static", said="nothing moves", clips=0, used=0)
     return plain
-
-
-def _change(frames: np.ndarray) -> float:
-    """Mean change between neighbouring frames, of 255."""
-    some = frames[:, ::4, ::4].astype(np.int16)
-    return float(np.abs(np.diff(some, axis=0)).mean())
 
 
 def totals(rows: Sequence[Row]) -> dict[str, int]:

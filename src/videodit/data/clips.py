@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float32, UInt8
 from PIL import Image
 
 from videodit.config import setting
 from videodit.data import video
 from videodit.data.cache import remembered
+from videodit.data.item import VIDEOS, digest
 from videodit.shapes import Size, UserError
 
 Frames = UInt8[np.ndarray, "f h w 3"]
 Shot = np.ndarray  # frames, as many as the shot lasts
-SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".gif")
 CUT = 24.0  # least mean difference of two thumbnails, of 255, where a shot may end
 AROUND = 4  # and by how often it exceeds the median of so many differences before and after
 THUMBNAIL = (24, 16)
@@ -40,7 +39,7 @@ def shots(settings: Clips) -> list[Shot]:
     """All shots of all files, shrunk."""
     found: list[Shot] = []
     for path in _listed(settings.files):
-        key = {"file": _digest(path), "side": settings.side, "resize": "lanczos"}
+        key = {"file": digest(path), "side": settings.side, "resize": "lanczos"}
         frames = remembered(settings.cache, key, lambda path=path: {"frames": torch.from_numpy(_shrunk(path, settings.side))})["frames"]
         found += split(frames.numpy())
     return found
@@ -48,16 +47,24 @@ def shots(settings: Clips) -> list[Shot]:
 
 def split(frames: Frames) -> list[Shot]:
     """A video cut where it changes at once, and far more than around."""
-    grey = np.stack(
-        [np.asarray(Image.fromarray(frame).convert("L").resize(THUMBNAIL, Image.Resampling.BOX), np.float32) for frame in frames]
-    )
-    change = abs(np.diff(grey, axis=0)).mean((1, 2))
+    ends = np.cumsum(lengths(np.stack([thumbnail(frame) for frame in frames])))
+    return np.split(frames, ends[:-1])
+
+
+def thumbnail(frame: np.ndarray) -> Float32[np.ndarray, "16 24"]:
+    """What cuts are found by."""
+    return np.asarray(Image.fromarray(frame).convert("L").resize(THUMBNAIL, Image.Resampling.BOX), np.float32)
+
+
+def lengths(thumbnails: np.ndarray) -> list[int]:
+    """How many frames each shot of a video lasts."""
+    change = abs(np.diff(thumbnails, axis=0)).mean((1, 2)) if len(thumbnails) > 1 else np.zeros(0)
     cuts = [0]
     for i, value in enumerate(change):
         near = np.delete(change[max(0, i - AROUND) : i + AROUND + 1], min(i, AROUND))
         if value > CUT and value > AROUND * (np.median(near) if len(near) else 0):
             cuts.append(i + 1)
-    return [frames[start:stop] for start, stop in zip(cuts, [*cuts[1:], len(frames)], strict=True)]
+    return np.diff([*cuts, len(thumbnails)]).tolist()
 
 
 def window(found: Sequence[Shot], size: Size, every: int, rng: np.random.Generator) -> Frames:
@@ -80,19 +87,11 @@ def _listed(files: Iterable[str]) -> list[Path]:
     """Files by name, and those in folders, in an order that does not depend on the machine."""
     paths: list[Path] = []
     for path in map(Path, files):
-        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in VIDEOS) if path.is_dir() else [path]
         if not inside:
             raise UserError(f"There is no video in {path}: name a folder with files such as .mp4, or the files themselves.")
         paths += inside
     return paths
-
-
-def _digest(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}): name a video that exists.") from error
 
 
 def _shrunk(path: Path, side: int) -> Frames:

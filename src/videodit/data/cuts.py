@@ -1,4 +1,7 @@
-"""A file of a source -> its clips: frames in their order, cut where the picture changes at once, resized and cropped to one extent."""
+"""A file of a source -> its clips: frames in their order, cut where the picture changes at once, resized and cropped to one extent.
+
+A file is looked through once, in pieces; of its frames only thumbnails stay. Its clips are then read alone, by exact seeks.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +13,29 @@ import numpy as np
 from jaxtyping import UInt8
 
 from videodit.data import video
-from videodit.data.clips import split
-from videodit.data.sources import Files, Item
+from videodit.data.clips import lengths, thumbnail
+from videodit.data.item import Item, content
+from videodit.data.sources import Files
 from videodit.shapes import Size
 
 Frames = UInt8[np.ndarray, "f h w 3"]
 
 
+class Look(NamedTuple):
+    """An item looked through: where it begins in its file, its frames, their rate, thumbnails and mean change (of 255)."""
+
+    first: int
+    frames: int
+    fps: float
+    extent: tuple[int, int]
+    thumbnails: np.ndarray
+    change: float
+
+
 class Cut(NamedTuple):
     """What became of a file: where its clips begin, and what is left out."""
 
+    first: int
     frames: int
     fps: float
     extent: tuple[int, int]
@@ -36,28 +52,45 @@ class Cut(NamedTuple):
         return self.frames - self.used
 
 
-def read(item: Item) -> tuple[Frames, float]:
-    """The frames of an item, and their rate."""
+def verified(item: Item) -> str:
+    """The digest of an item's bytes, which has to be the one that its list says."""
+    found = content(item)
+    if item.digest and item.digest != found:
+        raise video.Unreadable(item.path, f"its list says the digest {item.digest[:12]} and it has {found[:12]}")
+    return found
+
+
+def look(item: Item, files: Files) -> Look:
+    """An item looked through; of a picture, one frame."""
+    seconds = files.seconds
+    told = video.probe(item, seconds=seconds)
+    first, stop = round(item.start * told.fps), told.frames if item.end is None else min(told.frames, round(item.end * told.fps))
     if not item.moves:
-        return video.read(item.path, frames=1)
-    frames, fps = video.read(item.path)
-    stop = len(frames) if item.end is None else round(item.end * fps)
-    return frames[round(item.start * fps) : stop], fps
+        first, stop = 0, 1
+    thumbnails, changes, extent, before = [], [], (0, 0), None
+    for frame in video.stream(item, start=first, stop=stop, seconds=seconds) if first < stop else ():
+        some = frame[::4, ::4].astype(np.int16)
+        if before is not None:
+            changes.append(float(np.abs(some - before).mean()))
+        thumbnails.append(thumbnail(frame))
+        extent, before = frame.shape[:2], some
+    return Look(first, len(thumbnails), told.fps, extent, np.array(thumbnails), float(np.mean(changes)) if changes else 0.0)
 
 
-def cut(frames: Frames, fps: float, size: Size, files: Files) -> Cut:
+def cut(seen: Look, size: Size, files: Files) -> Cut:
     """Clips that do not overlap, within shots; of more than `most`, those spread evenly."""
-    span, shots = (size.frames - 1) * files.every + 1, split(frames) if len(frames) > 1 else [frames]
-    ends = list(accumulate(map(len, shots)))
+    span = (size.frames - 1) * files.every + 1
+    ends = list(accumulate(lengths(seen.thumbnails)))
     spans = tuple(zip([0, *ends[:-1]], ends, strict=True))
     starts = [at for start, stop in spans for at in range(start, stop - span + 1, span)]
     if len(starts) > files.most:
         starts = [starts[i] for i in np.linspace(0, len(starts) - 1, files.most).round().astype(int)]
-    return Cut(len(frames), fps, frames.shape[1:3], spans, tuple(starts), len(starts) * span)
+    return Cut(seen.first, seen.frames, seen.fps, seen.extent, spans, tuple(starts), len(starts) * span)
 
 
-def clips(frames: Frames, found: Cut, size: Size, files: Files) -> Iterator[Frames]:
-    """The clips of a file at their extent."""
+def clips(item: Item, found: Cut, size: Size, files: Files) -> Iterator[Frames]:
+    """The clips of a file at their extent, read one by one."""
     span = (size.frames - 1) * files.every + 1
     for start in found.starts:
-        yield video.fitted(frames[start : start + span : files.every], size.rows, size.columns)
+        frames, _ = video.read(item, start=found.first + start, frames=span, seconds=files.seconds)
+        yield video.fitted(frames[:: files.every], size.rows, size.columns)

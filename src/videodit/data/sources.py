@@ -1,40 +1,19 @@
-"""Where clips and pictures with their words come from: a folder with captions beside its files, a manifest, folders that are labels.
+"""Where clips and pictures with their words come from: folders, lists, shards, data sets as they are published.
 
 A source becomes a list of items, in an order that does not depend on the machine. What an item holds is only looked at when it is read.
 """
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import json
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from videodit.config import setting
+from videodit.data import layouts, lists, shards
+from videodit.data.item import PICTURES, VIDEOS, Item
 from videodit.shapes import UserError
-
-VIDEOS = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".gif", ".webp")
-PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
-COLUMNS = ("path", "caption", "label", "start", "end", "weight")
-
-
-class Item(NamedTuple):
-    """A file, or a part of one (in seconds), with what is said of it."""
-
-    path: Path
-    captions: tuple[str, ...] = ()
-    label: str = ""
-    start: float = 0.0
-    end: float | None = None
-    weight: float = 1.0
-
-    @property
-    def moves(self) -> bool:
-        return self.path.suffix.lower() in VIDEOS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +29,8 @@ class Files:
 
     every: int = setting(1, doc="a clip takes every so many-th frame of its file")
     most: int = setting(16, doc="clips of a file at most, spread evenly over it")
+    budget: float = setting(0.01, doc="part of the files that may be unreadable; more stop the run with a report")
+    seconds: float = setting(600.0, doc="of work that a file may take")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,10 +43,10 @@ class Folder(Files):
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest(Files):
-    """A list of files: JSON lines, or CSV with a head. Columns: path, and what there is of caption, label, start, end, weight."""
+    """A list of files: JSON lines, CSV with a head, or Parquet. Columns: path, and what there is of lists.COLUMNS."""
 
     kind: Literal["manifest"] = "manifest"
-    path: Path = setting(doc="a .jsonl or .csv; paths in it are counted from its folder")
+    path: Path = setting(doc="a .jsonl, .csv or .parquet; paths in it are counted from its folder")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,38 +57,56 @@ class Labelled(Files):
     path: Path = setting(doc="the folder that holds a folder for each label")
 
 
-Source = Toybox | Folder | Manifest | Labelled
+@dataclass(frozen=True, kw_only=True)
+class Shards(Files):
+    """WebDataset's tar shards: a clip with its words in a .txt, .json or .cls of its name."""
+
+    kind: Literal["shards"] = "shards"
+    path: str = setting(doc="a .tar, a folder of them, a pattern such as part-{000..009}.tar, or an address such as s3://bucket/part-*.tar")
 
 
-def items(source: Folder | Manifest | Labelled) -> list[Item]:
+@dataclass(frozen=True, kw_only=True)
+class DataSet(Files):
+    """A data set as it is published."""
+
+    kind: Literal["dataset"] = "dataset"
+    path: Path = setting(doc="its folder")
+    layout: layouts.Layout = setting(doc="how the folder is laid out")
+    split: layouts.Split = setting("lavita", doc="which part; lavita: training splits, of UCF101 both")
+    every: int = setting(layouts.INTERVAL, doc="a clip takes every so many-th frame of its file; LAVITA every third")
+
+
+Filed = Folder | Manifest | Labelled | Shards | DataSet
+Source = Toybox | Filed
+
+
+def items(source: Filed) -> list[Item]:
     """All items of a source, of which there is at least one."""
-    found = sorted(set(_READERS[source.kind](source.path)))
+    found = sorted(set(_READERS[source.kind](source)), key=_order)
     if not found:
         raise UserError(f"There is no video or picture in {source.path}: name a folder or list with files such as .mp4 or .png.")
     for item in found:
-        if not item.path.is_file():
+        if item.inside is None and not item.path.is_file() and not (item.path.is_dir() and isinstance(source, DataSet)):
             raise UserError(f"{source.path} names {item.path}, which is not there: mend the list, or bring the file.")
-        if item.path.suffix.lower() not in VIDEOS + PICTURES:
+        if item.path.suffix.lower() not in VIDEOS + PICTURES and not item.path.is_dir():
             raise UserError(f"{item.path} is neither a video nor a picture by its name: leave it out of {source.path}.")
     return found
 
 
-def labels(source: Labelled | Folder | Manifest) -> tuple[str, ...]:
+def labels(source: Filed) -> tuple[str, ...]:
     """The labels of a source, in order."""
     return tuple(sorted({item.label for item in items(source)} - {""}))
 
 
-def digest(path: Path) -> str:
-    """The content of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _order(item: Item) -> tuple[Any, ...]:
+    return (item.path, item.captions, item.label, item.start, item.end is not None, item.end or 0.0, item.weight, item.inside or ())
 
 
 def _folder(path: Path) -> Iterator[Item]:
     for file in _files(path):
         words = file.with_suffix(".txt")
-        lines = _text(words).splitlines() if words.is_file() else []
-        yield Item(file, tuple(line.strip() for line in lines if line.strip()))
+        said = lists.text(words).splitlines() if words.is_file() else []
+        yield Item(file, tuple(line.strip() for line in said if line.strip()))
 
 
 def _labelled(path: Path) -> Iterator[Item]:
@@ -124,53 +123,10 @@ def _files(path: Path) -> list[Path]:
     return [file for file in path.rglob("*") if file.suffix.lower() in VIDEOS + PICTURES and not file.name.startswith(".")]
 
 
-def _manifest(path: Path) -> Iterator[Item]:
-    readers: dict[str, Callable[[str], Iterator[Mapping[str, Any]]]] = {
-        ".jsonl": _json_lines,
-        ".csv": lambda t: csv.DictReader(t.splitlines()),
-    }
-    if not path.is_file() or path.suffix.lower() not in readers:
-        raise UserError(f"{path} is no list that is there: name a .jsonl or a .csv.")
-    number = 0
-    try:
-        for row in readers[path.suffix.lower()](_text(path)):
-            number += 1
-            yield _item(row, path.parent)
-    except (TypeError, ValueError, KeyError, RecursionError, csv.Error) as error:
-        what = f"Entry {number or 1} of {path}, or the next, cannot be used ({error})"
-        raise UserError(f"{what}: give {', '.join(COLUMNS)}, path at least.") from None
-
-
-def _json_lines(text: str) -> Iterator[Mapping[str, Any]]:
-    for line in text.splitlines():
-        if line.strip():
-            row = json.loads(line)
-            if not isinstance(row, dict):
-                raise ValueError(f"{line[:40]} is no object")
-            yield row
-
-
-def _item(row: Mapping[str, Any], beside: Path) -> Item:
-    if unknown := set(row) - set(COLUMNS):
-        raise ValueError(f"{sorted(map(str, unknown))[0]} is no column")
-    if not row["path"]:
-        raise ValueError("path is empty")
-    captions = row.get("caption") or ()
-    captions = (captions,) if isinstance(captions, str) else tuple(map(str, captions))
-    start, weight = float(row.get("start") or 0), row.get("weight")
-    end = None if row.get("end") in (None, "") else float(row["end"])
-    weight = 1.0 if weight in (None, "") else float(weight)
-    "".join(captions).encode()
-    if not all(map(math.isfinite, (start, end or 0.0, weight))) or start < 0 or (end is not None and end <= start) or not weight > 0:
-        raise ValueError("start, end and weight have to be 0 <= start < end and weight > 0")
-    return Item(beside / str(row["path"]), captions, str(row.get("label") or ""), start, end, weight)
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({getattr(error, 'strerror', None) or 'it is not UTF-8 text'}): write it anew.") from None
-
-
-_READERS: dict[str, Callable[[Path], Iterator[Item]]] = {"folder": _folder, "manifest": _manifest, "labelled": _labelled}
+_READERS: dict[str, Callable[[Any], Iterator[Item]]] = {
+    "folder": lambda source: _folder(source.path),
+    "manifest": lambda source: lists.listed(source.path),
+    "labelled": lambda source: _labelled(source.path),
+    "shards": lambda source: shards.members(source.path),
+    "dataset": lambda source: layouts.members(source.path, source.layout, source.split),
+}

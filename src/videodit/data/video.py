@@ -1,4 +1,4 @@
-"""Files to frames and back: PyAV for streams, Pillow for pictures.
+"""Files to frames and back: PyAV for streams, Pillow for pictures; files are read in a process of its own (`worker`).
 
 Frames are uint8, f h w c, RGB. A file is written under another name beside its own and then renamed, so nothing half-written
 stays and an old file is lost only to a whole new one. The same frames give the same bytes on any number of cores, in .mp4 as long as
@@ -11,65 +11,79 @@ import math
 import os
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from fractions import Fraction
-from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
-from av.error import FFmpegError
 from av.filter import Graph
 from jaxtyping import UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from videodit.data import worker
+from videodit.data.item import Item, at_hand
 from videodit.shapes import UserError
 
 Frames = UInt8[np.ndarray, "f h w 3"]
 Picture = UInt8[np.ndarray, "h w 3"]
 Sheet = UInt8[np.ndarray, "y x 3"]
+Place = str | Path | Item  # a file, or what a source names
 
-NOTHING = np.zeros((0, 1, 1, 3), np.uint8)
-STILL = 1.0  # the rate of a file that holds one picture
-_PICTURES = (".png", ".webp", ".jpg", ".jpeg", ".bmp")  # what Pillow reads; FFmpeg, inside PyAV, reads everything else
 _BT709 = 1  # FFmpeg's number for it: the colours are stated in the file, because players guess them by size
 
 
 # --- Reading ---
 
 
-def read(path: str | Path, *, frames: int | None = None) -> tuple[Frames, float]:
-    """The frames of a video or picture and its rate in frames a second; `frames` stops after so many."""
-    path = Path(path)
-    with _said(path):
-        reader = _read_pictures if path.suffix.lower() in _PICTURES else _read_stream
-        video, fps = reader(path, frames)
-    if not len(video):
-        raise UserError(f"{path} holds no picture: name a file with a video stream, such as an .mp4.")
-    return video, fps
+class Unreadable(UserError):
+    """What keeps a file from being read, whatever it was: the one exception of all files."""
+
+    def __init__(self, path: Path, reason: str, said: str = "") -> None:
+        super().__init__(said or f"{path} cannot be read as a video or picture ({reason}): name another, such as an .mp4.")
+        self.path, self.reason = path, reason
 
 
-def stream(path: str | Path) -> Iterator[np.ndarray]:
+def read(path: Place, *, frames: int | None = None, start: int = 0, seconds: float | None = None) -> tuple[Frames, float]:
+    """The frames of a video or picture from `start` on, and its rate in frames a second; `frames` stops after so many.
+
+    `seconds`: of work that a file may take.
+    """
+    stop = None if frames is None else start + frames
+    answers = _asked(path, {"what": "frames", "start": start, "stop": stop}, seconds)
+    fps = next(answers)[0]["fps"]
+    parts = [part for _, part in answers if part is not None]
+    if not parts:
+        raise Unreadable(_item(path).path, f"it has no frame {start}")
+    return parts[0], fps
+
+
+def stream(path: Place, *, start: int = 0, stop: int | None = None, seconds: float | None = None) -> Iterator[np.ndarray]:
     """The frames (h w 3) of a video one by one, for files that memory does not hold."""
-    path = Path(path)
-    with _said(path), av.open(str(path)) as container:
-        if container.streams.video:
-            container.streams.video[0].thread_type = "AUTO"
-            yield from map(_upright, container.decode(container.streams.video[0]))
+    for _, part in _asked(path, {"what": "frames", "start": start, "stop": stop, "piece": worker.PIECE}, seconds):
+        yield from () if part is None else part
+
+
+class Told(NamedTuple):
+    """What the packets of a file say: frames that are read, rate, rows and columns as they are stored, container."""
+
+    frames: int
+    fps: float
+    size: tuple[int, int]
+    kind: str
+
+
+def probe(path: Place, *, seconds: float | None = None) -> Told:
+    """What a file will give, without decoding it."""
+    ((answer, _),) = _asked(path, {"what": "probe"}, seconds)
+    return Told(answer["frames"], answer["fps"], tuple(answer["size"]), answer["kind"])
 
 
 def read_note(path: str | Path) -> str:
     """The text that `write` kept in a file; empty where there is none."""
-    path = Path(path)
-    with _said(path):
-        if path.suffix.lower() not in (".png", ".webp", ".gif"):
-            with av.open(str(path)) as container:
-                return container.metadata.get("comment", "")
-        with Image.open(path) as image:
-            text = image.info.get("comment") or image.info.get("xmp") or ""
-    return text.decode(errors="replace") if isinstance(text, bytes) else str(text)
+    ((answer, _),) = _asked(path, {"what": "note"})
+    return answer["note"]
 
 
 def fitted(frames: Frames, rows: int, columns: int) -> UInt8[np.ndarray, "f y x 3"]:
@@ -82,49 +96,22 @@ def fitted(frames: Frames, rows: int, columns: int) -> UInt8[np.ndarray, "f y x 
     return np.stack([np.asarray(Image.fromarray(frame).resize((columns, rows), Image.Resampling.LANCZOS, box)) for frame in frames])
 
 
-@contextmanager
-def _said(path: Path) -> Iterator[None]:
-    """What keeps a file from being read, in one sentence."""
-    if path.is_dir() or not path.exists():
-        raise UserError(f"{path} is {'a directory' if path.is_dir() else 'not there'}: name a video or picture that exists.")
-    try:
-        yield
-    except (FFmpegError, UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as a video or picture ({_one_line(error)}): name another, such as an .mp4.") from error
+def _item(path: Place) -> Item:
+    return path if isinstance(path, Item) else Item(Path(path))
 
 
-def _read_stream(path: Path, frames: int | None) -> tuple[Frames, float]:
-    with av.open(str(path)) as container:
-        if not container.streams.video:
-            return NOTHING, STILL
-        stream = container.streams.video[0]
-        stream.thread_type = "AUTO"
-        rate = stream.average_rate or stream.guessed_rate
-        decoded = list(islice(container.decode(stream), frames))
-        if container.format.name == "gif" and decoded:  # its header has no rate, only a time for each frame
-            seconds = sum(frame.duration * (frame.time_base or 0) for frame in decoded)
-            rate = len(decoded) / seconds if seconds else None
-    return np.stack([_upright(frame) for frame in decoded]) if decoded else NOTHING, float(rate or STILL)
-
-
-def _upright(frame: av.VideoFrame) -> Picture:
-    """A frame as it is to be seen: telephones store it lying on its side, with an angle."""
-    return np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90) % 4)
-
-
-def _read_pictures(path: Path, frames: int | None) -> tuple[Frames, float]:
-    """A picture, or the pictures of an animation, which stores one that is shown again as one shown longer."""
-    with Image.open(path) as image:
-        pictures, times = [], []
-        for index in range(getattr(image, "n_frames", 1)):
-            image.seek(index)
-            pictures.append(np.asarray(ImageOps.exif_transpose(image).convert("RGB")))
-            times.append(image.info.get("duration", 0) / 1000)
-    if min(times) <= 0:
-        return np.stack(pictures)[:frames], STILL
-    once = np.mean([time for time in times if time < 1.5 * min(times)])
-    counts = [round(time / once) for time in times]
-    return np.repeat(np.stack(pictures), counts, axis=0)[:frames], sum(counts) / sum(times)
+def _asked(place: Place, request: dict[str, Any], seconds: float | None = None) -> Iterator[tuple[dict[str, Any], Frames | None]]:
+    """The answers of the process that decodes."""
+    item = _item(place)
+    path = item.path
+    if item.inside is None and (not path.exists() or (path.is_dir() and not isinstance(place, Item))):
+        what = f"is {'a directory' if path.is_dir() else 'not there'}"
+        raise Unreadable(path, f"it {what}", f"{path} {what}: name a video or picture that exists.")
+    with at_hand(item) as (name, at, size):
+        try:
+            yield from worker.asked({"path": name, "at": at, "size": size, **request}, seconds)
+        except worker.Died as error:
+            raise Unreadable(path, str(error)) from None
 
 
 def _one_line(error: Exception) -> str:

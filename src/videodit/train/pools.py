@@ -21,9 +21,12 @@ from videodit import given
 from videodit.autoencoder import PerFrame
 from videodit.data import cuts, sources, toybox
 from videodit.data.cache import remembered
-from videodit.data.sources import Item, Toybox
+from videodit.data.item import Item
+from videodit.data.quarantine import READER, Losses, Quarantine
+from videodit.data.sources import Toybox
 from videodit.data.text import TextEncoder
 from videodit.data.text_sd3 import SD3Text
+from videodit.data.video import Unreadable
 from videodit.shapes import Size, UserError
 
 if TYPE_CHECKING:
@@ -129,6 +132,9 @@ def _filmed(settings: BackboneRun, autoencoder: PerFrame, takes: str, video: boo
     key = {
         "size": size,
         "autoencoder": digest(autoencoder),
+        "scaling": _scaling(autoencoder),
+        "reader": READER,
+        "precision": settings.precision,
         "parts": sorted(parts),
         "files": settings.data.every,
         "most": settings.data.most,
@@ -137,10 +143,15 @@ def _filmed(settings: BackboneRun, autoencoder: PerFrame, takes: str, video: boo
     whose: list[tuple[int, ...]] = []
     weights: list[float] = []
     found: list[dict[str, Tensor]] = []
+    quarantine = Quarantine(cache(settings) / "quarantine.jsonl")
+    losses = Losses(len(chosen), settings.data.budget, settings.output / "unreadable.jsonl")
     for item in chosen:
         words = _words(item, takes)
-        content = key | {"file": sources.digest(item.path), "start": item.start, "end": item.end}
-        made = remembered(cache(settings), content, partial(_of_file, settings, item, size, parts))
+        try:
+            made = _of_item(settings, item, key, partial(_of_file, settings, item, size, parts), quarantine)
+        except Unreadable as error:
+            losses.add(error)
+            continue
         count = len(made["latents"])
         found.append(made)
         whose += [tuple(range(len(captions), len(captions) + len(words)))] * count
@@ -161,14 +172,33 @@ def _words(item: Item, takes: str) -> list[str]:
     return list(item.captions) if takes == "text" else [""]
 
 
+def _of_item(
+    settings: BackboneRun, item: Item, key: dict[str, Any], make: Callable[[], dict[str, Tensor]], quarantine: Quarantine
+) -> dict[str, Tensor]:
+    """What is kept of an item, or made now; a file that could not be read once is not tried again."""
+    content = cuts.verified(item)
+    if content in quarantine.reasons:
+        raise Unreadable(item.path, quarantine.reasons[content])
+    try:
+        return remembered(cache(settings), key | {"file": content, "start": item.start, "end": item.end}, make)
+    except Unreadable as error:
+        quarantine.add(content, item.path, error.reason)
+        raise
+
+
 def _of_file(settings: BackboneRun, item: Item, size: Size, parts: dict[str, Part]) -> dict[str, Tensor]:
     """All clips of a file, encoded; of one that is too short, none."""
     assert not isinstance(settings.data, Toybox)
-    frames, fps = cuts.read(item)
-    clips = list(cuts.clips(frames, cuts.cut(frames, fps, size, settings.data), size, settings.data))
+    found = cuts.cut(cuts.look(item, settings.data), size, settings.data)
+    clips = list(cuts.clips(item, found, size, settings.data))
     return (
         encoded(settings, lambda start, stop: clips[start:stop], len(clips), parts) if clips else {name: torch.zeros(0) for name in parts}
     )
+
+
+def _scaling(autoencoder: PerFrame) -> list[Any]:
+    """What decides latents beside weights: how groups are made, and the numbers that normalise."""
+    return [type(autoencoder).__name__, repr(getattr(autoencoder, "settings", "")), autoencoder.scaling, autoencoder.shift]
 
 
 # --- Encoding ---

@@ -1,0 +1,65 @@
+"""Files that could not be read, by their digests, with the reason: nobody tries them again until the reader is another.
+A run goes on without a few of them, and stops with a report where they are more.
+
+One JSON object a line, added in one write, so several processes may share the list; a line that is taken out is a file that is tried again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from av import ffmpeg_version_info
+
+from videodit.data.video import Unreadable
+from videodit.shapes import UserError
+
+READER = f"1, FFmpeg {ffmpeg_version_info}"  # changes when what is a fault changes
+
+
+class Quarantine:
+    """A list of files on disk, or none."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self.reasons: dict[str, str] = {}
+        for line in path.read_text(encoding="utf-8").splitlines() if path is not None and path.is_file() else []:
+            try:
+                entry = json.loads(line)
+                if entry["reader"] == READER:
+                    self.reasons[entry["digest"]] = str(entry["reason"])
+            except (ValueError, KeyError, TypeError):  # half a line of a process that was killed
+                continue
+
+    def add(self, digest: str, file: Path, reason: str) -> None:
+        self.reasons[digest] = reason
+        if self.path is None:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        entry = {"digest": digest, "file": file.name, "reason": reason, "reader": READER}
+        handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            os.write(handle, (json.dumps(entry) + "\n").encode())
+        finally:
+            os.close(handle)
+
+
+class Losses:
+    """The files of a source that a run goes on without; `budget` is the part that they may be."""
+
+    def __init__(self, total: int, budget: float, report: Path) -> None:
+        self.total, self.budget, self.report = total, budget, report
+        self.errors: list[Unreadable] = []
+
+    def add(self, error: Unreadable) -> None:
+        self.errors.append(error)
+        self.report.parent.mkdir(parents=True, exist_ok=True)
+        lines = (json.dumps({"file": str(e.path), "reason": e.reason}) + "\n" for e in self.errors)
+        self.report.write_text("".join(lines), encoding="utf-8")
+        if len(self.errors) > self.budget * self.total:
+            first = str(self.errors[0]).rstrip(".")
+            raise UserError(
+                f"{len(self.errors)} of {self.total} files could not be used so far, more than data.budget={self.budget:g} allows; "
+                f"{self.report} lists them. The first: {first}; or leave them out, or raise data.budget."
+            )

@@ -1,0 +1,147 @@
+"""WebDataset's tar shards, on this machine or where fsspec reaches: members of one name are one clip, and nothing is unpacked.
+
+A shard's heads are read once, one after another; a member's bytes when they are needed. Names in a shard only say what belongs together:
+no member is written anywhere, and links are left out.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from glob import glob
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from videodit.data.item import PICTURES, VIDEOS, Inside, Item
+from videodit.shapes import UserError
+
+WORDS = 1 << 20  # bytes of a member with words, at most
+_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+
+
+def members(path: str) -> Iterator[Item]:
+    """The clips of all shards that a path, a pattern or an address names."""
+    found = listed(path)
+    if not found:
+        raise UserError(f"There is no shard {path}: name .tar files, as in folder/part-{{000..009}}.tar or s3://bucket/part-*.tar.")
+    for shard in found:
+        try:
+            with _opened(shard) as file:
+                yield from _shard(shard, file)
+        except (tarfile.TarError, OSError, EOFError) as error:
+            raise UserError(f"{shard} cannot be read as a shard ({error}): name a .tar that is there and whole.") from None
+
+
+def listed(path: str) -> list[str]:
+    """Shards by name: {000..009} counts, * is any text, a folder is all its .tar files."""
+    if counted := _RANGE.search(path):
+        first, last = counted.groups()
+        numbers = (f"{i:0{len(first)}d}" for i in range(int(first), int(last) + 1))
+        return [name for i in numbers for name in listed(path[: counted.start()] + i + path[counted.end() :])]
+    if "://" in path:
+        system, inside = _system(path)
+        names = system.glob(inside if "*" in inside or inside.endswith(".tar") else f"{inside.rstrip('/')}/*.tar")
+        return sorted(system.unstrip_protocol(name) for name in names)
+    place = Path(path)
+    return sorted(map(str, place.glob("*.tar"))) if place.is_dir() else sorted(name for name in glob(path) if Path(name).is_file())
+
+
+@contextmanager
+def fetched(inside: Inside) -> Iterator[str]:
+    """A member of a shard elsewhere, in memory under a path."""
+    system, name = _system(inside.shard)
+    try:
+        data = system.cat_file(name, start=inside.at, end=inside.at + inside.size)
+    except OSError as error:
+        raise UserError(f"{inside.shard} cannot be read ({error}): see that the storage can be reached.") from None
+    handle = os.memfd_create("member")
+    try:
+        with os.fdopen(os.dup(handle), "wb") as file:
+            file.write(data)
+        yield f"/proc/{os.getpid()}/fd/{handle}"
+    finally:
+        os.close(handle)
+
+
+def _system(address: str) -> tuple[Any, str]:
+    try:
+        from fsspec.core import url_to_fs
+    except ImportError:
+        raise UserError(f"{address} is read through fsspec: pip install 'videodit[storage]'.") from None
+    try:
+        return url_to_fs(address)
+    except (ImportError, ValueError) as error:
+        raise UserError(f"{address} cannot be reached ({error}): pip install 'videodit[storage]' reads s3://.") from None
+
+
+@contextmanager
+def _opened(shard: str) -> Iterator[BinaryIO]:
+    if "://" in shard:
+        system, name = _system(shard)
+        with system.open(name, "rb", block_size=1 << 20) as file:
+            yield file
+    else:
+        with open(shard, "rb") as file:
+            yield file
+
+
+def _shard(shard: str, file: BinaryIO) -> Iterator[Item]:
+    """Members that stand together and have one name up to the first dot; the suffix says what each is."""
+    whole = file.seek(0, 2)
+    file.seek(0)
+    name, parts = "", {}
+    with tarfile.open(fileobj=file, mode="r:") as archive:
+        for member in archive:
+            archive.members = []  # pyright: ignore[reportAttributeAccessIssue]  # all of which it would keep
+            if not member.isreg() or member.issparse():
+                continue
+            if member.offset_data + member.size > whole:
+                raise tarfile.ReadError(f"{member.name[:80]} goes on behind its end")
+            folder, _, last = member.name.rpartition("/")
+            stem, _, suffix = last.partition(".")
+            if (key := f"{folder}/{stem}") != name:
+                yield from _clips(shard, name, parts)
+                name, parts = key, {}
+            what = f".{suffix.lower()}"
+            parts[what] = Inside(shard, member.offset_data, member.size)
+            if what in _SAYS:
+                parts[what] = _said(file, parts[what], what)
+    yield from _clips(shard, name, parts)
+
+
+_SAYS = (".txt", ".json", ".cls")
+
+
+def _said(file: BinaryIO, inside: Inside, what: str) -> dict[str, Any]:
+    if inside.size > WORDS:
+        raise tarfile.ReadError(f"a {what} of {inside.size} bytes")
+    before = file.tell()
+    file.seek(inside.at)
+    data = file.read(inside.size)
+    file.seek(before)
+    try:
+        text = data.decode()
+        if what == ".json":
+            found = json.loads(text)
+            return {key: found[key] for key in ("caption", "label", "weight", "start", "end", "digest") if key in found}
+    except (ValueError, TypeError, RecursionError):
+        raise tarfile.ReadError(f"a {what} that cannot be read") from None
+    return {"caption": [line.strip() for line in text.splitlines() if line.strip()]} if what == ".txt" else {"label": text.strip()}
+
+
+def _clips(shard: str, name: str, parts: dict[str, Any]) -> Iterator[Item]:
+    from videodit.data.lists import item
+
+    said: dict[str, Any] = {}
+    for what in reversed(_SAYS):  # words in a .txt go before those in a .json
+        said |= parts.get(what, {})
+    for what, inside in parts.items():
+        if what in VIDEOS + PICTURES:
+            try:
+                yield item({**said, "path": f"{Path(shard).name}/{name.strip('/')}{what}"}, Path())._replace(inside=inside)
+            except (TypeError, ValueError) as error:
+                raise tarfile.ReadError(f"{name}: {error}") from None
