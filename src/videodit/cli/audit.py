@@ -12,13 +12,13 @@ from videodit.shapes import Size, UserError, parse_extent
 
 if TYPE_CHECKING:
     from videodit.data.audit import Row
-    from videodit.data.sources import Folder, Labelled, Manifest
+    from videodit.data.sources import Filed
 
 SHOWN = 16  # files of a sheet
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", metavar="SOURCE", type=Path, help="a folder of videos and pictures, or a list of them (.jsonl, .csv)")
+    parser.add_argument("source", metavar="SOURCE", help="a folder of videos and pictures, a list (.jsonl .csv .parquet), or shards (.tar)")
     parser.add_argument("--labels", action="store_true", help="the folders in SOURCE are labels, and captions are not needed")
     parser.add_argument("--frames", type=int, default=16, metavar="N", help="frames of a clip (default 16)")
     parser.add_argument("--size", default="64x64", metavar="HxW", help="rows and columns of a clip (default 64x64)")
@@ -59,11 +59,14 @@ def run(given: argparse.Namespace) -> None:
         _print(rows, audit.totals(rows), given)
 
 
-def _source(given: argparse.Namespace) -> Folder | Manifest | Labelled:
-    from videodit.data.sources import Folder, Labelled, Manifest
+def _source(given: argparse.Namespace) -> Filed:
+    from videodit.data.sources import Folder, Labelled, Manifest, Shards
 
-    kind = Labelled if given.labels else Folder if given.source.is_dir() else Manifest
-    return kind(path=given.source, every=given.every, most=given.most)
+    how = {"every": given.every, "most": given.most}
+    if "://" in given.source or given.source.endswith(".tar"):
+        return Shards(path=given.source, **how)
+    path = Path(given.source)
+    return (Labelled if given.labels else Folder if path.is_dir() else Manifest)(path=path, **how)
 
 
 def _told(row: Row) -> dict[str, Any]:
@@ -96,7 +99,7 @@ def _print(rows: Sequence[Row], totals: dict[str, int], given: argparse.Namespac
         terminal.say(f"{given.fix} lists what is good: train on it with data.kind=manifest data.path={given.fix}.")
 
 
-def _sheet(path: Path, rows: Sequence[Row], size: Size, source: Folder | Manifest | Labelled) -> None:
+def _sheet(path: Path, rows: Sequence[Row], size: Size, source: Filed) -> None:
     """Eight frames of the first clip of each file, a file a row."""
     import numpy as np
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from glob import glob
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from videodit.data.item import PICTURES, VIDEOS, Inside, Item
 from videodit.shapes import UserError
@@ -79,7 +79,7 @@ def _system(address: str) -> tuple[Any, str]:
 
 
 @contextmanager
-def _opened(shard: str) -> Iterator[BinaryIO]:
+def _opened(shard: str) -> Iterator[Any]:
     if "://" in shard:
         system, name = _system(shard)
         with system.open(name, "rb", block_size=1 << 20) as file:
@@ -89,7 +89,7 @@ def _opened(shard: str) -> Iterator[BinaryIO]:
             yield file
 
 
-def _shard(shard: str, file: BinaryIO) -> Iterator[Item]:
+def _shard(shard: str, file: Any) -> Iterator[Item]:
     """Members that stand together and have one name up to the first dot; the suffix says what each is."""
     whole = file.seek(0, 2)
     file.seek(0)
@@ -116,7 +116,7 @@ def _shard(shard: str, file: BinaryIO) -> Iterator[Item]:
 _SAYS = (".txt", ".json", ".cls")
 
 
-def _said(file: BinaryIO, inside: Inside, what: str) -> dict[str, Any]:
+def _said(file: Any, inside: Inside, what: str) -> dict[str, Any]:
     if inside.size > WORDS:
         raise tarfile.ReadError(f"a {what} of {inside.size} bytes")
     before = file.tell()

@@ -1,0 +1,157 @@
+"""Shards, lists in Parquet and published layouts become items, and their bytes are read where they lie."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+from PIL import Image
+
+import films
+from videodit.data import cuts, lists, shards, video
+from videodit.data.item import Inside, content, digest
+from videodit.data.sources import DataSet, Manifest, Shards, items, labels
+from videodit.shapes import UserError
+
+
+def tar(members: dict[str, bytes]) -> bytes:
+    whole = io.BytesIO()
+    with tarfile.open(fileobj=whole, mode="w") as file:
+        for name, data in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            file.addfile(member, io.BytesIO(data))
+    return whole.getvalue()
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return films.film(tmp_path_factory.mktemp("film") / "a.mp4", films.numbered(20))
+
+
+def members(film: Path, first: int) -> dict[str, bytes]:
+    words = json.dumps({"caption": ["one", "two"], "label": "x", "weight": 2, "made by": "somebody"}).encode()
+    return {
+        f"d/{first}.mp4": film.read_bytes(),
+        f"d/{first}.json": words,
+        f"d/{first + 1}.cls": b"7\n",
+        f"d/{first + 1}.mp4": film.read_bytes(),
+        f"d/{first + 1}.txt": b"three\n\nfour\n",
+        f"d/{first + 1}.flac": b"sound",
+    }
+
+
+@pytest.mark.parametrize("where", ["here", "elsewhere"])
+def test_members_of_one_name_are_one_clip(tmp_path: Path, film: Path, where: str) -> None:
+    """Read in place, or from fsspec's storage in memory, which stands for s3."""
+    if where == "here":
+        for i in range(2):
+            (tmp_path / f"p-{i:03d}.tar").write_bytes(tar(members(film, 10 * i)))
+        path = str(tmp_path / "p-{000..001}.tar")
+    else:
+        for i in range(2):
+            fsspec.filesystem("memory").pipe(f"/{tmp_path.name}/p-{i:03d}.tar", tar(members(film, 10 * i)))
+        path = f"memory://{tmp_path.name}/p-*.tar"
+    source = Shards(path=path)
+    found = items(source)
+    assert [(item.path.name, item.captions, item.label, item.weight) for item in found][:2] == [
+        ("0.mp4", ("one", "two"), "x", 2.0),
+        ("1.mp4", ("three", "four"), "7", 1.0),
+    ]
+    assert len(found) == 4 and labels(source) == ("7", "x") and content(found[3]) == digest(film)
+    assert films.numbers(video.read(found[2], start=5, frames=3)[0]) == [5, 6, 7]
+    assert cuts.look(found[1], source).frames == 20
+    assert where != "here" or sorted(p.name for p in tmp_path.iterdir()) == ["p-000.tar", "p-001.tar"]
+
+
+def test_shards_are_named_by_ranges_patterns_and_folders(tmp_path: Path) -> None:
+    for i in range(3):
+        (tmp_path / f"p{i}.tar").write_bytes(b"")
+    for path in (tmp_path, tmp_path / "p{0..2}.tar", tmp_path / "p*.tar"):
+        assert [Path(name).name for name in shards.listed(str(path))] == ["p0.tar", "p1.tar", "p2.tar"]
+    with pytest.raises(UserError, match="There is no shard"):
+        items(Shards(path=str(tmp_path / "q.tar")))
+    with pytest.raises(UserError, match="cannot be reached"):
+        items(Shards(path="nowhere://x/p.tar"))
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "match"),
+    [
+        ("1.json", b"{", "a .json that cannot be read"),
+        ("1.json", b'{"weight": -1}', "weight > 0"),
+        ("1.txt", b"\xff", "a .txt that cannot"),
+    ],
+)
+def test_words_that_cannot_be_read_are_named(tmp_path: Path, name: str, data: bytes, match: str) -> None:
+    (tmp_path / "p.tar").write_bytes(tar({"1.mp4": b"", name: data}))
+    with pytest.raises(UserError, match=match):
+        items(Shards(path=str(tmp_path / "p.tar")))
+
+
+def test_a_list_in_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    (tmp_path / "a.mp4").touch()
+    rows = {"path": ["a.mp4", "a.mp4"], "caption": [["x", "y"], None], "start": [1.0, None], "pixels": [b"0" * 99, b""], "label": [0, 3]}
+    parquet.write_table(arrow.table(rows), tmp_path / "l.parquet")
+    read = []
+    plain = parquet.ParquetFile.iter_batches
+    monkeypatch.setattr(
+        parquet.ParquetFile, "iter_batches", lambda self, n, columns: (read.extend(columns), plain(self, n, columns=columns))[1]
+    )
+    found = items(Manifest(path=tmp_path / "l.parquet"))
+    assert [(item.captions, item.start, item.label) for item in found] == [((), 0.0, "3"), (("x", "y"), 1.0, "0")]
+    assert sorted(read) == ["caption", "label", "path", "start"]
+    (tmp_path / "l.parquet").write_bytes(b"PAR1")
+    with pytest.raises(UserError, match="cannot be read as Parquet"):
+        items(Manifest(path=tmp_path / "l.parquet"))
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    with pytest.raises(UserError, match=r"pip install 'videodit\[parquet\]'"):
+        list(lists.listed(tmp_path / "l.parquet"))
+
+
+def test_published_layouts(tmp_path: Path) -> None:
+    for name in ("UCF-101/Run/v_Run_g01_c01.avi", "UCF-101/Run/v_Run_g08_c01.avi", "UCF-101/Jump/v_Jump_g08_c01.avi"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    source = DataSet(path=tmp_path, layout="ucf101")
+    assert source.every == 3 and labels(source) == ("Jump", "Run") and len(items(source)) == 3
+    with pytest.raises(UserError, match="There is no ucfTrainTestlist"):
+        items(DataSet(path=tmp_path, layout="ucf101", split="train"))
+    (tmp_path / "ucfTrainTestlist").mkdir()
+    (tmp_path / "ucfTrainTestlist" / "trainlist01.txt").write_text("Run/v_Run_g08_c01.avi 1\n")
+    assert [item.label for item in items(DataSet(path=tmp_path, layout="ucf101", split="train"))] == ["Run"]
+
+
+@pytest.mark.parametrize(("layout", "train"), [("faceforensics", "train"), ("skytimelapse", "sky_train"), ("taichi-hd", "train")])
+def test_videos_that_are_folders_of_pictures(tmp_path: Path, layout: str, train: str) -> None:
+    frames = films.numbered(12)
+    for part in (train, train.replace("train", "test")):
+        folder = tmp_path / part / "video" / "clip.mp4"
+        folder.mkdir(parents=True)
+        for i, frame in enumerate(frames):
+            Image.fromarray(frame).save(folder / f"frame_{i}.png")
+    source = DataSet(path=tmp_path, layout=layout)  # type: ignore[arg-type]
+    (item,) = items(source)
+    assert train in item.path.parts and item.moves and len(items(DataSet(path=tmp_path, layout=layout, split="both"))) == 2  # type: ignore[arg-type]
+    assert films.numbers(video.read(item)[0]) == list(range(12))  # frame_2 stands before frame_10
+    before = content(item)
+    Image.fromarray(np.zeros_like(frames[0])).save(item.path / "frame_3.png")
+    assert content(item) != before
+    with pytest.raises(UserError, match="has no folder"):
+        items(DataSet(path=tmp_path / train, layout=layout))  # type: ignore[arg-type]
+
+
+def test_a_window_is_a_file(tmp_path: Path, film: Path) -> None:
+    shard = tmp_path / "a.tar"
+    shard.write_bytes(tar({"x.txt": b"words", "x.mp4": film.read_bytes()}))
+    (item,) = items(Shards(path=str(shard)))
+    assert item.inside is not None and content(item) == digest(film)
+    wrong = item._replace(inside=Inside(str(shard), item.inside.at, item.inside.size - 200))
+    with pytest.raises(video.Unreadable):
+        video.read(wrong)
