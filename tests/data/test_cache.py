@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from videodit.data.cache import remembered
+from videodit.data.cache import collect, noted, remembered
 
 KEY = {"seed": 1, "size": (8, 16, 16), "path": Path("a/b")}
 
@@ -61,6 +61,29 @@ def test_a_truncated_file_is_made_again(tmp_path: Path, make: Maker, left: int) 
     path.write_bytes(whole[:left])
     check(remembered(tmp_path, KEY, make))
     assert make.times == 2 and path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("at", [-1, -1000, -2001])
+def test_a_bit_that_turned_is_found(tmp_path: Path, make: Maker, at: int) -> None:
+    remembered(tmp_path, KEY, make)
+    (path,) = tmp_path.iterdir()
+    whole = path.read_bytes()
+    path.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + (whole[at + 1 :] if at < -1 else b""))
+    check(remembered(tmp_path, KEY, make))
+    assert make.times == 2 and path.read_bytes() == whole
+
+
+def test_what_nobody_uses_is_collected(tmp_path: Path, make: Maker) -> None:
+    for seed in range(3):
+        remembered(tmp_path, KEY | {"seed": seed}, make)
+    (tmp_path / "x.77.writing").write_bytes(b"half")
+    (tmp_path / "quarantine.jsonl").write_text("")
+    with noted() as used:
+        remembered(tmp_path, KEY | {"seed": 1}, make)
+    count, size = collect(tmp_path, used)
+    assert count == 3 and size > 4 and {path.suffix for path in tmp_path.iterdir()} == {".safetensors", ".jsonl"}
+    remembered(tmp_path, KEY | {"seed": 1}, make)
+    assert make.times == 3
 
 
 @pytest.mark.parametrize("metadata", [None, {"key": "another"}])

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any, NoReturn
 
-from videodit.cli import audit, config, convert, doctor, evaluate, generate, plan, terminal, train
+from videodit.cli import audit, config, convert, doctor, evaluate, generate, plan, prepare, terminal, train
 from videodit.shapes import UserError
 
 VERBS: dict[str, tuple[ModuleType, str]] = {
@@ -18,13 +18,13 @@ VERBS: dict[str, tuple[ModuleType, str]] = {
     "train": (train, "train a run file, or take up an interrupted run"),
     "config": (config, "print a complete, commented run file"),
     "plan": (plan, "say what a run will hold and handle before anything is loaded"),
+    "prepare": (prepare, "encode once, by content, all that a run will read"),
     "audit": (audit, "say what every file of a data set becomes, and why"),
     "convert": (convert, "turn an image model into a video model"),
     "evaluate": (evaluate, "measure a model"),
     "doctor": (doctor, "try what this machine can run"),
 }
 LATER: dict[str, tuple[str, str]] = {
-    "prepare": ("encode a data set once, by content", "a run encodes its files once, by content, when it starts"),
     "serve": ("an HTTP API and a web studio", "`videodit generate` makes videos on the command line"),
 }
 

@@ -1,31 +1,90 @@
-"""Latents and features computed once and kept by content: the key is all that decides them, so a stale entry is never used."""
+"""Latents and features computed once and kept by content: the key is all that decides them, so a stale entry is never used.
+
+An entry carries its key and a digest of its tensors; one that is damaged, or whose key is another, is made again.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+_NOTED: list[set[Path]] = []
+
 
 def remembered(folder: Path, key: dict[str, Any], make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
     """The tensors that `key` decides: from `folder`, or made now and kept there."""
-    words = json.dumps(key, sort_keys=True, default=str)
-    path = folder / f"{hashlib.sha256(words.encode()).hexdigest()[:16]}.safetensors"
+    found = known(folder, key)
+    return keep(folder, key, make()) if found is None else found
+
+
+def known(folder: Path, key: dict[str, Any]) -> dict[str, Tensor] | None:
+    """The tensors that `key` decides, if they are kept and whole."""
+    words, path = _entry(folder, key)
     try:
         with safe_open(path, "pt") as file:
-            if file.metadata().get("key") == words:
-                return load_file(path)
+            digest, _, said = file.metadata().get("key", "").partition(" ")
+        if said == words and digest == _digest(tensors := load_file(path)):
+            return tensors
     except (OSError, SafetensorError, AttributeError):
-        path.unlink(missing_ok=True)
-    tensors = {name: value.contiguous() for name, value in make().items()}  # laid out as they come back, to the last bit of a sum
+        pass
+    path.unlink(missing_ok=True)
+    return None
+
+
+def keep(folder: Path, key: dict[str, Any], made: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Keep what `key` decides; several processes may keep the same."""
+    words, path = _entry(folder, key)
+    tensors = {name: value.contiguous() for name, value in made.items()}  # laid out as they come back, to the last bit of a sum
     folder.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(".writing")
-    save_file(tensors, aside, metadata={"key": words})
+    aside = path.with_suffix(f".{os.getpid()}.writing")
+    save_file(tensors, aside, metadata={"key": f"{_digest(tensors)} {words}"})  # one entry: several come in any order
     aside.rename(path)
     return tensors
+
+
+@contextmanager
+def noted() -> Iterator[set[Path]]:
+    """The entries that are asked for in here."""
+    used: set[Path] = set()
+    _NOTED.append(used)
+    try:
+        yield used
+    finally:
+        _NOTED.remove(used)
+
+
+def collect(folder: Path, used: Iterable[Path]) -> tuple[int, int]:
+    """Remove all entries but those used, and what killed processes left half-written: how many, and their bytes."""
+    kept, count, size = set(used), 0, 0
+    for path in [*folder.glob("*.safetensors"), *folder.glob("*.writing")]:
+        if path not in kept:
+            count, size = count + 1, size + path.stat().st_size
+            path.unlink()
+    return count, size
+
+
+def _entry(folder: Path, key: dict[str, Any]) -> tuple[str, Path]:
+    words = json.dumps(key, sort_keys=True, default=str)
+    path = folder / f"{hashlib.sha256(words.encode()).hexdigest()[:16]}.safetensors"
+    for used in _NOTED:
+        used.add(path)
+    return words, path
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    found = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name].contiguous()
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        found.update(value.flatten().view(torch.uint8).numpy() if value.numel() else b"")
+    return found.hexdigest()

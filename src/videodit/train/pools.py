@@ -8,10 +8,11 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from videodit import given
 from videodit.autoencoder import PerFrame
 from videodit.data import cuts, sources, toybox
-from videodit.data.cache import remembered
+from videodit.data.cache import keep, known, remembered
 from videodit.data.item import Item
 from videodit.data.quarantine import READER, Losses, Quarantine
 from videodit.data.sources import Toybox
@@ -34,6 +35,13 @@ if TYPE_CHECKING:
 
 ENCODE = 8  # clips encoded at a time
 Part = Callable[[Tensor], Tensor]
+
+
+class Making(NamedTuple):
+    """How a file is encoded, and all that decides it beside the file."""
+
+    key: dict[str, Any]
+    make: Callable[[], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -68,10 +76,19 @@ def pools(settings: BackboneRun, autoencoder: PerFrame, takes: str, kinds: Itera
 
 
 def read(settings: BackboneRun, frozen: TextEncoder | SD3Text, captions: list[str]) -> dict[str, Tensor]:
-    """Features of all captions and of the blank."""
-    words = hashlib.sha256("\n".join(captions).encode()).hexdigest()
-    key = {"text": digest(frozen), "tokenizer": frozen.spelling(), "captions": words}
-    return remembered(cache(settings), key, partial(_read, frozen, captions))
+    """Features of all captions and of the blank: of drawn scenes together, of files caption by caption."""
+    key: dict[str, Any] = {"text": digest(frozen), "tokenizer": frozen.spelling()}
+    if isinstance(settings.data, Toybox):
+        words = hashlib.sha256("\n".join(captions).encode()).hexdigest()
+        return remembered(cache(settings), key | {"captions": words}, partial(_read, frozen, captions))
+    apart = list(dict.fromkeys([*captions, ""]))
+    found = {words: known(cache(settings), key | {"caption": words}) for words in apart}
+    new = [words for words in apart if found[words] is None]
+    for start in range(0, len(new), 256):
+        some = new[start : start + 256]
+        for words, features in zip(some, _apart(_features(frozen, some)), strict=True):
+            found[words] = keep(cache(settings), key | {"caption": words}, features)
+    return _joined([found[words] or {} for words in [*captions, ""]])
 
 
 def cache(settings: BackboneRun) -> Path:
@@ -122,13 +139,21 @@ def _captions(settings: BackboneRun, video: bool, takes: str) -> list[str]:
 # --- Files ---
 
 
-def _filmed(settings: BackboneRun, autoencoder: PerFrame, takes: str, video: bool) -> Pool:
-    """The clips of all videos, or all pictures; where there are no pictures, the first frames of the clips."""
+def encode(settings: BackboneRun, autoencoder: PerFrame, video: bool, part: slice) -> None:
+    """Some of the files, so that several processes may share them; what fails is listed, and counted by who reads all."""
+    chosen, make, quarantine = _chosen(settings, autoencoder, video)
+    for item in chosen[part]:
+        with suppress(Unreadable):
+            _of_item(settings, item, make(item), quarantine)
+
+
+def _chosen(settings: BackboneRun, autoencoder: PerFrame, video: bool) -> tuple[list[Item], Callable[[Item], Making], Quarantine]:
+    """The files of a kind, and how each is encoded."""
     assert not isinstance(settings.data, Toybox)
     every = sources.items(settings.data)
     chosen = [item for item in every if item.moves == video] or ([] if video else every)
     size = settings.size if video else settings.size._replace(frames=1)
-    parts = {"latents": partial(_mode, autoencoder)} | (_parts(settings, autoencoder) if video and settings.tasks.gives else {})
+    parts = _all_parts(settings, autoencoder, video)
     key = {
         "size": size,
         "autoencoder": digest(autoencoder),
@@ -139,16 +164,24 @@ def _filmed(settings: BackboneRun, autoencoder: PerFrame, takes: str, video: boo
         "files": settings.data.every,
         "most": settings.data.most,
     }
+    quarantine = Quarantine(cache(settings) / "quarantine.jsonl")
+    return chosen, lambda item: Making(key, partial(_of_file, settings, item, size, parts)), quarantine
+
+
+def _filmed(settings: BackboneRun, autoencoder: PerFrame, takes: str, video: bool) -> Pool:
+    """The clips of all videos, or all pictures; where there are no pictures, the first frames of the clips."""
+    assert not isinstance(settings.data, Toybox)
+    size = settings.size if video else settings.size._replace(frames=1)
+    chosen, make, quarantine = _chosen(settings, autoencoder, video)
     captions: list[str] = []
     whose: list[tuple[int, ...]] = []
     weights: list[float] = []
     found: list[dict[str, Tensor]] = []
-    quarantine = Quarantine(cache(settings) / "quarantine.jsonl")
     losses = Losses(len(chosen), settings.data.budget, settings.output / "unreadable.jsonl")
     for item in chosen:
         words = _words(item, takes)
         try:
-            made = _of_item(settings, item, key, partial(_of_file, settings, item, size, parts), quarantine)
+            made = _of_item(settings, item, make(item), quarantine)
         except Unreadable as error:
             losses.add(error)
             continue
@@ -160,7 +193,7 @@ def _filmed(settings: BackboneRun, autoencoder: PerFrame, takes: str, video: boo
     if not whose:
         what = f"clips of {size.frames} frames" if video else "pictures"
         raise UserError(f"There are no {what} in {settings.data.path}: use fewer frames (size) or a smaller data.every, or longer videos.")
-    tensors = {name: torch.cat([made[name] for made in found if len(made["latents"])]) for name in parts}
+    tensors = {name: torch.cat([made[name] for made in found if len(made["latents"])]) for name in _all_parts(settings, autoencoder, video)}
     return Pool(tensors.pop("latents"), captions, whose, tensors, np.array(weights))
 
 
@@ -172,15 +205,13 @@ def _words(item: Item, takes: str) -> list[str]:
     return list(item.captions) if takes == "text" else [""]
 
 
-def _of_item(
-    settings: BackboneRun, item: Item, key: dict[str, Any], make: Callable[[], dict[str, Tensor]], quarantine: Quarantine
-) -> dict[str, Tensor]:
+def _of_item(settings: BackboneRun, item: Item, how: Making, quarantine: Quarantine) -> dict[str, Tensor]:
     """What is kept of an item, or made now; a file that could not be read once is not tried again."""
     content = cuts.verified(item)
     if content in quarantine.reasons:
         raise Unreadable(item.path, quarantine.reasons[content])
     try:
-        return remembered(cache(settings), key | {"file": content, "start": item.start, "end": item.end}, make)
+        return remembered(cache(settings), how.key | {"file": content, "start": item.start, "end": item.end}, how.make)
     except Unreadable as error:
         quarantine.add(content, item.path, error.reason)
         raise
@@ -208,6 +239,12 @@ def _mode(autoencoder: PerFrame, pixels: Tensor) -> Tensor:
     return autoencoder.encode(pixels).mode()
 
 
+def _all_parts(settings: BackboneRun, autoencoder: PerFrame, video: bool) -> dict[str, Part]:
+    """The latents of clips or pictures, and of clips what may be given."""
+    given_too = _parts(settings, autoencoder) if video and settings.tasks.gives else {}
+    return {"latents": partial(_mode, autoencoder)} | given_too
+
+
 def _parts(settings: BackboneRun, autoencoder: PerFrame) -> dict[str, Part]:
     """All that a task may give of clips: runs of groups by their span, pictures by their frame, each encoded alone."""
     masks = settings.tasks.all(autoencoder.latents(settings.size).frames)
@@ -232,15 +269,30 @@ def encoded(
     return {name: torch.cat(latents) for name, latents in found.items()}
 
 
-@torch.no_grad()
 def _read(encoder: TextEncoder | SD3Text, captions: list[str]) -> dict[str, Tensor]:
-    """Features of all captions and of the blank, in half precision, padded to the longest."""
-    parts = [encoder([*captions, ""][start : start + 256])._asdict() for start in range(0, len(captions) + 1, 256)]
+    """Features of all captions and of the blank, padded to the longest."""
+    words = [*captions, ""]
+    return _joined([_features(encoder, words[start : start + 256]) for start in range(0, len(words), 256)])
+
+
+@torch.no_grad()
+def _features(encoder: TextEncoder | SD3Text, words: list[str]) -> dict[str, Tensor]:
+    """In half precision."""
+    found = {name: value for name, value in encoder(words)._asdict().items() if value is not None}
+    return {name: value.half() if value.is_floating_point() else value for name, value in found.items()}
+
+
+def _apart(features: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+    """Of each text alone, without what it was padded by."""
+    longest = features["mask"].sum(1).tolist() if "mask" in features else [features["sequence"].shape[1]] * len(features["sequence"])
+    alone = range(len(features["sequence"]))
+    return [{name: x[i : i + 1] if name == "pooled" else x[i : i + 1, : longest[i]] for name, x in features.items()} for i in alone]
+
+
+def _joined(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     longest = max(part["sequence"].shape[1] for part in parts)
 
     def padded(x: Tensor) -> Tensor:
         return torch.cat([x, x.new_zeros(len(x), longest - x.shape[1], *x.shape[2:])], dim=1)
 
-    features = {name: [part[name] for part in parts] for name, value in parts[0].items() if value is not None}
-    whole = {name: torch.cat(values if name == "pooled" else list(map(padded, values))) for name, values in features.items()}
-    return {name: value.half() if value.is_floating_point() else value for name, value in whole.items()}
+    return {name: torch.cat([part[name] if name == "pooled" else padded(part[name]) for part in parts]) for name in parts[0]}

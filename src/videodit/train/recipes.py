@@ -37,6 +37,11 @@ def read(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     return config.read(Recipe, Path(path), overrides)
 
 
+def read_text(text: str, overrides: Sequence[str]) -> Recipe:
+    """The settings of a run that has no file."""
+    return config.parse(Recipe, text, overrides, name="the command line")
+
+
 def train(settings: Recipe, progress: Watch | None = None) -> list[Figures]:
     """Train a recipe, or take it up again where it stopped."""
     with joined(settings.device) as launch:

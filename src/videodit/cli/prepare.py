@@ -1,0 +1,50 @@
+"""Encode once, by content, all that a run will read: `videodit prepare RUN.toml`, or `videodit prepare LIST OUT --model M`."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+from videodit.cli import terminal
+from videodit.shapes import UserError
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="RUN.toml | LIST", help="a run file; or a folder, a list or shards")
+    parser.add_argument("rest", nargs="*", metavar="a.b=value | OUT", help="settings to change; behind a list first a folder")
+    parser.add_argument("--model", default="toybox", metavar="M", help="behind a list: the model to encode for (default toybox)")
+    parser.add_argument("--processes", type=int, default=1, metavar="N", help="processes that share the files (default 1); or use torchrun")
+    parser.add_argument("--collect", action="store_true", help="then remove all entries of the cache that this run does not use")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(given: argparse.Namespace) -> None:
+    if not 1 <= given.processes <= 256:
+        raise UserError(f"--processes takes 1 to 256, not {given.processes}.")
+    from videodit.train import prepare, recipes
+    from videodit.train.backbone import BackboneRun
+
+    overrides = list(given.rest)
+    if given.source.endswith(".toml"):
+        settings = recipes.read(given.source, overrides)
+    else:
+        if not overrides or "=" in overrides[0]:
+            raise UserError(f"{given.source} needs a folder for what is encoded: videodit prepare {given.source} OUT.")
+        out, *overrides = overrides
+        changes = [f"output={out}/run", f"autoencoder={given.model}", f"start={given.model}", *_data(given.source), *overrides]
+        settings = recipes.read_text('kind = "backbone"', changes)
+    if not isinstance(settings, BackboneRun):
+        raise UserError(f"{given.source} trains an autoencoder, which reads pixels: prepare is for run files of transformers.")
+    start = time.perf_counter()
+    found = prepare.prepare(settings, processes=given.processes, clean=given.collect)._asdict()
+    found["seconds"] = round(time.perf_counter() - start, 1)
+    if given.json:
+        terminal.print_json(found)
+    else:
+        terminal.print_table([("what", "how much"), *((name.replace("_", " "), str(value)) for name, value in found.items())])
+
+
+def _data(source: str) -> list[str]:
+    kind = "shards" if "://" in source or source.endswith(".tar") else "folder" if Path(source).is_dir() else "manifest"
+    return [f"data.kind={kind}", f"data.path={source}"]

@@ -1,0 +1,87 @@
+"""Everything that a transformer's run reads, encoded before it starts: into the cache where the run looks for it, under the same keys."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from typing import NamedTuple
+
+import torch
+
+from videodit import models
+from videodit.data.cache import collect, noted
+from videodit.data.labels import Labels
+from videodit.data.sources import Toybox
+from videodit.shapes import UserError
+from videodit.train import pools
+from videodit.train.backbone import BackboneRun, starting
+
+
+class Prepared(NamedTuple):
+    """What a run will find: `new` entries were made now."""
+
+    clips: int
+    pictures: int
+    captions: int
+    entries: int
+    new: int
+    collected: int
+    collected_bytes: int
+    unreadable: int
+    cache: str
+
+
+def prepare(settings: BackboneRun, *, processes: int = 1, clean: bool = False) -> Prepared:
+    """Encode what is missing; `clean`: remove the entries of the cache that this run does not use."""
+    folder = pools.cache(settings)
+    before = set(folder.glob("*.safetensors"))
+    rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if size > 1:
+        share(settings, rank, size)
+    elif processes > 1 and not isinstance(settings.data, Toybox):
+        _spread(settings, processes)
+    with noted() as used:
+        found = _whole(settings)
+    gone, freed = collect(folder, used) if clean and rank == 0 else (0, 0)
+    report = settings.output / "unreadable.jsonl"
+    lost = len(report.read_text(encoding="utf-8").splitlines()) if report.is_file() else 0
+    kept = {path for path in used if path.is_file()}
+    return Prepared(*found, len(kept), len(kept - before), gone, freed, lost, str(folder))
+
+
+def share(settings: BackboneRun, rank: int, size: int) -> None:
+    """One process's part of the files."""
+    torch.set_num_threads(max(1, torch.get_num_threads() // size))
+    autoencoder = models.load_autoencoder(settings.autoencoder, settings.device)
+    for kind in _kinds(settings):
+        pools.encode(settings, autoencoder, kind, slice(rank, None, size))
+
+
+def _spread(settings: BackboneRun, processes: int) -> None:
+    context = multiprocessing.get_context("spawn")
+    running = [context.Process(target=share, args=(settings, rank, processes)) for rank in range(processes)]
+    for process in running:
+        process.start()
+    for process in running:
+        process.join()
+    if died := [process.exitcode for process in running if process.exitcode]:
+        raise UserError(f"{len(died)} of {processes} processes ended with {died[0]}: the same command goes on where they stopped.")
+
+
+def _kinds(settings: BackboneRun) -> list[bool]:
+    video = settings.joint.video_probability
+    return [kind for kind, used in ((False, video < 1), (True, video > 0)) if used]
+
+
+def _whole(settings: BackboneRun) -> tuple[int, int, int]:
+    """What the run itself does when it starts: all entries are read, and verified, or made."""
+    autoencoder = models.load_autoencoder(settings.autoencoder, settings.device)
+    text = starting(settings, autoencoder)["text"]
+    found = pools.pools(settings, autoencoder, str(text.takes), _kinds(settings))
+    captions = 0
+    if settings.start and not isinstance(text, Labels):
+        for pool in found.values():
+            pools.read(settings, text, pool.captions)  # type: ignore[arg-type]
+            captions += len(pool.captions)
+    counts = [len(found[kind].latents) if kind in found else 0 for kind in (True, False)]
+    return counts[0], counts[1], captions
