@@ -83,9 +83,10 @@ def test_several_processes_leave_what_one_does(settings: BackboneRun, encoded: l
     assert kept[0] == kept[1]
 
 
-def test_the_verb(settings: BackboneRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("processes", ["1", pytest.param("2", marks=pytest.mark.slow)])
+def test_the_verb(settings: BackboneRun, tmp_path: Path, processes: str, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "run.toml").write_text(config.write(settings))
-    assert main(["prepare", str(tmp_path / "run.toml"), "--processes", "2", "--json"]) == 0
+    assert main(["prepare", str(tmp_path / "run.toml"), "--processes", processes, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["clips"], found["captions"], found["entries"], found["unreadable"]) == (3, 3, 7, 0)
     assert main(["prepare", str(tmp_path / "mine")]) == 2 and "needs a folder" in capsys.readouterr().err

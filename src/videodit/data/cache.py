@@ -86,5 +86,5 @@ def _digest(tensors: dict[str, Tensor]) -> str:
     for name in sorted(tensors):
         value = tensors[name].contiguous()
         found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        found.update(value.flatten().view(torch.uint8).numpy() if value.numel() else b"")
+        found.update(value.flatten().view(torch.uint8).numpy().data if value.numel() else b"")
     return found.hexdigest()
