@@ -14,16 +14,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import av
 import numpy as np
 import torch
-from av.error import FFmpegError
 from jaxtyping import UInt8
 from torch.nn import functional as F
 
 from videodit.config import setting
 from videodit.data import sources, toybox, video
-from videodit.data.sources import Item
+from videodit.data.item import Item, content
 from videodit.evaluate.suite import scenes
 from videodit.shapes import Size, UserError
 
@@ -69,8 +67,8 @@ class Set:
         """Of the content of its files and of where its clips begin."""
         found = hashlib.sha256()
         for number, part in enumerate(self.parts):
-            content = f"{DRAWN} {number}" if part.item is None else sources.digest(part.item.path)
-            found.update(f"{content} {part.starts}\n".encode())
+            which = f"{DRAWN} {number}" if part.item is None else content(part.item)
+            found.update(f"{which} {part.starts}\n".encode())
         return found.hexdigest()
 
     @property
@@ -100,7 +98,7 @@ class Set:
                 yield place, toybox.render(drawn[place], Size(self.taken.span, *extent))[:: self.taken.every]
                 continue
             starts = [part.starts[at - numbers.start] for at in mine]
-            for at, frames in zip(mine, _windows(part.item.path, starts, self.taken), strict=True):
+            for at, frames in zip(mine, _windows(part.item, starts, self.taken), strict=True):
                 yield at, fitted(frames, self.taken)
 
 
@@ -126,7 +124,7 @@ def choose(name: str, taken: Taken, progress: Callable[[int, int], None] | None 
 
 
 def _starts(item: Item, place: int, taken: Taken) -> tuple[int, ...]:
-    length, fps = extent_in_time(item.path)
+    length, fps, *_ = video.probe(item)
     first = round(item.start * fps)
     stop = length if item.end is None else min(length, round(item.end * fps))
     if stop - first < taken.span:
@@ -139,24 +137,9 @@ def _starts(item: Item, place: int, taken: Taken) -> tuple[int, ...]:
     return tuple(starts)
 
 
-def extent_in_time(path: Path) -> tuple[int, float]:
-    """How many frames a file has and their rate, by its packets: nothing is decoded but pictures and animations."""
-    if path.suffix.lower() in (".gif", ".webp", *sources.PICTURES):
-        frames, fps = video.read(path)
-        return len(frames), fps
-    try:
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
-            packets = sum(packet.size > 0 for packet in container.demux(stream))
-            return packets, float(stream.average_rate or stream.guessed_rate or video.STILL)
-    except (FFmpegError, OSError, IndexError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as a video: mend it, or leave it out of what is measured.") from error
-
-
-def _windows(path: Path, starts: Iterable[int], taken: Taken) -> Iterator[Frames]:
+def _windows(item: Item, starts: Iterable[int], taken: Taken) -> Iterator[Frames]:
     """Clips of a file in one pass; only the clip at hand is in memory, however long the file is."""
-    whole = path.suffix.lower() in (".webp", *sources.PICTURES)
-    frames, at = iter(video.read(path)[0]) if whole else video.stream(path), 0
+    frames, at = video.stream(item), 0
     for start in starts:
         kept = []
         for frame in frames:
@@ -166,7 +149,7 @@ def _windows(path: Path, starts: Iterable[int], taken: Taken) -> Iterator[Frames
             if len(kept) == taken.frames:
                 break
         if len(kept) < taken.frames:
-            raise UserError(f"{path} ends after {at} frames, before its header says: write it anew, or leave it out of what is measured.")
+            raise UserError(f"{item.path} ends after {at} frames, before it says: write it anew, or leave it out of what is measured.")
         yield np.stack(kept)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 from typing import NamedTuple
 
 import torch
@@ -35,14 +34,11 @@ def prepare(settings: BackboneRun, *, processes: int = 1, clean: bool = False) -
     """Encode what is missing; `clean`: remove the entries of the cache that this run does not use."""
     folder = pools.cache(settings)
     before = set(folder.glob("*.safetensors"))
-    rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    if size > 1:
-        share(settings, rank, size)
-    elif processes > 1 and not isinstance(settings.data, Toybox):
+    if processes > 1 and not isinstance(settings.data, Toybox):
         _spread(settings, processes)
     with noted() as used:
         found = _whole(settings)
-    gone, freed = collect(folder, used) if clean and rank == 0 else (0, 0)
+    gone, freed = collect(folder, used) if clean else (0, 0)
     report = settings.output / "unreadable.jsonl"
     lost = len(report.read_text(encoding="utf-8").splitlines()) if report.is_file() else 0
     kept = {path for path in used if path.is_file()}
