@@ -117,17 +117,21 @@ def _backbone(settings: BackboneRun, assumed: list[str]) -> Outline:
     video = settings.joint.video_probability
     picture = partial(_missed, settings, built, shape, (autoencoder.channels, 1, *latents[1:]), words)
     clip = partial(_missed, settings, built, shape, (autoencoder.channels, *latents), words)
+    given = partial(clip, each=settings.given == "time")
+    told = 1 - settings.tasks.none / sum(settings.tasks.weights.values())
     return Outline(
         network=network,
         extent={"latents": list(latents), "tokens": token_size(latents, (getattr(shape, "tube", 1), shape.patch, shape.patch)).count},
-        passes=[(rate, one) for rate, one in ((video, clip), (1 - video, picture)) if rate],
+        passes=[(rate, one) for rate, one in ((video * (1 - told), clip), (video * told, given), (1 - video, picture)) if rate],
         kept=_kept(settings, autoencoder, shape, words, assumed),
     )
 
 
-def _missed(settings: BackboneRun, network: nn.Module, shape: Transformer | DiT, grid: tuple[int, ...], words: int) -> Tensor:
-    """A velocity, and by how much it misses."""
-    noisy, t = torch.randn(settings.batch, *grid), torch.rand(settings.batch)
+def _missed(
+    settings: BackboneRun, network: nn.Module, shape: Transformer | DiT, grid: tuple[int, ...], words: int, *, each: bool = False
+) -> Tensor:
+    """A velocity, and by how much it misses; `each`: a time for each frame."""
+    noisy, t = torch.randn(settings.batch, *grid), torch.rand(settings.batch, grid[1]) if each else torch.rand(settings.batch)
     if isinstance(shape, Transformer):
         text = Text(sequence=torch.randn(settings.batch, words, shape.text), pooled=torch.randn(settings.batch, shape.pooled))
     else:

@@ -1,17 +1,20 @@
 """What a run will hold, handle and take, before anything is loaded.
 
 Memory comes from whole steps, forward, backward and optimiser, of tensors that have shapes and no content, whose lives are followed: so
-it needs neither weights nor data, and a plan of billions of parameters takes moments. Time comes from steps of random weights on random
-data, where they fit into memory.
+it needs neither weights nor data, and a plan of billions of parameters takes moments. Where such steps fit into memory, random weights go
+through some in a process of its own, which tells how long they take and all that the process held, kernels' scratch too.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import time
 import warnings
 import weakref
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any
@@ -52,7 +55,7 @@ def plan(settings: Recipe, *, whole: bool = False) -> dict[str, Any]:
     }
     if whole:
         found |= _memory(settings, made)
-        found |= _times(settings, found["memory_bytes"], assumed)
+        found |= _tried(settings, found["memory_bytes"], saved + made.kept.size, assumed)
     return {**found, "assumed": assumed}
 
 
@@ -154,31 +157,43 @@ def _mixed(settings: Recipe) -> Iterator[None]:
 # --- Time ---
 
 
-def _times(settings: Recipe, needed: int, assumed: list[str]) -> dict[str, float]:
-    """Steps are tried for a moment, the first left out; then the encoding of a few clips."""
+def _tried(settings: Recipe, needed: int, beside: int, assumed: list[str]) -> dict[str, Any]:
+    """Time, and memory as it was held; `beside` what the steps hold are copies for a checkpoint and what is encoded."""
     if settings.device != "cpu" and not _there(settings.device):
-        assumed.append(f"how long it takes was not tried: there is no {settings.device} here")
+        assumed.append(f"steps were not tried: there is no {settings.device} here")
         return {}
     free = _free(settings.device)
     if needed > SHARE * free:
-        assumed.append(f"how long it takes was not tried: it needs {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} are free")
+        assumed.append(f"steps were not tried: they need {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} are free")
         return {}
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        try:
+            step, encoding, most = pool.submit(probe, settings, torch.get_num_threads()).result()
+        except BrokenProcessPool:
+            assumed.append("steps were tried and their process died, as one does that memory does not suffice for")
+            return {}
+    seconds = encoding + step * settings.steps
+    times = {"steps_per_second": 1 / step, "encoding_seconds": encoding, "seconds": seconds, "days": seconds / 86400}
+    return {"memory_bytes": most + beside, **times}
+
+
+def probe(settings: Recipe, threads: int) -> tuple[float, float, int]:
+    """Seconds of a step and of all encoding, and the most bytes held: a few clips are encoded, then steps done, the first left out."""
+    torch.set_num_threads(threads)
+    encoding = 0.0
     with torch.device(settings.device):
         made = outline(settings, [])
-        steps = _steps(settings, made)
-        next(steps)
-        taken, start = [], time.perf_counter()
-        while not taken or time.perf_counter() - start < SECONDS:
-            taken.append(next(steps))
-        encoding = 0.0
         if made.kept.encode and made.kept.clips:
             start = time.perf_counter()
             with _mixed(settings):
                 made.kept.encode()
             encoding = (time.perf_counter() - start) * made.kept.clips / ENCODE
-    step = sorted(taken)[len(taken) // 2]
-    seconds = encoding + step * settings.steps
-    return {"steps_per_second": 1 / step, "encoding_seconds": encoding, "seconds": seconds, "days": seconds / 86400}
+        steps = _steps(settings, made)
+        next(steps)
+        taken, start = [], time.perf_counter()
+        while not taken or time.perf_counter() - start < SECONDS:
+            taken.append(next(steps))
+    return sorted(taken)[len(taken) // 2], encoding, held(settings.device)
 
 
 def _there(device: str) -> bool:
