@@ -48,6 +48,6 @@ def train(settings: Recipe, progress: Watch | None = None) -> list[Figures]:
         with launch.in_turn():
             job = JOBS[settings.kind](settings)
         history = loop(settings, job, progress, launch)
-    if launch.first:
+    if launch.first and report.curves(settings.output / "log.jsonl"):
         report.written(settings.output / "report.html", report.page(settings.output.name, report.columns([settings.output])))
     return history
