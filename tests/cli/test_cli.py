@@ -26,7 +26,7 @@ from videodit.data.video import write
 from videodit.generate import Generator
 from videodit.shapes import Size
 from videodit.train import recipes
-from videodit.train.progress import Progress, told
+from videodit.train.progress import Progress, counting, told
 
 
 class Painter(Generator):
@@ -313,6 +313,17 @@ def test_progress_is_a_bar_on_a_terminal():
         progress.step(1, 2, {"loss": 0.5})
         progress.step(2, 2, {"loss": 0.25})
     assert "2/2" in stream.getvalue() and "loss 0.25" in stream.getvalue()
+
+
+def test_what_is_counted_is_a_line_now_and_then_where_there_is_no_terminal():
+    silent, told_often, terminal = Terminal(False), Terminal(False), Terminal(True)
+    for stream, seconds in ((silent, 3600.0), (told_often, 0.0), (terminal, 3600.0)):
+        count = counting("clips encoded", stream, seconds=seconds)
+        for done in range(1, 4):
+            count(done, 3)
+    assert silent.getvalue() == ""
+    assert [line.split(",")[0] for line in told_often.getvalue().splitlines()] == [f"clips encoded: {done}/3" for done in range(1, 4)]
+    assert "left" in told_often.getvalue().splitlines()[0] and terminal.getvalue().count("\n") == 1 and "3/3" in terminal.getvalue()
 
 
 def test_one_process_of_a_launch_talks(monkeypatch: pytest.MonkeyPatch):

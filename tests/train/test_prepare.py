@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import films
 import tiny
@@ -79,8 +80,11 @@ def test_several_processes_leave_what_one_does(settings: BackboneRun, encoded: l
         assert len(encoded) == 2 - rank
     torch.set_num_threads(threads)
     assert prepare.prepare(other).entries == one.entries
-    kept = [{path.name: path.read_bytes() for path in pools.cache(run).glob("*.safetensors")} for run in (settings, other)]
-    assert kept[0] == kept[1]
+    kept = [{path.name: load_file(path) for path in pools.cache(run).glob("*.safetensors")} for run in (settings, other)]
+    assert kept[0].keys() == kept[1].keys()
+    for name, tensors in kept[0].items():  # to half precision's last digits: sums depend on where memory lies
+        for key, value in tensors.items():
+            torch.testing.assert_close(value, kept[1][name][key], atol=1e-3, rtol=2e-3)
 
 
 @pytest.mark.parametrize("processes", ["1", pytest.param("2", marks=pytest.mark.slow)])

@@ -29,6 +29,7 @@ from videodit.data.text import TextEncoder
 from videodit.data.text_sd3 import SD3Text
 from videodit.data.video import Unreadable
 from videodit.shapes import Size, UserError
+from videodit.train.progress import counting
 
 if TYPE_CHECKING:
     from videodit.train.backbone import BackboneRun
@@ -117,12 +118,13 @@ def _drawn(settings: BackboneRun, autoencoder: PerFrame, takes: str, video: bool
         return [draw(settings.seed, i, size).video for i in range(start, stop)]
 
     whole = {"latents": partial(_mode, autoencoder)}
-    make = partial(encoded, settings, frames, len(captions), whole)
+    what = "clips encoded" if video else "pictures encoded"
+    make = partial(encoded, settings, frames, len(captions), whole, counting(what))
     latents = remembered(cache(settings), key | {"video": video, "count": len(captions)}, make)["latents"]
     if not (video and settings.tasks.gives):
         return Pool(latents, captions)
     parts, count = _parts(settings, autoencoder), min(settings.tasks.clips, settings.clips)
-    make = partial(encoded, settings, frames, count, parts)
+    make = partial(encoded, settings, frames, count, parts, counting("clips encoded in parts, for what may be given"))
     return Pool(latents, captions, parts=remembered(cache(settings), key | {"parts": sorted(parts), "count": count}, make))
 
 
@@ -142,9 +144,11 @@ def _captions(settings: BackboneRun, video: bool, takes: str) -> list[str]:
 def encode(settings: BackboneRun, autoencoder: PerFrame, video: bool, part: slice) -> None:
     """Some of the files, so that several processes may share them; what fails is listed, and counted by who reads all."""
     chosen, make, quarantine = _chosen(settings, autoencoder, video)
-    for item in chosen[part]:
+    count, mine = counting("files encoded by this process"), chosen[part]
+    for done, item in enumerate(mine, 1):
         with suppress(Unreadable):
             _of_item(settings, item, make(item), quarantine)
+        count(done, len(mine))
 
 
 def _chosen(settings: BackboneRun, autoencoder: PerFrame, video: bool) -> tuple[list[Item], Callable[[Item], Making], Quarantine]:
@@ -178,7 +182,9 @@ def _filmed(settings: BackboneRun, autoencoder: PerFrame, takes: str, video: boo
     weights: list[float] = []
     found: list[dict[str, Tensor]] = []
     losses = Losses(len(chosen), settings.data.budget, settings.output / "unreadable.jsonl")
-    for item in chosen:
+    count_up = counting("files encoded")
+    for done, item in enumerate(chosen, 1):
+        count_up(done, len(chosen))
         words = _words(item, takes)
         try:
             made = _of_item(settings, item, make(item), quarantine)
@@ -255,7 +261,11 @@ def _parts(settings: BackboneRun, autoencoder: PerFrame) -> dict[str, Part]:
 
 @torch.no_grad()
 def encoded(
-    settings: BackboneRun, frames: Callable[[int, int], Sequence[np.ndarray]], count: int, parts: dict[str, Any]
+    settings: BackboneRun,
+    frames: Callable[[int, int], Sequence[np.ndarray]],
+    count: int,
+    parts: dict[str, Any],
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Tensor]:
     """What each part makes of so many clips or pictures, in half precision."""
     precision = torch.bfloat16 if settings.precision == "bf16" else torch.float32  # which decides how pixels are laid out
@@ -266,6 +276,7 @@ def encoded(
         with torch.autocast(torch.device(settings.device).type, torch.bfloat16, enabled=settings.precision == "bf16"):
             for name, part in parts.items():
                 found[name].append(part(pixels).half().cpu())
+        progress(min(start + ENCODE, count), count)
     return {name: torch.cat(latents) for name, latents in found.items()}
 
 

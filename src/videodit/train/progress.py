@@ -7,7 +7,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -107,6 +107,24 @@ def ceiling(device: str, precision: str, side: int = 1024) -> float:
 def span(seconds: float) -> str:
     hours, minutes = int(seconds // 3600), int(seconds % 3600 // 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {int(seconds % 60):02d} s"
+
+
+def counting(what: str, stream: io.TextIOBase | None = None, *, seconds: float = SECONDS) -> Callable[[int, int], None]:
+    """Follows work: `counting("clips encoded")(done, total)` is a line that counts on a terminal, elsewhere one now and then."""
+    to: Any = stream or sys.stderr
+    begun = told = time.monotonic()
+
+    def count(done: int, total: int) -> None:
+        nonlocal told
+        now = time.monotonic()
+        if os.environ.get("RANK", "0") != "0" or not (to.isatty() or now - told >= seconds):
+            return
+        told = now
+        left = f", {span((total - done) * (now - begun) / done)} left" if 0 < done < total else ""
+        line = f"{what}: {done}/{total}{left}"
+        print(f"\r{line:<60}" if to.isatty() else line, end="" if to.isatty() and done < total else "\n", file=to, flush=True)
+
+    return count
 
 
 def note(line: str) -> None:
