@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import tiny
 from videodit import backbone, config, models
 from videodit.autoencoder import inflate
 from videodit.autoencoder.presets import PRESETS, ImageAutoencoder
-from videodit.shapes import Size
+from videodit.cli.main import main
+from videodit.shapes import Size, UserError
 from videodit.train import planning, recipes
 from videodit.train.autoencoder import AutoencoderRun
 from videodit.train.backbone import BackboneRun
@@ -160,3 +162,25 @@ def test_a_plan_for_a_device_that_is_not_here_says_so(world: tiny.World, tmp_pat
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     planned = planning.plan(replace(tiny.runs(world, tmp_path, steps=3)["video"], device="cuda"), whole=True)
     assert "steps_per_second" not in planned and "no cuda here" in planned["assumed"][0] and planned["training_bytes"] > 0
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("steps=-1", "steps takes 0 or more, not -1"),
+        ("batch=0", "batch takes 1 or more, not 0"),
+        ("accumulate=0", "accumulate takes 1 or more"),
+        ("clips=-5", "clips and pictures take 1 or more, not -5"),
+        ("optimizer.learning_rate=nan", "optimizer.learning_rate takes a number from 0"),
+        ("optimizer.clip=-1.0", "optimizer.clip takes a number from 0"),
+    ],
+)
+def test_settings_that_cannot_be_run_are_refused(override: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        recipes.read(Path(__file__).parents[1] / "runs" / "toybox_tiny.toml", [override])
+
+
+def test_settings_may_stand_behind_options(capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(Path(__file__).parents[1] / "runs" / "toybox_tiny.toml")
+    assert main(["plan", path, "--shapes", "steps=7", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["steps"] == 7

@@ -103,3 +103,12 @@ def test_clips_stay_within_shots_do_not_overlap_and_are_spread(tmp_path: Path) -
     seen = cuts.look(part, source)
     (clip,) = cuts.clips(part, cuts.cut(seen, Size(8, 24, 48), source), Size(8, 24, 48), source)
     assert np.array_equal(clip, frames[12:20]) and seen.frames == 8
+
+
+def test_a_folder_may_hold_folders_with_strange_names_and_no_pipes(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").mkdir()
+    (tmp_path / "a.mp4" / "b.mp4").write_bytes(b"")
+    assert [item.path.name for item in items(Folder(path=tmp_path))] == ["b.mp4"]
+    (tmp_path / "c.mp4").symlink_to(tmp_path / "gone.mp4")
+    with pytest.raises(UserError, match=r"c\.mp4 is a broken link, a pipe or a device: take it out"):
+        items(Folder(path=tmp_path))

@@ -32,6 +32,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(given: argparse.Namespace) -> None:
     terminal.check_ranges(given, ("frames", "every", "most"))
     size = Size(given.frames, *parse_extent(given.size))
+    if min(size) < 1:
+        raise UserError(f"--size takes rows and columns from 1, such as 64x64, not {given.size}.")
     if given.fix is not None and given.fix.suffix != ".jsonl":
         raise UserError(f"--fix writes JSON lines: name a file that ends in .jsonl, not {given.fix.name}.")
     if given.fix is not None and not given.fix.resolve().parent.is_dir():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -94,7 +95,13 @@ def _run(arguments: list[str]) -> int:
     verb = next((argument for argument in arguments if not argument.startswith("-")), None)
     if verb in LATER:
         raise UserError(f"{verb} is not in this version yet; {LATER[verb][1]}.")
-    parsed = parser().parse_args(arguments)
+    whole = parser()
+    parsed, left = whole.parse_known_args(arguments)
+    settings = getattr(parsed, "overrides", None)
+    if left and (settings is None or not all(re.fullmatch(r"[\w.]+=.*", word, re.DOTALL) for word in left)):
+        whole.error(f"unrecognized arguments: {' '.join(left)}")
+    if left:  # settings that stand behind options
+        parsed.overrides = [*parsed.overrides, *left]
     parsed.run(parsed)
     sys.stdout.flush()
     return 0

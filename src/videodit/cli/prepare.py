@@ -12,7 +12,7 @@ from videodit.shapes import UserError
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="RUN.toml | LIST", help="a run file; or a folder, a list or shards")
-    parser.add_argument("rest", nargs="*", metavar="a.b=value | OUT", help="settings to change; behind a list first a folder")
+    parser.add_argument("overrides", nargs="*", metavar="a.b=value | OUT", help="settings to change; behind a list first a folder")
     parser.add_argument("--model", default="toybox", metavar="M", help="behind a list: the model to encode for (default toybox)")
     parser.add_argument("--processes", type=int, default=1, metavar="N", help="processes that share the files (default 1)")
     parser.add_argument("--collect", action="store_true", help="then remove all entries of the cache that this run does not use")
@@ -25,7 +25,7 @@ def run(given: argparse.Namespace) -> None:
     from videodit.train import prepare, recipes
     from videodit.train.backbone import BackboneRun
 
-    overrides = list(given.rest)
+    overrides = list(given.overrides)
     if given.source.endswith(".toml"):
         settings = recipes.read(given.source, overrides)
     else:

@@ -20,7 +20,7 @@ ROWS = 4096  # of a .parquet, read at a time
 def listed(path: Path) -> Iterator[Item]:
     """The items of a list."""
     if not path.is_file() or path.suffix.lower() not in _READERS:
-        raise UserError(f"{path} is no list that is there: name a .jsonl, a .csv or a .parquet.")
+        raise UserError(f"{path} is no list that is there: name a folder, a .jsonl, a .csv, a .parquet or a .tar.")
     number = 0
     try:
         for row in _READERS[path.suffix.lower()](path):

@@ -55,8 +55,9 @@ class Losses:
     def add(self, error: Unreadable) -> None:
         self.errors.append(error)
         self.report.parent.mkdir(parents=True, exist_ok=True)
-        lines = (json.dumps({"file": str(e.path), "reason": e.reason}) + "\n" for e in self.errors)
-        self.report.write_text("".join(lines), encoding="utf-8")
+        before = self.report.read_text(encoding="utf-8").splitlines() if self.report.is_file() else []
+        line = json.dumps({"file": str(error.path), "reason": error.reason})
+        self.report.write_text("".join(f"{each}\n" for each in dict.fromkeys([*before, line])), encoding="utf-8")
         if len(self.errors) > self.budget * self.total:
             first = str(self.errors[0]).rstrip(".")
             raise UserError(

@@ -86,6 +86,8 @@ def items(source: Filed) -> list[Item]:
     if not found:
         raise UserError(f"There is no video or picture in {source.path}: name a folder or list with files such as .mp4 or .png.")
     for item in found:
+        if isinstance(source, Folder | Labelled) and not item.path.is_file():
+            raise UserError(f"{item.path} is a broken link, a pipe or a device: take it out of {source.path}.")
         if item.inside is None and not item.path.is_file() and not (item.path.is_dir() and isinstance(source, DataSet)):
             raise UserError(f"{source.path} names {item.path}, which is not there: mend the list, or bring the file.")
         if item.path.suffix.lower() not in VIDEOS + PICTURES and not item.path.is_dir():
@@ -120,7 +122,8 @@ def _labelled(path: Path) -> Iterator[Item]:
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         raise UserError(f"{path} is no folder: name the one that holds the videos and pictures.")
-    return [file for file in path.rglob("*") if file.suffix.lower() in VIDEOS + PICTURES and not file.name.startswith(".")]
+    named = (file for file in path.rglob("*") if file.suffix.lower() in VIDEOS + PICTURES and not file.name.startswith("."))
+    return [file for file in named if not file.is_dir()]
 
 
 _READERS: dict[str, Callable[[Any], Iterator[Item]]] = {

@@ -83,6 +83,13 @@ class BackboneRun(Run):
     sampling: Sampling = setting(Sampling(), doc="the model's defaults of sampling")
     looks: Looks = setting(Looks(), doc="what is seen of the run while it lasts")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.clips < 1 or self.pictures < 1:
+            raise UserError(
+                f"clips and pictures take 1 or more, not {self.clips} and {self.pictures}: joint.video_probability chooses between them."
+            )
+
     @property
     def digest(self) -> str:
         """How a run is looked at decides no step."""

@@ -30,6 +30,11 @@ class Optimizer:
     muon: float = setting(0.0, doc="peak learning rate of Muon for the matrices of repeated blocks; 0 leaves them to AdamW")
     fresh: float = setting(1.0, doc="rate of parameters that an inflated network did not inherit, over that of the others")
 
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "weight_decay", "clip", "muon", "fresh"):
+            if not 0 <= (value := getattr(self, name)) < math.inf:
+                raise UserError(f"optimizer.{name} takes a number from 0, not {value}.")
+
     def rate(self, step: int, steps: int) -> float:
         """The learning rate of step `step` (from 0) of `steps`."""
         warm = min(1.0, (step + 1) / max(1, self.warmup))

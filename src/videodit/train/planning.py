@@ -170,7 +170,9 @@ def _tried(settings: Recipe, needed: int, beside: int, assumed: list[str]) -> di
         try:
             step, encoding, most = pool.submit(probe, settings, torch.get_num_threads()).result()
         except BrokenProcessPool:
-            assumed.append("steps were tried and their process died, as one does that memory does not suffice for")
+            assumed.append(
+                "steps were tried and their process ended at once: memory may not suffice, and videodit train with steps=1 shows why"
+            )
             return {}
     seconds = encoding + step * settings.steps
     times = {"steps_per_second": 1 / step, "encoding_seconds": encoding, "seconds": seconds, "days": seconds / 86400}

@@ -73,6 +73,7 @@ def pools(settings: BackboneRun, autoencoder: PerFrame, takes: str, kinds: Itera
     """A pool of each kind: False pictures, True clips."""
     if isinstance(settings.data, Toybox):
         return {kind: _drawn(settings, autoencoder, takes, kind) for kind in kinds}
+    (settings.output / "unreadable.jsonl").unlink(missing_ok=True)  # files may have been mended
     return {kind: _filmed(settings, autoencoder, takes, kind) for kind in kinds}
 
 

@@ -88,6 +88,11 @@ class Run:
     faults: Faults = setting(Faults(), doc="what the run bears")
     track: Track = setting("nothing", doc="who else is told the figures of the log: nothing else, or TensorBoard, in OUTPUT/tensorboard")
 
+    def __post_init__(self) -> None:
+        for name, least in (("steps", 0), ("batch", 1), ("accumulate", 1)):
+            if (value := getattr(self, name)) < least:
+                raise UserError(f"{name} takes {least} or more, not {value}.")
+
     @property
     def digest(self) -> str:
         """Of all that decides what a step does; how long, where and how safely the run goes is left out."""
