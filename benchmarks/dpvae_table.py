@@ -51,11 +51,13 @@ def row(name: str, found: dict[str, Any], clips: dict[str, dict[str, Any]]) -> s
     """`found` are figures of all clips, `clips` those of each."""
     errors: dict[str, list[float]] = {}
     for clip, figures in clips.items():
-        errors.setdefault(clip.split()[0], []).append(10 ** (-figures["all"]["psnr"] / 10))
+        psnr = figures["all"]["psnr"]  # none where every pixel is equal
+        errors.setdefault(clip.split()[0], []).append(0.0 if psnr is None else 10 ** (-psnr / 10))
     places = [place["psnr"] for place in found["positions"]]
     latents = found.get("latents") or {}
-    others = sum(places[1:]) / len(places[1:]) if places[1:] else None
-    cells = [-10 * math.log10(sum(errors[key]) / len(errors[key])) for key in HEAD[1:4]]
+    others = sum(places[1:]) / len(places[1:]) if places[1:] and None not in places[1:] else None
+    means = [sum(errors[key]) / len(errors[key]) for key in HEAD[1:4]]
+    cells: list[float | None] = [-10 * math.log10(mean) if mean else None for mean in means]
     cells += [found["all"]["psnr"], places[0], others, found["all"]["ssim"], found["all"]["temporal"]]
     cells += [latents.get(key) for key in ("mean", "deviation", "image_decoder_psnr")]
     digits = (2, 2, 2, 2, 2, 2, 4, 4, 3, 3, 2)
@@ -81,6 +83,7 @@ def main() -> None:
     def measured(name: str, model: str) -> dict[str, Any]:
         found = json.loads(videodit("evaluate", "reconstruction", model, *clips, *options))
         lines.append(row(name, found, {Path(clip["name"]).stem: clip for clip in found["clips"]}))
+        print(lines[-1], file=sys.stderr, flush=True)
         return found
 
     for name in given.rows:
