@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from videodit.evaluate.extractors import Extractor, Looked
-from videodit.evaluate.protocol import Card, Estimator, Protocol, Score, Seen
-from videodit.evaluate.scores import interval, versions
+from videodit.evaluate.protocol import Estimator, Protocol, Score, Seen
+from videodit.evaluate.scores import carded, interval
 from videodit.evaluate.sets import Set
 from videodit.models import digest
 from videodit.shapes import UserError
@@ -117,16 +117,7 @@ def aligned(
     """The score of the generated set; that of the real one beside it."""
     found = [_fits(chosen, clip, progress) for chosen in (real, fake)]
     value = float(found[1][0].mean())
-    card = Card(
-        measure="alignment",
-        protocol=protocol.name,
-        extractor=clip.seen,
-        real=real.taken,
-        fake=fake.taken,
-        real_digest=real.digest,
-        estimator=estimator,
-        versions=versions(),
-    )
+    card = carded("alignment", protocol, clip.seen, real, fake, estimator)
     sample = torch.from_numpy(found[1][0])[:, None, None]
     span = interval(value, (sample, sample), lambda _, drawn: drawn.mean().item(), estimator)
     chance = float(found[1][1].mean())

@@ -28,7 +28,7 @@ from videodit.evaluate.features import Features
 from videodit.evaluate.frechet import frechet, frechet_of_rows
 from videodit.evaluate.inception import Answers
 from videodit.evaluate.kernel import Subsets, kernel_distance
-from videodit.evaluate.protocol import Card, Estimator, Protocol, Score
+from videodit.evaluate.protocol import Card, Estimator, Protocol, Score, Seen
 from videodit.evaluate.sets import Set
 from videodit.shapes import UserError
 
@@ -79,16 +79,7 @@ def measured(
     if sets[0] is None or sets[1] is None:
         return None
     value, floor, interval, more = DISTANCES[what.distance](sets[0], sets[1], estimator)
-    card = Card(
-        measure=what.label(verb, extractor.seen.name),
-        protocol=protocol.name,
-        extractor=extractor.seen,
-        real=real.taken,
-        fake=fake.taken,
-        real_digest=real.digest,
-        estimator=estimator,
-        versions=versions(),
-    )
+    card = carded(what.label(verb, extractor.seen.name), protocol, extractor.seen, real, fake, estimator)
     return Score(value=value, interval=interval, floor=floor, fake=fake.name, fake_digest=fake.digest, card=card, more=more)
 
 
@@ -101,6 +92,20 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:  # run from its sources
             found[name] = "not installed"
     return found
+
+
+def carded(measure: str, protocol: Protocol, seen: Seen, real: Set, fake: Set, estimator: Estimator) -> Card:
+    """The card of a score of two sets."""
+    return Card(
+        measure=measure,
+        protocol=protocol.name,
+        extractor=seen,
+        real=real.taken,
+        fake=fake.taken,
+        real_digest=real.digest,
+        estimator=estimator,
+        versions=versions(),
+    )
 
 
 # --- Gathering ---
