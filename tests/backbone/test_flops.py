@@ -14,7 +14,7 @@ import tiny
 from videodit import backbone
 from videodit.backbone import PRESETS, DiT
 from videodit.backbone.flops import cost
-from videodit.backbone.single import Variant
+from videodit.backbone.variants import Variant
 from videodit.shapes import Size
 
 LATTE, SD3 = PRESETS["latte-xl-v2-tiny"], PRESETS["sd3-medium-tiny"]
@@ -24,8 +24,7 @@ SHAPES = {
     "all tokens": replace(LATTE, told="token"),
     "words": replace(LATTE, text=12, pooled=20),
     "tubes": replace(LATTE, tube=3, video=True, layout="global"),
-    "sd3": SD3,
-    "sd3 over frames": replace(SD3, layout="spatial"),
+    **{f"sd3 {layout}": replace(SD3, layout=layout, window=2) for layout in get_args(Variant)},
     "sd3 beside": replace(SD3, layout="beside", video=True),
     "sd3.5": replace(SD3, normed=True, twice=2, video=True),
 }

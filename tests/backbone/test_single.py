@@ -23,7 +23,7 @@ from videodit.backbone.layouts import (
     TemporalAttention,
     WindowAttention,
 )
-from videodit.backbone.single import Variant
+from videodit.backbone.variants import Variant
 from videodit.shapes import Size, Text, UserError
 
 TINY = PRESETS["latte-xl-v2-tiny"]

@@ -148,7 +148,7 @@ def test_places_are_repeated_or_interpolated() -> None:
 
 
 def test_lavitas_are_for_one_stream() -> None:
-    with pytest.raises(UserError, match="interleaved is for transformers of one stream: use global or beside"):
+    with pytest.raises(UserError, match="interleaved leaves an image model of two streams no block as it is: use global or beside"):
         convert.inflate(tiny.transformer(video=False), "interleaved")
     for layout, side in (("global", 8), ("late", -1)):
         with pytest.raises(UserError, match="leave the side out"):

@@ -9,17 +9,18 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from videodit.backbone.blocks import DualBlock, Signals, Tokens
+from videodit.backbone.blocks import DualBlock, Signals, TimeBlock, Tokens
 from videodit.backbone.conditioning import of_video
 from videodit.backbone.layouts import Layout
+from videodit.backbone.variants import Variant
 
-Arrangement = Literal["global", "spatial", "beside"]
-Make = Callable[[int], DualBlock]
+Arrangement = Literal[Variant, "beside"]
+Make = Callable[[int], DualBlock | TimeBlock]
 Folded = Float[Tensor, "bf _ d"]  # frames in the batch
 
 
-class GlobalBlocks(nn.ModuleList):
-    """All tokens of the clip and its words: the paper's 2D -> 3D."""
+class Blocks(nn.ModuleList):
+    """One after the other, over all tokens of the clip and its words: with global attention the paper's 2D -> 3D."""
 
     def __init__(self, make: Make, depth: int) -> None:
         super().__init__(make(i) for i in range(depth))
@@ -30,7 +31,7 @@ class GlobalBlocks(nn.ModuleList):
         return video
 
 
-class SpatialBlocks(GlobalBlocks):
+class SpatialBlocks(Blocks):
     """Each frame by itself, with a copy of the words: the image model frame by frame."""
 
     def forward(self, words: Tokens, video: Tokens, signal: Signals, layout: Layout) -> Tokens:
@@ -45,7 +46,7 @@ class BesideBlock(nn.Module):
     def __init__(self, make: Make, at: int, *, last: bool) -> None:
         super().__init__()
         self.spatial, self.joint = make(at), make(at)
-        width = self.joint.video.out.in_features
+        width = self.joint.width
         self.to_words, self.to_video = None if last else zero(width), zero(width)
 
     def forward(self, words: Folded, video: Tokens, signal: Signals, layout: Layout, heard: Folded, alone: Layout) -> tuple[Folded, Tokens]:
@@ -73,11 +74,9 @@ class BesideBlocks(nn.ModuleList):
         return video
 
 
-ARRANGEMENTS: dict[Arrangement, type[GlobalBlocks] | type[BesideBlocks]] = {
-    "global": GlobalBlocks,
-    "spatial": SpatialBlocks,
-    "beside": BesideBlocks,
-}
+def blocks(layout: Arrangement, make: Make, depth: int) -> Blocks | BesideBlocks:
+    made = {"spatial": SpatialBlocks, "beside": BesideBlocks}.get(layout, Blocks)
+    return made(make, depth)
 
 
 def zero(width: int) -> nn.Linear:

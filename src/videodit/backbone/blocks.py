@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from videodit.backbone.attention import attend
 from videodit.backbone.conditioning import Modulation, Unmodulated, modulate, of_video, of_words
-from videodit.backbone.layouts import GlobalAttention, Layout, TemporalAttention
+from videodit.backbone.layouts import GlobalAttention, GroupedAttention, JointAttention, Layout, SplitAttention, TemporalAttention
 from videodit.backbone.positions import turned
 
 Tokens = Float[Tensor, "b _ d"]  # text and video differ in their number
@@ -49,13 +49,16 @@ class Stream(Projection):
         self.norm2 = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), nn.Linear(4 * width, width))
 
-    def finish(self, x: Tokens, seen: Tokens, gates: list[Tensor]) -> Tokens:
-        """Both residuals: what attention saw, then the feed-forward."""
+    def saw(self, x: Tokens, seen: Tokens, gates: list[Tensor]) -> Tokens:
+        """With what attention saw."""
+        return x + gates[0] * self.out(seen) if gates else x
+
+    def fed(self, x: Tokens, gates: list[Tensor]) -> Tokens:
+        """With the feed-forward's residual."""
         if not gates:
             return x
-        gate, shift, scale, gate_mlp = gates
-        x = x + gate * self.out(seen)
-        return x + gate_mlp * self.mlp(modulate(self.norm2(x), shift, scale))
+        _, shift, scale, gate = gates
+        return x + gate * self.mlp(modulate(self.norm2(x), shift, scale))
 
 
 class Norm(nn.Module):
@@ -95,29 +98,59 @@ class SecondAttention(SelfAttention):
 
 
 class DualBlock(nn.Module):
-    """Text and video through joint attention, then each through its own feed-forward; the last block puts out no text."""
+    """Text and video through joint attention, then each through its own feed-forward; the last block puts out no text.
 
-    def __init__(self, width: int, heads: int, *, normed: bool, twice: bool = False, last: bool = False) -> None:
+    Of several attentions the first within a frame is the joint one; the video alone passes those before and behind it.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        attentions: Sequence[nn.Module] | None = None,
+        *,
+        normed: bool,
+        twice: bool = False,
+        last: bool = False,
+    ) -> None:
         super().__init__()
+        self.width = width
         self.text, self.video = Stream(width, heads, normed=normed, silent=last), Stream(width, heads, normed=normed)
         self.second = SecondAttention(width, heads, normed=normed) if twice else None
-        self.attention = GlobalAttention()
+        attentions = attentions or [GlobalAttention()]
+        at = next(i for i, attention in enumerate(attentions) if not isinstance(attention, TemporalAttention))
+        joint = attentions[at]
+        self.attention = JointAttention(joint) if isinstance(joint, GroupedAttention | SplitAttention) else joint
+        self.before, self.after = (
+            nn.ModuleList(SelfAttention(width, heads, normed=normed, attention=attention) for attention in some)
+            for some in (attentions[:at], attentions[at + 1 :])
+        )
 
     def forward(self, text: Tokens, video: Tokens, signal: Signals, layout: Layout) -> tuple[Tokens, Tokens]:
-        parts, gates, clips = [], [], len(layout.packed) or 1
-        streams = (
-            (self.text, text, of_words(signal, clips), layout.of_words(text), None),
-            (self.video, video, of_video(signal, clips), layout.of_video(video), layout.angles),
+        clips = len(layout.packed) or 1
+        heard, told = of_video(signal, clips), of_words(signal, clips)
+        shift, scale, *gates = self.video.modulation(heard, layout.of_video(video))
+        shift_text, scale_text, *gates_text = self.text.modulation(told, layout.of_words(text))
+        video = self._through(self.before, video, (shift, scale, gates[0]), layout)
+        parts = (
+            self.text.project(modulate(self.text.norm1(text), shift_text, scale_text), None),
+            self.video.project(modulate(self.video.norm1(video), shift, scale), layout.angles),
         )
-        for stream, x, heard, tokens, angles in streams:
-            shift, scale, *rest = stream.modulation(heard, tokens)
-            parts.append(stream.project(modulate(stream.norm1(x), shift, scale), angles))
-            gates.append(rest)
         joint = self.attention(*(torch.cat(pair, dim=2) for pair in zip(*parts, strict=True)), layout)
-        seen = rearrange(joint, "b k n d -> b n (k d)").split([text.shape[1], video.shape[1]], dim=1)
+        said, seen = rearrange(joint, "b k n d -> b n (k d)").split([text.shape[1], video.shape[1]], dim=1)
         if self.second is not None:
-            video = video + self.second.residual(video, of_video(signal, clips), layout)
-        return self.text.finish(text, seen[0], gates[0]), self.video.finish(video, seen[1], gates[1])
+            video = video + self.second.residual(video, heard, layout)
+        text, video = self.text.saw(text, said, gates_text), self.video.saw(video, seen, gates)
+        video = self._through(self.after, video, (shift, scale, gates[0]), layout)
+        return self.text.fed(text, gates_text), self.video.fed(video, gates)
+
+    def _through(self, attentions: nn.ModuleList, video: Tokens, told: tuple[Tensor, Tensor, Tensor], layout: Layout) -> Tokens:
+        """The video to itself, under the block's first modulation; a picture passes by what attends through time."""
+        shift, scale, gate = told
+        for own in attentions:
+            if layout.clip or not isinstance(own.attention, TemporalAttention):
+                video = video + gate * own(modulate(self.video.norm1(video), shift, scale), layout)
+        return video
 
 
 class CrossAttention(nn.Module):
@@ -184,3 +217,14 @@ class TemporalBlock(SingleBlock):
             return x
         heard = signal if signal.shape[1] == 1 else signal[:, : layout.clip]
         return torch.cat([super().forward(clip, heard, words, layout.of_clip()), pictures], dim=1)
+
+
+class TimeBlock(TemporalBlock):
+    """The same in a transformer of two streams: words pass it by too."""
+
+    def __init__(self, width: int, heads: int, *, normed: bool) -> None:
+        super().__init__(width, heads, [TemporalAttention()], words=False, normed=normed, eps=1e-6)
+        self.width = width
+
+    def forward(self, text: Tokens, video: Tokens, signal: Signals, layout: Layout) -> tuple[Tokens, Tokens]:
+        return text, super().forward(video, of_video(signal), None, layout)

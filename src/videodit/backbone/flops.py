@@ -12,6 +12,7 @@ from typing import Literal
 from videodit.backbone.conditioning import TIME_WAVES
 from videodit.backbone.model import Transformer
 from videodit.backbone.single import DiT
+from videodit.backbone.variants import arranged
 from videodit.shapes import Size, token_size
 
 Counting = Literal["all", "latte"]
@@ -56,16 +57,42 @@ def _dual(s: Transformer, latents: Size, words: int) -> Cost:
     linear = n * 2 * values * d + words * s.text * d + (n * (values * d + d * d) if s.video else 0)
     told = TIME_WAVES * d + s.pooled * d + 2 * d * d + 2 * d * d
     attention = 0
-    kinds = {"global": (1,), "spatial": (latents.frames,), "beside": (latents.frames, 1)}[s.layout]  # parts that a clip is folded into
-    for i in range(s.depth):
-        last, twice = i == s.depth - 1, i < s.twice
-        for parts in kinds:
+    folds = {"spatial": (latents.frames,), "beside": (latents.frames, 1)}.get(s.layout, (1,))  # parts that a clip is folded into
+    kinds = ("global",) * s.depth if s.layout in ("spatial", "beside") else arranged(s.layout, s.depth)
+    through = _through(token_size(latents, (1, s.patch, s.patch)), s.window)
+    for i, kind in enumerate(kinds):
+        if kind == "temporal":
+            linear += n * 12 * d * d * (latents.frames > 1)
+            attention += 2 * n * through["temporal"] * d
+            told += 6 * d * d * (latents.frames > 1)
+            continue
+        last, twice = all(later == "temporal" for later in kinds[i + 1 :]), i < s.twice
+        for parts in folds:
             linear += n * (12 + 4 * twice) * d * d + parts * words * (3 if last else 12) * d * d
-            attention += parts * (2 * (n // parts + words) ** 2 * d + 2 * twice * (n // parts) ** 2 * d)
             told += parts * (6 + (2 if last else 6) + 3 * twice) * d * d
+            attention += parts * 2 * twice * (n // parts) ** 2 * d
+            if kind == "global":
+                attention += parts * 2 * (n // parts + words) ** 2 * d
+        if kind != "global":
+            seen = [through[name] for name in SEES.get(kind, (kind,))]
+            half = 2 if kind == "split" else 1
+            linear += n * 4 * d * d * (sum(map(bool, seen)) - 1) * (kind != "split")
+            attention += 2 * words * (n + words) * d + 2 * n * (sum(seen) + words) * d // half
         if s.layout == "beside":
             linear += (n + (0 if last else words)) * d * d
     return Cost(linear, attention, told)
+
+
+def _through(grid: Size, window: int) -> dict[str, int]:
+    """How many tokens a token sees."""
+    frames = grid.frames if grid.frames > 1 else 0  # that follow each other: a clip of one is a picture
+    places, quarter = grid.rows * grid.columns, grid.count // 4
+    seen = {"global": grid.count, "spatial": places, "temporal": frames, "row": grid.columns, "column": grid.rows}
+    return seen | {
+        "quarter": quarter,
+        "second": quarter // min(2, grid.frames),
+        "window": min(window, grid.rows) * min(window, grid.columns),
+    }
 
 
 def _single(s: DiT, latents: Size, words: int, counting: Counting) -> Cost:
@@ -87,9 +114,7 @@ def _single(s: DiT, latents: Size, words: int, counting: Counting) -> Cost:
         names = SEES.get(kind, (kind,))
         return places * ("temporal" in names) + grid.frames * any(name != "temporal" for name in names)
 
-    window = min(s.window, grid.rows) * min(s.window, grid.columns)
-    through = {"global": n, "spatial": places, "temporal": frames, "row": grid.columns, "column": grid.rows, "quarter": n // 4}
-    through |= {"second": n // (4 * min(2, grid.frames)), "window": window}
+    through = _through(grid if modulated else Size(grid.frames, 1, places), s.window)
     for kind in s.arrangement:
         if kind == "temporal" and not frames:
             continue

@@ -94,8 +94,17 @@ def _clip_by_clip(query: Tensor, key: Tensor, value: Tensor, layout: Layout) -> 
     return torch.cat([said for said, _ in seen] + [video for _, video in seen], dim=2)
 
 
+class Heard(NamedTuple):
+    """The words that stand beside a video: their keys and values, and which may be seen."""
+
+    key: Float[Tensor, "b k l d"]
+    value: Float[Tensor, "b k l d"]
+    visible: Bool[Tensor, "b 1 1 l"] | None
+
+
 class GroupedAttention(nn.Module):
-    """A token sees its group: `pattern` says which groups there are, by putting them into the batch."""
+    """A token sees its group, and the words if they stand beside it: `pattern` says which groups there are, by putting them into the
+    batch."""
 
     pattern: str
 
@@ -103,15 +112,33 @@ class GroupedAttention(nn.Module):
         return {"f": grid.frames, "h": grid.rows, "w": grid.columns}
 
     def forward(
-        self, query: Float[Tensor, "b k n d"], key: Float[Tensor, "b k n d"], value: Float[Tensor, "b k n d"], layout: Layout
+        self,
+        query: Float[Tensor, "b k n d"],
+        key: Float[Tensor, "b k n d"],
+        value: Float[Tensor, "b k n d"],
+        layout: Layout,
+        words: Heard | None = None,
     ) -> Float[Tensor, "b k n d"]:
-        return self.within(query, key, value, layout.grid, None)
+        return self.within(query, key, value, layout.grid, None, words)
 
-    def within(self, query: Tensor, key: Tensor, value: Tensor, grid: Size, visible: Tensor | None) -> Tensor:
+    def within(self, query: Tensor, key: Tensor, value: Tensor, grid: Size, visible: Tensor | None, words: Heard | None = None) -> Tensor:
         tokens, groups = self.pattern.split(" -> ")
         sizes = self.sizes(grid)
         query, key, value = (rearrange(x, self.pattern, **sizes) for x in (query, key, value))
+        if words is not None:
+            key, value, visible = _behind(words, key, value, visible)
         return rearrange(attend(query, key, value, visible), f"{groups} -> {tokens}", **sizes)
+
+
+def _behind(words: Heard, key: Tensor, value: Tensor, visible: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Each group's keys and values behind a copy of its clip's words."""
+    copies = len(key) // len(words.key)
+    said, heard = (x.repeat_interleave(copies, dim=0) for x in (words.key, words.value))
+    known = None if words.visible is None else words.visible.repeat_interleave(copies, dim=0)
+    if visible is not None:
+        known = torch.ones_like(said[:, :1, None, :, 0], dtype=torch.bool) if known is None else known
+        known = torch.cat([known.expand(-1, -1, visible.shape[2], -1), visible], dim=3)
+    return torch.cat([said, key], dim=2), torch.cat([heard, value], dim=2), known
 
 
 class SpatialAttention(GroupedAttention):
@@ -185,16 +212,21 @@ class WindowAttention(GroupedAttention):
         return {"f": grid.frames, "p": grid.rows // h, "h": h, "q": grid.columns // w, "w": w}
 
     def forward(
-        self, query: Float[Tensor, "b k n d"], key: Float[Tensor, "b k n d"], value: Float[Tensor, "b k n d"], layout: Layout
+        self,
+        query: Float[Tensor, "b k n d"],
+        key: Float[Tensor, "b k n d"],
+        value: Float[Tensor, "b k n d"],
+        layout: Layout,
+        words: Heard | None = None,
     ) -> Float[Tensor, "b k n d"]:
         if not self.shifted:
-            return super().forward(query, key, value, layout)
+            return super().forward(query, key, value, layout, words)
         sizes = self.sizes(layout.grid)
         by = [sizes["h"] // 2 if sizes["p"] > 1 else 0, sizes["w"] // 2 if sizes["q"] > 1 else 0]
         visible = self._apart(layout.grid, by, sizes, like=query).repeat(len(query), 1, 1, 1)
         back = [-shift for shift in by]
         query, key, value = (x.unflatten(2, layout.grid).roll(back, (3, 4)).flatten(2, 4) for x in (query, key, value))
-        seen = self.within(query, key, value, layout.grid, visible)
+        seen = self.within(query, key, value, layout.grid, visible, words)
         return seen.unflatten(2, layout.grid).roll(by, (3, 4)).flatten(2, 4)
 
     def _apart(self, grid: Size, by: list[int], sizes: dict[str, int], *, like: Tensor) -> Bool[Tensor, "g 1 m m"]:
@@ -219,8 +251,31 @@ class SplitAttention(nn.Module):
         self.space, self.time = SpatialAttention(), TemporalAttention()
 
     def forward(
+        self,
+        query: Float[Tensor, "b k n d"],
+        key: Float[Tensor, "b k n d"],
+        value: Float[Tensor, "b k n d"],
+        layout: Layout,
+        words: Heard | None = None,
+    ) -> Float[Tensor, "b k n d"]:
+        """What stands in time sees no words."""
+        half = query.shape[1] // 2
+        space, time = zip(*(x.split([half, x.shape[1] - half], dim=1) for x in (query, key, value)), strict=True)
+        known = None if words is None else Heard(words.key[:, :half], words.value[:, :half], words.visible)
+        return torch.cat([self.space(*space, layout, known), self.time(*time, layout)], dim=1)
+
+
+class JointAttention(nn.Module):
+    """Words stand before the video and see every token; a video token sees the words, and of the video what `video` lets it see."""
+
+    def __init__(self, video: GroupedAttention | SplitAttention) -> None:
+        super().__init__()
+        self.video = video
+
+    def forward(
         self, query: Float[Tensor, "b k n d"], key: Float[Tensor, "b k n d"], value: Float[Tensor, "b k n d"], layout: Layout
     ) -> Float[Tensor, "b k n d"]:
-        halves = zip(*(x.chunk(2, dim=1) for x in (query, key, value)), strict=True)
-        parts = [attention(*half, layout) for attention, half in zip((self.space, self.time), halves, strict=True)]
-        return torch.cat(parts, dim=1)
+        words = query.shape[2] - layout.grid.count
+        said = attend(query[:, :, :words], key, value, layout.visible)
+        heard = Heard(key[:, :, :words], value[:, :, :words], layout.visible)
+        return torch.cat([said, self.video(*(x[:, :, words:] for x in (query, key, value)), layout, heard)], dim=2)

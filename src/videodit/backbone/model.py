@@ -9,13 +9,14 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from videodit.backbone.arrangements import ARRANGEMENTS, Arrangement
-from videodit.backbone.blocks import DualBlock
+from videodit.backbone.arrangements import Arrangement, blocks
+from videodit.backbone.blocks import DualBlock, TimeBlock
 from videodit.backbone.conditioning import GIVEN_DOC, Given, Modulation, Signal, for_words, frame_times, modulate, of_video
 from videodit.backbone.layouts import Layout
 from videodit.backbone.packed import Grid, Mask, packed
 from videodit.backbone.patches import GivenBranch, PatchEmbedding, VideoBranch, embedded, unpatch
 from videodit.backbone.positions import Centred, Length, Places, Rotary, When, rotary_angles
+from videodit.backbone.variants import BLOCKS, DOC, arranged
 from videodit.config import setting
 from videodit.shapes import Size, Text, token_size
 
@@ -39,8 +40,10 @@ class Transformer:
     places: Places = setting(Centred(), doc="the table of rows and columns")
     layout: Arrangement = setting(
         "global",
-        doc="who attends to whom: all to all; each frame to itself; or a copy of each block over the clip beside it frozen over frames",
+        doc="who attends to whom, words always to all: all to all (global); each frame to itself and its copy of the words (spatial); "
+        f"a copy of each block over the clip beside it frozen over frames (beside); or LAVITA's four: {DOC}",
     )
+    window: int = setting(8, doc="rows and columns of tokens in a window, for the layout windows")
     rotary: Rotary = setting("none", doc="what turns queries and keys, beside the tables: nothing, the frame, or frame, row and column")
     length: Length = setting(Length(), doc="for clips longer than those of training")
 
@@ -56,7 +59,7 @@ class DualTransformer(nn.Module):
         self.given = GivenBranch(settings.channels, width, settings.patch) if settings.given == "channels" else None
         self.text = nn.Linear(settings.text, width)
         self.signal = Signal(width, pooled=settings.pooled)
-        self.blocks = ARRANGEMENTS[settings.layout](self._block, settings.depth)
+        self.blocks = blocks(settings.layout, self._block, settings.depth)
         self.modulation = Modulation(width, 2)
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.out = nn.Linear(width, settings.patch**2 * settings.channels)
@@ -92,13 +95,18 @@ class DualTransformer(nn.Module):
         patch = self.settings.patch
         return unpatch(self.out(modulate(self.norm(video), shift, scale)), Size(*noisy.shape[2:]), (1, patch, patch))
 
-    def _block(self, at: int) -> DualBlock:
+    def _block(self, at: int) -> DualBlock | TimeBlock:
         s = self.settings
-        return DualBlock(s.width, s.heads, normed=s.normed, twice=at < s.twice, last=at == s.depth - 1)
+        kinds = ("global",) * s.depth if s.layout in ("spatial", "beside") else arranged(s.layout, s.depth)
+        if kinds[at] == "temporal":
+            return TimeBlock(s.width, s.heads, normed=s.normed)
+        last = all(kind == "temporal" for kind in kinds[at + 1 :])
+        return DualBlock(s.width, s.heads, BLOCKS[kinds[at]](s.window), normed=s.normed, twice=at < s.twice, last=last)
 
     def _layout(self, noisy: Tensor, text: Text, when: When) -> Layout:
         s = self.settings
         grid = token_size(Size(*noisy.shape[2:]), (1, s.patch, s.patch))
         turns = s.rotary != "none"
         angles = rotary_angles(grid, s.width // s.heads, s.rotary, like=noisy, length=s.length, when=when) if turns else None
-        return Layout(None if text.mask is None else text.mask[:, None, None], angles, grid)
+        picture = 1 if grid.frames == 1 else 0  # a clip of one frame stays out of time
+        return Layout(None if text.mask is None else text.mask[:, None, None], angles, grid, picture)

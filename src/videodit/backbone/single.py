@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,42 +12,13 @@ from torch import Tensor, nn
 
 from videodit.backbone.blocks import SingleBlock, TemporalBlock, Words
 from videodit.backbone.conditioning import GIVEN_DOC, Given, Modulation, Signal, Unmodulated, frame_times, modulate
-from videodit.backbone.layouts import (
-    ColumnAttention,
-    GlobalAttention,
-    Layout,
-    LocalAttention,
-    RowAttention,
-    SparseAttention,
-    SpatialAttention,
-    SplitAttention,
-    TemporalAttention,
-    WindowAttention,
-)
+from videodit.backbone.layouts import Layout
 from videodit.backbone.patches import GivenBranch, Head, PatchEmbedding, TubeEmbedding, TubeHead, VideoBranch, embedded
 from videodit.backbone.positions import Cropped, Length, Places, When, rotary_angles, waves
+from videodit.backbone.variants import BLOCKS, DOC, ONE_CLIP, SHAPED, STILL, Variant, arranged
 from videodit.config import setting
 from videodit.shapes import Size, Text, UserError, token_size
 
-Variant = Literal[
-    "global", "spatial", "late", "interleaved", "factorised", "split", "divided", "axial", "local-global", "windows"
-]  # fmt: skip
-BLOCKS: dict[str, Callable[["DiT"], list[nn.Module]]] = {
-    "global": lambda s: [GlobalAttention()],
-    "spatial": lambda s: [SpatialAttention()],
-    "temporal": lambda s: [TemporalAttention()],
-    "factorised": lambda s: [SpatialAttention(), TemporalAttention()],
-    "split": lambda s: [SplitAttention()],
-    "divided": lambda s: [TemporalAttention(), SpatialAttention()],
-    "axial": lambda s: [TemporalAttention(), RowAttention(), ColumnAttention()],
-    "local-global": lambda s: [LocalAttention(), SparseAttention()],
-    "window": lambda s: [WindowAttention(s.window)],
-    "shifted": lambda s: [WindowAttention(s.window, shifted=True)],
-}
-TURNS: dict[str, tuple[str, ...]] = {"interleaved": ("spatial", "temporal"), "windows": ("window", "temporal", "shifted", "temporal")}
-STILL = ("spatial", "window", "shifted")  # which see one frame
-SHAPED = ("axial", "local-global", "windows")  # which need the grid as it is
-ONE_CLIP = ("global", "local-global")  # whose attention would mix pictures behind a clip with it
 NOTHING = Text()
 
 
@@ -65,10 +35,7 @@ class DiT:
     tube: int = setting(1, doc="latent frames a token holds")
     layout: Variant = setting(
         "interleaved",
-        doc="who attends to whom: all to all (global); each frame to itself (spatial); LAVITA's four: half of the blocks in space, then "
-        "half in time (late), in turns (interleaved), space then time in each block (factorised), half of the heads each (split); "
-        "time then space (divided); time, rows, columns (axial); quarters of the frame, then every second token (local-global); "
-        "time and windows in turns, every second window shifted (windows)",
+        doc=f"who attends to whom: all to all (global); each frame to itself (spatial); LAVITA's four: {DOC}",
     )
     window: int = setting(8, doc="rows and columns of tokens in a window, for the layout windows")
     labels: int = setting(0, doc="labels it can be told; 0 is none")
@@ -96,11 +63,7 @@ class DiT:
     @property
     def arrangement(self) -> tuple[str, ...]:
         """What each block is, a name of BLOCKS."""
-        half = self.depth // 2
-        if self.layout == "late":
-            return ("spatial",) * (self.depth - half) + ("temporal",) * half
-        turns = TURNS.get(self.layout, (self.layout,))
-        return (turns * self.depth)[: self.depth]
+        return arranged(self.layout, self.depth)
 
 
 class SingleTransformer(nn.Module):
@@ -126,7 +89,7 @@ class SingleTransformer(nn.Module):
         s = self.settings
         block = TemporalBlock if name == "temporal" else SingleBlock
         words, modulated = s.text > 0 and name != "temporal", s.told == "modulation"
-        return block(s.width, s.heads, BLOCKS[name](s), words=words, normed=s.normed, eps=s.eps, modulated=modulated)
+        return block(s.width, s.heads, BLOCKS[name](s.window), words=words, normed=s.normed, eps=s.eps, modulated=modulated)
 
     def forward(
         self,

@@ -65,7 +65,7 @@ def inflated(image: Transformer | DiT, layout: Layout = "global", *, side: int =
         image = replace(image, places=replace(image.places, side=side))
     if isinstance(image, Transformer):
         if layout in LAVITA:
-            raise UserError(f"The layout {layout} is for transformers of one stream: use global or beside.")
+            raise UserError(f"The layout {layout} leaves an image model of two streams no block as it is: use global or beside.")
         return replace(image, video=True, layout=layout)
     if layout == "beside":
         raise UserError(f"Blocks stand beside each other in transformers of two streams alone: use global, {', '.join(LAVITA)}.")

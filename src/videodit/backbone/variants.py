@@ -1,0 +1,54 @@
+"""The layouts by name: what each block of a transformer attends to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from torch import nn
+
+from videodit.backbone.layouts import (
+    ColumnAttention,
+    GlobalAttention,
+    LocalAttention,
+    RowAttention,
+    SparseAttention,
+    SpatialAttention,
+    SplitAttention,
+    TemporalAttention,
+    WindowAttention,
+)
+
+Variant = Literal[
+    "global", "spatial", "late", "interleaved", "factorised", "split", "divided", "axial", "local-global", "windows"
+]  # fmt: skip
+BLOCKS: dict[str, Callable[[int], list[nn.Module]]] = {  # told how wide a window is
+    "global": lambda window: [GlobalAttention()],
+    "spatial": lambda window: [SpatialAttention()],
+    "temporal": lambda window: [TemporalAttention()],
+    "factorised": lambda window: [SpatialAttention(), TemporalAttention()],
+    "split": lambda window: [SplitAttention()],
+    "divided": lambda window: [TemporalAttention(), SpatialAttention()],
+    "axial": lambda window: [TemporalAttention(), RowAttention(), ColumnAttention()],
+    "local-global": lambda window: [LocalAttention(), SparseAttention()],
+    "window": lambda window: [WindowAttention(window)],
+    "shifted": lambda window: [WindowAttention(window, shifted=True)],
+}
+TURNS: dict[str, tuple[str, ...]] = {"interleaved": ("spatial", "temporal"), "windows": ("window", "temporal", "shifted", "temporal")}
+STILL = ("spatial", "window", "shifted")  # which see one frame
+SHAPED = ("axial", "local-global", "windows")  # which need the grid as it is
+ONE_CLIP = ("global", "local-global")  # whose attention would mix pictures behind a clip with it
+DOC = (
+    "half of the blocks in space, then half in time (late), in turns (interleaved), space then time in each block (factorised), half of "
+    "the heads each (split); time then space (divided); time, rows, columns (axial); quarters of the frame, then every second token "
+    "(local-global); time and windows in turns, every second window shifted (windows)"
+)
+
+
+def arranged(layout: str, depth: int) -> tuple[str, ...]:
+    """What each block is, a name of BLOCKS."""
+    half = depth // 2
+    if layout == "late":
+        return ("spatial",) * (depth - half) + ("temporal",) * half
+    turns = TURNS.get(layout, (layout,))
+    return (turns * depth)[:depth]
