@@ -25,6 +25,7 @@ from videodit.models import Model, ModelFolder, Provenance, Sampling
 from videodit.shapes import Size, Text
 from videodit.train.autoencoder import AutoencoderRun
 from videodit.train.backbone import BackboneRun, Joint
+from videodit.train.decoder import DecoderRun
 from videodit.train.image_autoencoder import ImageAutoencoderRun
 from videodit.train.optimizer import Optimizer
 from videodit.train.recipes import Recipe
@@ -149,4 +150,5 @@ def runs(world: World, folder: Path, *, steps: int, every: int = 1000) -> dict[s
         ),
         "video": BackboneRun(output=folder / "video", start=world.image_model, **video),
         "video from nothing": BackboneRun(output=folder / "whole", preset="toybox-tiny", text=TEXT, **video),
+        "decoder": DecoderRun(output=folder / "decoder", model=world.video_model, batch=2, clips=6, **same),
     }

@@ -23,16 +23,17 @@ from videodit.backbone import DiT, Transformer
 from videodit.data import toybox
 from videodit.data.sources import Toybox
 from videodit.data.text import TextEncoder, TextSettings, load_tokenizer
-from videodit.shapes import Text, latent_size, token_size
+from videodit.shapes import Size, Text, UserError, latent_size, token_size
 from videodit.train import backbone as transformer
 from videodit.train import image_autoencoder
 from videodit.train.autoencoder import AutoencoderRun
 from videodit.train.backbone import BackboneRun
+from videodit.train.decoder import DecoderRun
 from videodit.train.image_autoencoder import ImageAutoencoderRun
 from videodit.train.pools import ENCODE
 from videodit.train.recompute import recompute
 
-Recipe = ImageAutoencoderRun | AutoencoderRun | BackboneRun
+Recipe = ImageAutoencoderRun | AutoencoderRun | BackboneRun | DecoderRun
 Pass = Callable[[], Tensor]
 WORDS_OF_SD3 = 77 + 256
 LOOKED_AT = 200  # captions, for how long they are
@@ -127,6 +128,25 @@ def _backbone(settings: BackboneRun, assumed: list[str]) -> Outline:
     )
 
 
+def _decoder(settings: DecoderRun, assumed: list[str]) -> Outline:
+    """What samples back, and how long it takes, is not in it."""
+    size = Size(16, 64, 64)
+    if str(settings.model) == "toybox" or settings.model.is_dir():
+        size = models.read(settings.model, models.ModelFolder)[1].size
+    autoencoder = _described(settings.model, assumed).build()
+    if not isinstance(autoencoder, DPVAE):
+        raise UserError(f"{settings.model} decodes frame by frame: there is nothing to train.")
+    network, grid = autoencoder.requires_grad_(False).decoder.requires_grad_(True), autoencoder.latents(size)
+    recompute(network.stages, settings.recompute)
+
+    def loss() -> Tensor:
+        return autoencoder.decode_step(torch.randn(settings.batch, autoencoder.channels, *grid)).float().square().mean()
+
+    kept = Kept(size=2 * 2 * settings.clips * autoencoder.channels * grid.count)
+    assumed.append("the time it takes to sample the clips back is not counted")
+    return Outline(network=autoencoder, extent={"latents": list(grid)}, passes=[(1.0, loss)], kept=kept)
+
+
 def _missed(
     settings: BackboneRun, network: nn.Module, shape: Transformer | DiT, grid: tuple[int, ...], words: int, *, each: bool = False
 ) -> Tensor:
@@ -189,4 +209,5 @@ _KINDS: dict[str, Callable[[Any, list[str]], Outline]] = {
     "image-autoencoder": _image_autoencoder,
     "autoencoder": _autoencoder,
     "backbone": _backbone,
+    "decoder": _decoder,
 }

@@ -28,6 +28,9 @@ class Pixels:
         return torch.stack(videos).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
 
     def clip(self, index: int) -> np.ndarray:
-        filmed = self.shots and np.random.default_rng([self.seed, index, 9]).random() < self.clips.share
         rng = np.random.default_rng([self.seed, index, 8])
-        return window(self.shots, self.size, self.clips.every, rng) if filmed else self.drawn(index, rng)
+        return window(self.shots, self.size, self.clips.every, rng) if self.filmed(index) else self.drawn(index, rng)
+
+    def filmed(self, index: int) -> bool:
+        """Whether a clip is of the files."""
+        return bool(self.shots) and np.random.default_rng([self.seed, index, 9]).random() < self.clips.share

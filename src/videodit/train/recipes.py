@@ -8,10 +8,11 @@ from typing import Any
 
 from videodit import config
 from videodit.evaluate import report
-from videodit.train import autoencoder, image_autoencoder
+from videodit.train import autoencoder, decoder, image_autoencoder
 from videodit.train import backbone as transformer
 from videodit.train.autoencoder import AutoencoderRun
 from videodit.train.backbone import BackboneRun
+from videodit.train.decoder import DecoderRun
 from videodit.train.image_autoencoder import ImageAutoencoderRun
 from videodit.train.launch import joined
 from videodit.train.outlines import Recipe
@@ -24,11 +25,13 @@ JOBS: dict[str, Callable[[Any], Job]] = {
     "image-autoencoder": image_autoencoder.job,
     "autoencoder": autoencoder.job,
     "backbone": transformer.job,
+    "decoder": decoder.job,
 }
 TEMPLATES: dict[str, Recipe] = {
     "image-autoencoder": ImageAutoencoderRun(output=Path("out/image-autoencoder")),
     "autoencoder": AutoencoderRun(output=Path("out/autoencoder"), image=Path("out/image-autoencoder/model")),
     "backbone": BackboneRun(output=Path("out/backbone"), autoencoder=Path("toybox")),
+    "decoder": DecoderRun(output=Path("out/decoder"), model=Path("out/backbone/model")),
 }
 
 

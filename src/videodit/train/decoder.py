@@ -1,0 +1,141 @@
+"""The training of D alone, on latents as the sampler leaves them: no latent changes, so the transformer stays as it is.
+
+A clip's latents are noised to some t and sampled back with the clip's words. What comes out is near the truth, and wrong in the ways in
+which the transformer is wrong; D learns to make the clip of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from videodit import models
+from videodit.autoencoder import DPVAE
+from videodit.config import setting
+from videodit.data import toybox
+from videodit.data.cache import remembered
+from videodit.data.clips import Clips
+from videodit.diffusion.noise import noise
+from videodit.diffusion.schedulers import sampler as sampler_of
+from videodit.generate import Generator
+from videodit.shapes import UserError
+from videodit.train.pixels import Pixels
+from videodit.train.pools import digest
+from videodit.train.progress import counting
+from videodit.train.recompute import DOC, Recompute, recompute
+from videodit.train.step import Job, Run, provenance
+
+AT_ONCE = 16  # clips sampled at a time, from one t
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noised:
+    """How far clips are noised before they are sampled back."""
+
+    least: float = setting(0.3, doc="least t; each few clips have one of their own")
+    most: float = setting(0.65, doc="largest t: where it is too large, what comes back is another clip")
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.least <= self.most < 1:
+            raise UserError(f"noised takes 0 <= least <= most < 1, not {self.least} and {self.most}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderRun(Run):
+    """Trains the decoder of a whole model on what its sampler leaves."""
+
+    kind: Literal["decoder"] = "decoder"
+    model: Path = setting(doc="folder of the model whose decoder learns, or toybox for the bundled one")
+    clips: int = setting(3000, doc="clips that are sampled back, once, and kept")
+    files: Clips = setting(Clips(), doc="video files to learn from, sampled back without words; without any, and beside them, the toybox")
+    noised: Noised = setting(Noised(), doc="how far clips are noised first")
+    clean: float = setting(0.25, doc="part of the samples that are the clips' own latents")
+    recompute: Recompute = setting("none", doc=f"{DOC} (of D)")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.clips < 1 or not 0 <= self.clean <= 1:
+            raise UserError(f"clips takes 1 or more and clean 0 to 1, not {self.clips} and {self.clean}.")
+
+
+def job(settings: DecoderRun) -> Job:
+    model = models.load(settings.model, settings.device)
+    autoencoder = model.autoencoder
+    if not isinstance(autoencoder, DPVAE):
+        raise UserError(f"{settings.model} decodes frame by frame, by the image model's own decoder: there is nothing to train.")
+    autoencoder.requires_grad_(False)
+    network = autoencoder.decoder.requires_grad_(True)
+    pixels = Pixels(settings.seed, model.settings.size, settings.files, partial(_drawn, settings, model))
+    latents = sampled(settings, model, pixels)
+    recompute(network.stages, settings.recompute)
+
+    def batch(index: int) -> tuple[Tensor, Tensor]:
+        rng = np.random.default_rng([settings.seed, index, 12])
+        rows = rng.integers(settings.clips, size=settings.batch)
+        kinds = np.where(rng.random(settings.batch) < settings.clean, "clean", "sampled")
+        chosen = torch.stack([latents[kind][row] for kind, row in zip(kinds, rows, strict=True)])
+        return chosen.float(), torch.cat([pixels.batch(int(row), 1) for row in rows])
+
+    def loss(index: int, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        chosen, video = (x.to(settings.device) for x in batch)
+        error = (autoencoder.decode_step(chosen).float() - autoencoder.whole_groups(video)).square().mean()
+        return error, {"psnr": 10 * (4 / error.detach()).log10()}
+
+    def save(folder: Path) -> None:
+        models.save(folder, replace(model, settings=replace(model.settings, provenance=provenance(settings))))
+
+    return Job(network=network, batch=batch, loss=loss, save=save)
+
+
+def _drawn(settings: DecoderRun, model: models.Model, index: int, rng: np.random.Generator) -> np.ndarray:
+    return toybox.clip(settings.seed, index, model.settings.size).video
+
+
+def sampled(settings: DecoderRun, model: models.Model, pixels: Pixels) -> dict[str, Tensor]:
+    """The latents of all clips, and those that came back, in half precision; each few clips are kept as they are made."""
+    key = {
+        "kind": "sampled back",
+        "model": [digest(part) for part in (model.autoencoder, model.text, model.backbone)],
+        "size": model.settings.size,
+        "sampling": repr(model.settings.sampling),
+        "noised": repr(settings.noised),
+        "files": repr(settings.files),
+        "seed": settings.seed,
+        "precision": settings.precision,
+    }
+    count, parts = counting("clips sampled back"), []
+    for start in range(0, settings.clips, AT_ONCE):
+        some = range(start, min(start + AT_ONCE, settings.clips))
+        make = partial(_back, settings, model, pixels, some)
+        parts.append(remembered(settings.output.parent / "cache", key | {"clips": [some.start, some.stop]}, make))
+        count(some.stop, settings.clips)
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+@torch.no_grad()
+def _back(settings: DecoderRun, model: models.Model, pixels: Pixels, some: range) -> dict[str, Tensor]:
+    generator, autoencoder, size = Generator(model), model.autoencoder, model.settings.size
+    how, grid = generator.sampling(None, None, None), autoencoder.latents(size)
+    t = np.random.default_rng([settings.seed, some.start, 13]).uniform(settings.noised.least, settings.noised.most)
+    times = generator.times(None, how.steps, grid)
+    with torch.autocast(torch.device(settings.device).type, torch.bfloat16, enabled=settings.precision == "bf16"):
+        clean = autoencoder.encode(pixels.batch(some.start, len(some)).to(settings.device)).mode().float()
+        shape = (autoencoder.channels, *grid)
+        start = noise(settings.seed, some, shape, start=0, prior=generator.prior(None)).to(clean)
+        field = generator.field([_words(settings, model, pixels, index) for index in some], "", how.guidance, None)
+        times = torch.cat([times.new_tensor([t]), times[times < t]])
+        fresh: Callable[..., Tensor] = partial(generator.fresh, settings.seed, some.start, start)
+        back = sampler_of(how.sampler)(field, clean.lerp(start, t), times, fresh, lambda step, x: None)
+    return {"clean": clean.half().cpu(), "sampled": back.half().cpu()}
+
+
+def _words(settings: DecoderRun, model: models.Model, pixels: Pixels, index: int) -> str:
+    """What a clip of the toybox is told; of files nothing is known."""
+    return toybox.sentence(settings.seed, index) if model.text.takes == "text" and not pixels.filmed(index) else ""

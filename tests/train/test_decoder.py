@@ -1,0 +1,85 @@
+"""A decoder that learns from what the sampler leaves: nothing else of the model changes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import tiny
+from videodit import models
+from videodit.autoencoder import DPVAE
+from videodit.data import toybox
+from videodit.data.clips import Clips
+from videodit.shapes import UserError
+from videodit.train import decoder, recipes
+from videodit.train.decoder import DecoderRun, Noised
+from videodit.train.pixels import Pixels
+
+
+@pytest.fixture
+def run(world: tiny.World, tmp_path: Path) -> DecoderRun:
+    run = tiny.runs(world, tmp_path, steps=30)["decoder"]
+    assert isinstance(run, DecoderRun)
+    return run
+
+
+def weights(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def latents(run: DecoderRun) -> dict[str, Tensor]:
+    model = models.load(run.model)
+    pixels = Pixels(run.seed, model.settings.size, run.files, lambda index, rng: toybox.clip(run.seed, index, model.settings.size).video)
+    return decoder.sampled(run, model, pixels)
+
+
+def test_only_the_decoder_changes_and_it_learns(run: DecoderRun) -> None:
+    history = recipes.train(run)
+    assert sum(step["loss"] for step in history[-10:]) < 0.9 * sum(step["loss"] for step in history[:10])
+    before, after = models.load(run.model), models.load(run.output / "model")
+    assert isinstance(before.autoencoder, DPVAE) and isinstance(after.autoencoder, DPVAE)
+    pairs = [(getattr(before.autoencoder, part), getattr(after.autoencoder, part)) for part in ("image", "encoder", "decoder")]
+    same = [
+        all(torch.equal(a, b) for a, b in zip(weights(one).values(), weights(other).values(), strict=True))
+        for one, other in [*pairs, (before.backbone, after.backbone), (before.text, after.text)]
+    ]
+    assert same == [True, True, False, True, True]
+    assert after.settings.provenance is not None and after.settings.provenance.run == "decoder"
+
+
+def test_what_is_not_noised_comes_back_as_it_was(run: DecoderRun) -> None:
+    still = latents(replace(run, noised=Noised(least=0.0, most=0.0)))
+    assert torch.equal(still["clean"], still["sampled"])
+    far = latents(run)
+    assert torch.equal(far["clean"], still["clean"]) and (far["sampled"] - far["clean"]).abs().mean() > 0.01
+
+
+def test_clips_are_sampled_once_and_kept(run: DecoderRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoder, "AT_ONCE", 4)
+    before = latents(run)
+    monkeypatch.setattr(decoder, "sampler_of", None)  # nothing is sampled again
+    after = latents(run)
+    assert before["sampled"].shape[0] == 6 and all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_models_without_such_a_decoder_are_refused(world: tiny.World, run: DecoderRun) -> None:
+    with pytest.raises(UserError, match="frame by frame, by the image model's own decoder: there is nothing to train"):
+        decoder.job(replace(run, model=world.image_model))
+    with pytest.raises(UserError, match=r"noised takes 0 <= least <= most < 1, not 0\.5 and 0\.3"):
+        Noised(least=0.5, most=0.3)
+    with pytest.raises(UserError, match="clean 0 to 1"):
+        replace(run, clean=1.5)
+
+
+def test_clips_of_files_have_no_words(run: DecoderRun) -> None:
+    model = models.load(run.model)
+    pixels = Pixels(0, model.settings.size, Clips(share=0.5), lambda index, rng: toybox.clip(0, index, model.settings.size).video)
+    assert decoder._words(run, model, pixels, 1) == toybox.sentence(0, 1)
+    pixels.shots = [None]  # pyright: ignore[reportAttributeAccessIssue]
+    said = [decoder._words(run, model, pixels, index) for index in range(20)]
+    assert {bool(words) for words in said} == {True, False}
+    assert all(bool(words) != pixels.filmed(index) for index, words in enumerate(said))
