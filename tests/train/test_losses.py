@@ -36,7 +36,7 @@ def _processor() -> str:
 
 
 @pytest.mark.usefixtures("two_threads", "few_sentences", "unchecked")
-@pytest.mark.parametrize("kind", ["image-autoencoder", "autoencoder", "image", "video"])
+@pytest.mark.parametrize("kind", ["image-autoencoder", "autoencoder", "image", "video", "decoder"])
 def test_losses(world: tiny.World, tmp_path: Path, request: pytest.FixtureRequest, kind: str) -> None:
     run = tiny.runs(world, tmp_path, steps=STEPS)[kind]
     losses = [figures["loss"] for figures in recipes.train(run)]

