@@ -1,6 +1,8 @@
 # `make demo` and `make test` are complete on a bare machine with Python 3.11 and make.
 PYTHON ?= python3
 BIN := .venv/bin
+# What the quick suite runs in; each with one thread, so that it takes a core.
+PROCESSES ?= 2
 READY := .venv/.ready
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
@@ -12,7 +14,7 @@ demo: $(READY)
 	@echo "The video is $(CURDIR)/hello.mp4."
 
 test: $(READY)
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(PROCESSES) --dist worksteal
 
 test-long: $(READY)
 	$(BIN)/pytest -m slow --timeout 3600

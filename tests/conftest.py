@@ -8,8 +8,12 @@ import jaxtyping
 import pytest
 import torch
 
-import tiny
-from videodit.data import toybox
+import checks
+
+checks.lighten()  # which has to stand before anything of ours
+
+import tiny  # noqa: E402
+from videodit.data import toybox  # noqa: E402
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

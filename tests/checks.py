@@ -1,0 +1,56 @@
+"""Which checks a function gets while tests run: jaxtyping's where its signature has shapes, beartype's alone elsewhere.
+
+jaxtyping would wrap every function and remember the axes of each call, which took much of the time for functions that have none.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any, get_args, get_type_hints
+
+import jaxtyping
+from beartype import beartype
+
+_WHOLE = jaxtyping.jaxtyped
+
+
+def lighten() -> None:
+    """Let jaxtyping's import hook, which looks for this name, decorate so; before any module of ours is imported."""
+    jaxtyping.jaxtyped = _checked
+
+
+def _checked(*, typechecker: Any) -> Callable[[Any], Any]:
+    whole = _WHOLE(typechecker=typechecker)
+
+    def decorated(thing: Any) -> Any:
+        if isinstance(thing, type):
+            if dataclasses.is_dataclass(thing) and isinstance(vars(thing).get("__init__"), FunctionType):
+                thing.__init__ = decorated(thing.__init__)
+            return thing
+        if not isinstance(thing, FunctionType):
+            return whole(thing)
+        hints = {name: _hint(hint, thing) for name, hint in thing.__annotations__.items()}
+        if any(map(_has_shape, hints.values())):
+            return whole(thing)
+        thing.__annotations__ = hints
+        return beartype(thing)
+
+    return decorated
+
+
+def _hint(hint: Any, function: FunctionType) -> Any:
+    """What an annotation says; what is imported for the type checker alone says anything, as it does to jaxtyping."""
+
+    def taking(value: Any) -> None: ...
+
+    taking.__annotations__["value"] = hint
+    try:
+        return get_type_hints(taking, function.__globals__, include_extras=True)["value"]
+    except Exception:
+        return Any
+
+
+def _has_shape(hint: Any) -> bool:
+    return "jaxtyping" in getattr(hint, "__module__", "") or any(map(_has_shape, get_args(hint)))
