@@ -80,6 +80,25 @@ def test_the_mended_list_holds_what_is_good_shot_by_shot(folder: Path, tmp_path:
     assert len(items(Manifest(path=listed))) == 4
 
 
+def test_a_bad_caption_or_entry_is_a_row_and_the_others_go_on(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "good.txt").write_bytes(b"\xff\xfe\x00")
+    (folder / "picture.png").unlink()
+    (folder / "picture.png").symlink_to("gone.png")
+    assert main(["audit", str(folder), "--frames", "4", "--size", "16x16", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    why = {Path(row["path"]).name: (row["why"], row["said"]) for row in found["files"]}
+    assert why["good.webp"] == ("bad entry", "good.txt cannot be read: it is not UTF-8 text")
+    assert why["picture.png"][0] == "bad entry" and why["twin.webp"][0] == "" and why["cut.webp"][0] == ""
+    assert found["totals"]["files"] == 8 and found["totals"]["bad entry"] == 2
+    lines = ['{"path": "clips/cut.webp", "caption": "x"}', "{", '{"path": "clips/cut.webp", "start": "soon"}', '{"path": "s3://b/x.mp4"}']
+    (tmp_path / "list.jsonl").write_text("\n".join(lines))
+    assert main(["audit", str(tmp_path / "list.jsonl"), "--frames", "4", "--size", "16x16", "--fix", str(tmp_path / "good.jsonl")]) == 0
+    told = capsys.readouterr().out
+    assert "entry 2 of list.jsonl: { is no JSON object" in told and 'entry 3 of list.jsonl: start takes a number, not "soon"' in told
+    assert "entry 4 of list.jsonl: it names an address" in told and "files 4, good 1, bad entry 3" in told
+    assert len((tmp_path / "good.jsonl").read_text().splitlines()) == 2  # its shots
+
+
 def test_labels_need_no_captions(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["audit", str(folder.parent), "--labels", "--frames", "4", "--size", "16x16", "--json"]) == 0
     assert "no caption" not in json.loads(capsys.readouterr().out)["totals"]

@@ -43,10 +43,13 @@ def run(given: argparse.Namespace) -> None:
 
         check_output(given.sheet)
 
-    from videodit.data import audit, sources
+    from videodit.data import sources  # which names mistakes before anything larger is loaded
 
     source = _source(given)
-    items = sources.items(source)
+    items = sources.entries(source)
+
+    from videodit.data import audit
+
     count, rows = terminal.counter("files"), []
     for row in audit.audited(items, size, source, worded=not given.labels):
         rows.append(row)

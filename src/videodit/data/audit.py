@@ -14,7 +14,7 @@ from videodit.data.video import Unreadable
 from videodit.shapes import Size
 
 STILL = 0.25  # mean change between neighbours, of 255, below which a video shows nothing that moves
-Why = Literal["", "unreadable", "duplicate", "too short", "static", "no caption"]
+Why = Literal["", "bad entry", "unreadable", "duplicate", "too short", "static", "no caption"]
 
 
 class Row(NamedTuple):
@@ -43,6 +43,9 @@ def audited(items: Sequence[Item], size: Size, files: Files, *, worded: bool) ->
     """A row for each item as it is read; `worded`: whether each needs a caption."""
     seen: dict[tuple[str, float, float | None], Path] = {}
     for item in items:
+        if item.wrong:
+            yield Row(item, "bad entry", item.wrong)
+            continue
         try:
             content = (cuts.verified(item), item.start, item.end)
         except Unreadable as error:

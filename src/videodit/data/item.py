@@ -34,6 +34,7 @@ class Item(NamedTuple):
     weight: float = 1.0
     digest: str = ""  # SHA-256 of the file, where a list says it
     inside: Inside | None = None  # of a member of a shard, whose path is a name alone
+    wrong: str = ""  # why what is said of it cannot be used
 
     @property
     def moves(self) -> bool:

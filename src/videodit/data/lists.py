@@ -18,38 +18,58 @@ ROWS = 4096  # of a .parquet, read at a time
 
 
 def listed(path: Path) -> Iterator[Item]:
-    """The items of a list."""
+    """The items of a list; an entry that cannot be used is one that says why."""
+    if re.match(r"[a-z0-9]+:/", str(path)):
+        raise UserError(f"{path} is an address, and lists stand on this machine: fetch it, or name shards (.tar), which may be elsewhere.")
     if not path.is_file() or path.suffix.lower() not in _READERS:
         raise UserError(f"{path} is no list that is there: name a folder, a .jsonl, a .csv, a .parquet or a .tar.")
-    number = 0
-    try:
-        for row in _READERS[path.suffix.lower()](path):
-            number += 1
+    for number, row in enumerate(_READERS[path.suffix.lower()](path), 1):
+        try:
             yield item(row, path.parent)
-    except (TypeError, ValueError, KeyError, RecursionError, csv.Error) as error:
-        what = f"Entry {number or 1} of {path}, or the next, cannot be used ({error})"
-        raise UserError(f"{what}: give {', '.join(COLUMNS)}, path at least.") from None
+        except ValueError as error:
+            named = row.get("path") if isinstance(row, Mapping) else None
+            yield Item(path.parent / named if isinstance(named, str) and named else path, wrong=f"entry {number} of {path.name}: {error}")
 
 
-def item(row: Mapping[str, Any], beside: Path) -> Item:
-    """An entry of a list."""
+def item(row: Mapping[str, Any] | str, beside: Path) -> Item:
+    """An entry of a list; of one that cannot be used, a ValueError in words of ours. A text says why there is no entry."""
+    if isinstance(row, str):
+        raise ValueError(row)
     if unknown := set(row) - set(COLUMNS):
-        raise ValueError(f"{sorted(map(str, unknown))[0]} is no column")
-    if not row["path"]:
-        raise ValueError("path is empty")
+        raise ValueError(f"{sorted(map(str, unknown))[0]} is no column; there are {', '.join(COLUMNS)}")
+    path = row.get("path")
+    if not isinstance(path, str) or not path:
+        raise ValueError("it has no path")
+    if "://" in path:
+        raise ValueError("it names an address: fetch the file, or pack it into shards (.tar), which may be elsewhere")
     captions = row.get("caption") or ()
-    captions = (captions,) if isinstance(captions, str) else tuple(map(str, captions))
-    start, weight = float(row.get("start") or 0), row.get("weight")
-    end = None if row.get("end") in (None, "") else float(row["end"])
-    weight = 1.0 if weight in (None, "") else float(weight)
-    "".join(captions).encode()
-    if not all(map(math.isfinite, (start, end or 0.0, weight))) or start < 0 or (end is not None and end <= start) or not weight > 0:
+    captions = (captions,) if isinstance(captions, str) else captions
+    if not isinstance(captions, list | tuple) or not all(isinstance(words, str) for words in captions):
+        raise ValueError("caption takes a text or a list of texts")
+    if any("\ud800" <= letter <= "\udfff" for letter in path.join(captions)):
+        raise ValueError("its path or caption has half a character, which no file can hold")
+    start, weight = _number(row, "start", 0.0) or 0.0, _number(row, "weight", 1.0)
+    end = _number(row, "end", None)
+    if start < 0 or (end is not None and end <= start) or not weight or weight < 0:
         raise ValueError("start, end and weight have to be 0 <= start < end and weight > 0")
     content = str(row.get("digest") or "").lower().removeprefix("sha256:")
     if content and not re.fullmatch("[0-9a-f]{64}", content):
         raise ValueError("digest is no SHA-256")
     label = row.get("label")
-    return Item(beside / str(row["path"]), captions, "" if label is None else str(label), start, end, weight, content)
+    return Item(beside / path, tuple(captions), "" if label is None else str(label), start, end, weight, content)
+
+
+def _number(row: Mapping[str, Any], name: str, default: float | None) -> float | None:
+    value = row.get(name)
+    if value in (None, ""):
+        return default
+    try:
+        number = float("nan") if isinstance(value, bool | list | dict) else float(value)
+    except (ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"{name} takes a number, not {json.dumps(value, default=str)[:40]}")
+    return number
 
 
 def text(path: Path) -> str:
@@ -60,13 +80,27 @@ def text(path: Path) -> str:
         raise UserError(f"{path} cannot be read ({getattr(error, 'strerror', None) or 'it is not UTF-8 text'}): write it anew.") from None
 
 
-def _json_lines(path: Path) -> Iterator[Mapping[str, Any]]:
-    for line in text(path).splitlines():
+def _json_lines(path: Path) -> Iterator[Mapping[str, Any] | str]:
+    for line in text(path).split("\n"):
         if line.strip():
-            row = json.loads(line)
-            if not isinstance(row, dict):
-                raise ValueError(f"{line[:40]} is no object")
-            yield row
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
+                row = None
+            yield row if isinstance(row, dict) else f"{line.strip()[:40]} is no JSON object"
+
+
+def _csv(path: Path) -> Iterator[Mapping[str, Any] | str]:
+    rows = csv.DictReader(text(path).splitlines())
+    while True:
+        try:
+            row = next(rows, None)
+        except csv.Error:  # behind which rows cannot be told apart
+            yield f"a cell is longer than {csv.field_size_limit()} characters, or its quotes do not end; what follows is not read"
+            return
+        if row is None:
+            return
+        yield "it has more cells than the head has columns" if None in row else row
 
 
 def _parquet(path: Path) -> Iterator[Mapping[str, Any]]:
@@ -85,8 +119,8 @@ def _parquet(path: Path) -> Iterator[Mapping[str, Any]]:
         raise UserError(f"{path} cannot be read as Parquet ({' '.join(str(error).split())[:200]}): write it anew.") from None
 
 
-_READERS: dict[str, Callable[[Path], Iterator[Mapping[str, Any]]]] = {
+_READERS: dict[str, Callable[[Path], Iterator[Mapping[str, Any] | str]]] = {
     ".jsonl": _json_lines,
-    ".csv": lambda path: csv.DictReader(text(path).splitlines()),
+    ".csv": _csv,
     ".parquet": _parquet,
 }

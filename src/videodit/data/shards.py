@@ -24,7 +24,7 @@ _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
 def members(path: str) -> Iterator[Item]:
-    """The clips of all shards that a path, a pattern or an address names."""
+    """The clips of all shards that a path, a pattern or an address names; a shard that cannot be read is an item that says so."""
     found = listed(path)
     if not found:
         raise UserError(f"There is no shard {path}: name .tar files, as in folder/part-{{000..009}}.tar or s3://bucket/part-*.tar.")
@@ -33,7 +33,7 @@ def members(path: str) -> Iterator[Item]:
             with _opened(shard) as file:
                 yield from _shard(shard, file)
         except (tarfile.TarError, OSError, EOFError) as error:
-            raise UserError(f"{shard} cannot be read as a shard ({error}): name a .tar that is there and whole.") from None
+            yield Item(Path(shard), wrong=f"it cannot be read as a shard: {error}")
 
 
 def listed(path: str) -> list[str]:
@@ -116,9 +116,10 @@ def _shard(shard: str, file: Any) -> Iterator[Item]:
 _SAYS = (".txt", ".json", ".cls")
 
 
-def _said(file: Any, inside: Inside, what: str) -> dict[str, Any]:
+def _said(file: Any, inside: Inside, what: str) -> dict[str, Any] | str:
+    """What a member with words says, or why it cannot be used."""
     if inside.size > WORDS:
-        raise tarfile.ReadError(f"a {what} of {inside.size} bytes")
+        return f"a {what} of {inside.size} bytes"
     before = file.tell()
     file.seek(inside.at)
     data = file.read(inside.size)
@@ -129,7 +130,7 @@ def _said(file: Any, inside: Inside, what: str) -> dict[str, Any]:
             found = json.loads(text)
             return {key: found[key] for key in ("caption", "label", "weight", "start", "end", "digest") if key in found}
     except (ValueError, TypeError, RecursionError):
-        raise tarfile.ReadError(f"a {what} that cannot be read") from None
+        return f"a {what} that cannot be read"
     return {"caption": [line.strip() for line in text.splitlines() if line.strip()]} if what == ".txt" else {"label": text.strip()}
 
 
@@ -137,11 +138,18 @@ def _clips(shard: str, name: str, parts: dict[str, Any]) -> Iterator[Item]:
     from videodit.data.lists import item
 
     said: dict[str, Any] = {}
+    wrong = ""
     for what in reversed(_SAYS):  # words in a .txt go before those in a .json
-        said |= parts.get(what, {})
+        if isinstance(words := parts.get(what, {}), str):
+            wrong = words
+        else:
+            said |= words
     for what, inside in parts.items():
         if what in VIDEOS + PICTURES:
+            path = f"{Path(shard).name}/{name.strip('/')}{what}"
             try:
-                yield item({**said, "path": f"{Path(shard).name}/{name.strip('/')}{what}"}, Path())._replace(inside=inside)
-            except (TypeError, ValueError) as error:
-                raise tarfile.ReadError(f"{name}: {error}") from None
+                if wrong:
+                    raise ValueError(wrong)
+                yield item({**said, "path": path}, Path())._replace(inside=inside)
+            except ValueError as error:
+                yield Item(Path(path), inside=inside, wrong=str(error))

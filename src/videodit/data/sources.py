@@ -81,18 +81,34 @@ Source = Toybox | Filed
 
 
 def items(source: Filed) -> list[Item]:
-    """All items of a source, of which there is at least one."""
-    found = sorted(set(_READERS[source.kind](source)), key=_order)
+    """All items of a source, of which there is at least one, and each can be used."""
+    found = entries(source)
+    if wrong := [item for item in found if item.wrong]:
+        more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        said = f"{wrong[0].path} cannot be used ({wrong[0].wrong}){more}"
+        raise UserError(f"{said}: mend that, or take it out of {source.path}; videodit audit tells of each file.")
+    return found
+
+
+def entries(source: Filed) -> list[Item]:
+    """The same, with those that cannot be used."""
+    found = sorted({_seen(item, source) for item in _READERS[source.kind](source)}, key=_order)
     if not found:
         raise UserError(f"There is no video or picture in {source.path}: name a folder or list with files such as .mp4 or .png.")
-    for item in found:
-        if isinstance(source, Folder | Labelled) and not item.path.is_file():
-            raise UserError(f"{item.path} is a broken link, a pipe or a device: take it out of {source.path}.")
-        if item.inside is None and not item.path.is_file() and not (item.path.is_dir() and isinstance(source, DataSet)):
-            raise UserError(f"{source.path} names {item.path}, which is not there: mend the list, or bring the file.")
-        if item.path.suffix.lower() not in VIDEOS + PICTURES and not item.path.is_dir():
-            raise UserError(f"{item.path} is neither a video nor a picture by its name: leave it out of {source.path}.")
     return found
+
+
+def _seen(item: Item, source: Filed) -> Item:
+    """An item, and whether there is something of its name to be read."""
+    if item.wrong or item.inside is not None:
+        wrong = item.wrong
+    elif item.path.is_dir() and isinstance(source, DataSet):
+        wrong = ""
+    elif not item.path.is_file():
+        wrong = "it is a broken link, a pipe, a folder or a device" if item.path.exists() or item.path.is_symlink() else "it is not there"
+    else:
+        wrong = "" if item.path.suffix.lower() in VIDEOS + PICTURES else "it is neither a video nor a picture by its name"
+    return item._replace(wrong=wrong)
 
 
 def labels(source: Filed) -> tuple[str, ...]:
@@ -101,22 +117,34 @@ def labels(source: Filed) -> tuple[str, ...]:
 
 
 def _order(item: Item) -> tuple[Any, ...]:
-    return (item.path, item.captions, item.label, item.start, item.end is not None, item.end or 0.0, item.weight, item.inside or ())
+    return (
+        item.path,
+        item.captions,
+        item.label,
+        item.start,
+        item.end is not None,
+        item.end or 0.0,
+        item.weight,
+        item.inside or (),
+        item.wrong,
+    )
 
 
 def _folder(path: Path) -> Iterator[Item]:
     for file in _files(path):
         words = file.with_suffix(".txt")
-        said = lists.text(words).splitlines() if words.is_file() else []
+        try:
+            said = words.read_text(encoding="utf-8").splitlines() if words.is_file() else []
+        except (OSError, ValueError) as error:
+            yield Item(file, wrong=f"{words.name} cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8 text'}")
+            continue
         yield Item(file, tuple(line.strip() for line in said if line.strip()))
 
 
 def _labelled(path: Path) -> Iterator[Item]:
     for file in _files(path):
         below = file.relative_to(path).parts
-        if len(below) < 2:
-            raise UserError(f"{file} stands in no label's folder: put it into {path}/LABEL/.")
-        yield Item(file, label=below[0])
+        yield Item(file, label=below[0]) if len(below) > 1 else Item(file, wrong=f"it stands in no label's folder, such as {path}/LABEL/")
 
 
 def _files(path: Path) -> list[Path]:
