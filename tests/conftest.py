@@ -27,10 +27,19 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tiny.World:
 
 
 @pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Sums are the same only for the same number of threads; more than one share a core with the other process of a suite."""
+    yield from threads(1)
+
+
+@pytest.fixture
 def two_threads() -> Iterator[None]:
-    """Sums are the same only for the same number of threads."""
+    yield from threads(2)
+
+
+def threads(number: int) -> Iterator[None]:
     before = torch.get_num_threads()
-    torch.set_num_threads(2)
+    torch.set_num_threads(number)
     yield
     torch.set_num_threads(before)
 

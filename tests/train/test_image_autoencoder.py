@@ -31,9 +31,9 @@ def test_a_picture_and_its_own_shrunken_copy_change_alike() -> None:
     assert {extent for extent, *_ in seen} == {4, 6, 8} and len(seen) == 12  # every size, every turn
 
 
-@pytest.mark.usefixtures("two_threads", "unchecked")
+@pytest.mark.usefixtures("one_thread", "unchecked")
 def test_it_is_a_part_of_the_steps(world: tiny.World, tmp_path: Path) -> None:
-    run = tiny.runs(world, tmp_path, steps=6)["image-autoencoder"]
+    run = tiny.runs(world, tmp_path, steps=4)["image-autoencoder"]
     assert isinstance(run, ImageAutoencoderRun)
     plain, half, always = (
         [figures["loss"] for figures in recipes.train(replace(run, equivariance=part, output=tmp_path / str(part)))]

@@ -17,7 +17,7 @@ from videodit.backbone import attention
 from videodit.train import recipes
 from videodit.train.backbone import BackboneRun
 
-pytestmark = pytest.mark.usefixtures("two_threads", "few_sentences", "unchecked")
+pytestmark = pytest.mark.usefixtures("one_thread", "few_sentences", "unchecked")
 
 
 class CtrlC:

@@ -18,7 +18,7 @@ from videodit.shapes import UserError
 from videodit.train import planning, recipes
 from videodit.train.backbone import BackboneRun
 
-pytestmark = pytest.mark.usefixtures("two_threads", "few_sentences", "unchecked")
+pytestmark = pytest.mark.usefixtures("one_thread", "few_sentences", "unchecked")
 
 
 class CtrlC:
