@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import films
 import tiny
 from videodit import config, models
 from videodit.cli.main import main
-from videodit.data import video
+from videodit.data import audit, sources, video
 from videodit.data.sources import Folder
+from videodit.shapes import UserError
 from videodit.train import pools, prepare
 from videodit.train.backbone import BackboneRun, Joint
 
@@ -85,6 +92,87 @@ def test_several_processes_leave_what_one_does(settings: BackboneRun, encoded: l
     for name, tensors in kept[0].items():  # to half precision's last digits: sums depend on where memory lies
         for key, value in tensors.items():
             torch.testing.assert_close(value, kept[1][name][key], atol=1e-3, rtol=2e-3)
+
+
+def test_what_the_audit_leaves_out_is_left_out_and_pictures_are_the_first_frames_of_clips(settings: BackboneRun) -> None:
+    mine = settings.data.path  # type: ignore[union-attr]
+    (mine / "twin.webp").write_bytes((mine / "0.webp").read_bytes())
+    video.write(mine / "still.mp4", np.full((20, 64, 64, 3), 77, np.uint8), 8)
+    video.write(mine / "long.webp", films.numbered(20), 8)
+    for name in ("twin", "still", "long"):
+        (mine / f"{name}.txt").write_text("words")
+    rows = list(audit.audited(sources.items(settings.data), settings.size, settings.data, worded=True))  # type: ignore[arg-type]
+    assert {row.item.path.name: row.why for row in rows if row.why} == {"twin.webp": "duplicate", "still.mp4": "static"}
+    found = prepare.prepare(replace(settings, joint=Joint(video_probability=0.5)))
+    assert found.clips == found.pictures == sum(row.clips for row in rows) == 5 and found.captions == 4
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_missing_caption_is_said_before_anything_is_encoded(settings: BackboneRun, encoded: list[str], processes: int) -> None:
+    (settings.data.path / "2.txt").unlink()  # type: ignore[union-attr]
+    with pytest.raises(UserError, match=r"2\.webp has no caption"):
+        prepare.prepare(settings, processes=processes)
+    assert encoded == [] and not pools.cache(settings).exists()
+
+
+def test_only_entries_are_collected(settings: BackboneRun) -> None:
+    prepare.prepare(settings)
+    folder = pools.cache(settings)
+    ours = {path.name for path in folder.iterdir()}
+    for name in ("model.safetensors", "0123456789abcdef.safetensors"):
+        save_file({"weights": torch.zeros(3)}, folder / name)
+    (folder / "mine.writing").touch()
+    (folder / f"0123456789abcdef.{os.getpid()}.writing").touch()  # by a process that lives
+    theirs = {path.name for path in folder.iterdir()} - ours
+    other = replace(settings, size=settings.size._replace(frames=4))
+    assert prepare.prepare(other, clean=True).collected == 3  # the clips at the size before
+    assert theirs < {path.name for path in folder.iterdir()}
+
+
+def test_a_killed_one_goes_on(settings: BackboneRun, encoded: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process dies as it begins its third file."""
+    plain = pools._of_file
+
+    def dying(settings: BackboneRun, item: object, *rest: object) -> object:
+        if len(list(pools.cache(settings).glob("*.safetensors"))) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return plain(settings, item, *rest)  # type: ignore[arg-type]
+
+    if (child := os.fork()) == 0:
+        monkeypatch.setattr(pools, "_of_file", dying)
+        torch.set_num_threads(1)
+        prepare.prepare(settings)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    found = prepare.prepare(settings)
+    assert (found.clips, found.captions, found.entries, found.new) == (3, 3, 7, 5)
+    assert encoded == ["2.webp", "a film 0", "a film 1", "a film 2", ""]
+
+
+@pytest.mark.slow
+def test_a_killed_command_of_two_processes_goes_on_and_leaves_nobody_behind(settings: BackboneRun, tmp_path: Path) -> None:
+    mine = settings.data.path  # type: ignore[union-attr]
+    for i in range(60):
+        video.write(mine / f"more-{i}.webp", np.random.default_rng(i).integers(0, 255, (9, 64, 64, 3), np.uint8), 8)
+        (mine / f"more-{i}.txt").write_text("more")
+    (tmp_path / "run.toml").write_text(config.write(settings))
+    command = [sys.executable, "-m", "videodit", "prepare", str(tmp_path / "run.toml"), "--processes", "2", "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    folder = pools.cache(settings)
+    until = time.monotonic() + 120
+    while len(list(folder.glob("*.safetensors"))) < 4 and time.monotonic() < until:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    while subprocess.run(["pgrep", "-s", str(process.pid)], capture_output=True, check=False).stdout and time.monotonic() < until:
+        time.sleep(0.05)
+    kept = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.safetensors")}
+    assert 4 <= len(kept) < 63 and time.monotonic() < until
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    assert found["clips"] == 63 and found["entries"] - found["new"] == len(kept)
+    assert all(path.stat().st_mtime_ns == kept.get(path.name, path.stat().st_mtime_ns) for path in folder.glob("*.safetensors"))
+    assert not list(folder.glob("*.writing")) or prepare.prepare(settings, clean=True).collected
 
 
 @pytest.mark.parametrize("processes", ["1", pytest.param("2", marks=pytest.mark.slow)])

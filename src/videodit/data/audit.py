@@ -13,7 +13,6 @@ from videodit.data.sources import Files
 from videodit.data.video import Unreadable
 from videodit.shapes import Size
 
-STILL = 0.25  # mean change between neighbours, of 255, below which a video shows nothing that moves
 Why = Literal["", "bad entry", "unreadable", "duplicate", "too short", "static", "no caption"]
 
 
@@ -72,7 +71,7 @@ def _row(item: Item, size: Size, files: Files, *, worded: bool) -> Row:
     if not found.starts:
         span = (size.frames - 1) * files.every + 1
         return plain._replace(why="too short", said=f"no shot lasts {span} frames")
-    if item.moves and seen.frames > 1 and seen.change < STILL:
+    if size.frames > 1 and cuts.still(item, seen):
         return plain._replace(why="static", said="nothing moves", clips=0, used=0)
     return plain
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,13 +65,33 @@ def noted() -> Iterator[set[Path]]:
 
 
 def collect(folder: Path, used: Iterable[Path]) -> tuple[int, int]:
-    """Remove all entries but those used, and what killed processes left half-written: how many, and their bytes."""
+    """Remove all entries but those used, and what killed processes left half-written: how many, and their bytes.
+
+    What nobody here wrote is left alone, whatever its name.
+    """
     kept, count, size = set(used), 0, 0
-    for path in [*folder.glob("*.safetensors"), *folder.glob("*.writing")]:
-        if path not in kept:
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path not in kept and (_is_entry(path) or _is_left(path)):
             count, size = count + 1, size + path.stat().st_size
             path.unlink()
     return count, size
+
+
+def _is_entry(path: Path) -> bool:
+    """Whether a file has the name of an entry, and says its key as one does; a damaged one cannot say anything."""
+    if not re.fullmatch(r"[0-9a-f]{16}\.safetensors", path.name) or not path.is_file():
+        return False
+    try:
+        with safe_open(path, "pt") as file:
+            return "key" in (file.metadata() or {})
+    except SafetensorError:
+        return True
+
+
+def _is_left(path: Path) -> bool:
+    """Whether a file was being written by a process that is gone."""
+    found = re.fullmatch(r"[0-9a-f]{16}\.(\d+)\.writing", path.name)
+    return found is not None and not Path(f"/proc/{found[1]}").is_dir()
 
 
 def _entry(folder: Path, key: dict[str, Any]) -> tuple[str, Path]:

@@ -19,6 +19,7 @@ from videodit.data.sources import Files
 from videodit.shapes import Size
 
 Frames = UInt8[np.ndarray, "f h w 3"]
+STILL = 0.25  # mean change between neighbours, of 255, below which a video shows nothing that moves
 
 
 class Look(NamedTuple):
@@ -86,6 +87,11 @@ def cut(seen: Look, size: Size, files: Files) -> Cut:
     if len(starts) > files.most:
         starts = [starts[i] for i in np.linspace(0, len(starts) - 1, files.most).round().astype(int)]
     return Cut(seen.first, seen.frames, seen.fps, seen.extent, spans, tuple(starts), len(starts) * span)
+
+
+def still(item: Item, seen: Look) -> bool:
+    """Whether a video shows nothing that moves."""
+    return item.moves and seen.frames > 1 and seen.change < STILL
 
 
 def clips(item: Item, found: Cut, size: Size, files: Files) -> Iterator[Frames]:

@@ -73,8 +73,17 @@ def pools(settings: BackboneRun, autoencoder: PerFrame, takes: str, kinds: Itera
     """A pool of each kind: False pictures, True clips."""
     if isinstance(settings.data, Toybox):
         return {kind: _drawn(settings, autoencoder, takes, kind) for kind in kinds}
+    kinds = list(kinds)
+    check(settings, takes, kinds)
     (settings.output / "unreadable.jsonl").unlink(missing_ok=True)  # files may have been mended
     return {kind: _filmed(settings, autoencoder, takes, kind) for kind in kinds}
+
+
+def check(settings: BackboneRun, takes: str, kinds: Iterable[bool]) -> None:
+    """Refuse what can be known to be wrong with files before any is encoded."""
+    for kind in kinds:
+        for item in _items(settings, kind):
+            _words(item, takes)
 
 
 def read(settings: BackboneRun, frozen: TextEncoder | SD3Text, captions: list[str]) -> dict[str, Tensor]:
@@ -148,15 +157,20 @@ def encode(settings: BackboneRun, autoencoder: PerFrame, video: bool, part: slic
     count, mine = counting("files encoded by this process"), chosen[part]
     for done, item in enumerate(mine, 1):
         with suppress(Unreadable):
-            _of_item(settings, item, make(item), quarantine)
+            _of_item(settings, item, cuts.verified(item), make(item), quarantine)
         count(done, len(mine))
+
+
+def _items(settings: BackboneRun, video: bool) -> list[Item]:
+    """The videos, or the pictures; where there are no pictures, the videos whose clips' first frames stand in."""
+    assert not isinstance(settings.data, Toybox)
+    every = sources.items(settings.data)
+    return [item for item in every if item.moves == video] or ([] if video else every)
 
 
 def _chosen(settings: BackboneRun, autoencoder: PerFrame, video: bool) -> tuple[list[Item], Callable[[Item], Making], Quarantine]:
     """The files of a kind, and how each is encoded."""
     assert not isinstance(settings.data, Toybox)
-    every = sources.items(settings.data)
-    chosen = [item for item in every if item.moves == video] or ([] if video else every)
     size = settings.size if video else settings.size._replace(frames=1)
     parts = _all_parts(settings, autoencoder, video)
     key = {
@@ -170,11 +184,16 @@ def _chosen(settings: BackboneRun, autoencoder: PerFrame, video: bool) -> tuple[
         "most": settings.data.most,
     }
     quarantine = Quarantine(cache(settings) / "quarantine.jsonl")
-    return chosen, lambda item: Making(key, partial(_of_file, settings, item, size, parts)), quarantine
+
+    def making(item: Item) -> Making:
+        cutting = {"clips": settings.size, "still": cuts.STILL} if item.moves and settings.size.frames > 1 else {}
+        return Making(key | cutting, partial(_of_file, settings, item, size, parts))
+
+    return _items(settings, video), making, quarantine
 
 
 def _filmed(settings: BackboneRun, autoencoder: PerFrame, takes: str, video: bool) -> Pool:
-    """The clips of all videos, or all pictures; where there are no pictures, the first frames of the clips."""
+    """The clips of all videos, or all pictures; of files with the same bytes the first."""
     assert not isinstance(settings.data, Toybox)
     size = settings.size if video else settings.size._replace(frames=1)
     chosen, make, quarantine = _chosen(settings, autoencoder, video)
@@ -182,13 +201,18 @@ def _filmed(settings: BackboneRun, autoencoder: PerFrame, takes: str, video: boo
     whose: list[tuple[int, ...]] = []
     weights: list[float] = []
     found: list[dict[str, Tensor]] = []
+    seen: set[tuple[str, float, float | None]] = set()
     losses = Losses(len(chosen), settings.data.budget, settings.output / "unreadable.jsonl")
     count_up = counting("files encoded")
     for done, item in enumerate(chosen, 1):
         count_up(done, len(chosen))
         words = _words(item, takes)
         try:
-            made = _of_item(settings, item, make(item), quarantine)
+            place = (cuts.verified(item), item.start, item.end)
+            if place in seen:
+                continue
+            seen.add(place)
+            made = _of_item(settings, item, place[0], make(item), quarantine)
         except Unreadable as error:
             losses.add(error)
             continue
@@ -212,9 +236,8 @@ def _words(item: Item, takes: str) -> list[str]:
     return list(item.captions) if takes == "text" else [""]
 
 
-def _of_item(settings: BackboneRun, item: Item, how: Making, quarantine: Quarantine) -> dict[str, Tensor]:
+def _of_item(settings: BackboneRun, item: Item, content: str, how: Making, quarantine: Quarantine) -> dict[str, Tensor]:
     """What is kept of an item, or made now; a file that could not be read once is not tried again."""
-    content = cuts.verified(item)
     if content in quarantine.reasons:
         raise Unreadable(item.path, quarantine.reasons[content])
     try:
@@ -225,9 +248,12 @@ def _of_item(settings: BackboneRun, item: Item, how: Making, quarantine: Quarant
 
 
 def _of_file(settings: BackboneRun, item: Item, size: Size, parts: dict[str, Part]) -> dict[str, Tensor]:
-    """All clips of a file, encoded; of one that is too short, none."""
+    """All clips of a file, or their first frames, encoded; of one that is too short or shows nothing that moves, none."""
     assert not isinstance(settings.data, Toybox)
-    found = cuts.cut(cuts.look(item, settings.data), size, settings.data)
+    seen, whole = cuts.look(item, settings.data), settings.size if item.moves else size
+    if whole.frames > 1 and cuts.still(item, seen):
+        return {name: torch.zeros(0) for name in parts}
+    found = cuts.cut(seen, whole, settings.data)
     clips = list(cuts.clips(item, found, size, settings.data))
     return (
         encoded(settings, lambda start, stop: clips[start:stop], len(clips), parts) if clips else {name: torch.zeros(0) for name in parts}

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
+import os
+import signal
 from typing import NamedTuple
 
 import torch
 
-from videodit import models
+from videodit import backbone, models
+from videodit.backbone import DiT
 from videodit.data.cache import collect, noted
 from videodit.data.labels import Labels
 from videodit.data.sources import Toybox
@@ -35,6 +39,7 @@ def prepare(settings: BackboneRun, *, processes: int = 1, clean: bool = False) -
     folder = pools.cache(settings)
     before = set(folder.glob("*.safetensors"))
     if processes > 1 and not isinstance(settings.data, Toybox):
+        pools.check(settings, _takes(settings), _kinds(settings))
         _spread(settings, processes)
     with noted() as used:
         found = _whole(settings)
@@ -45,8 +50,12 @@ def prepare(settings: BackboneRun, *, processes: int = 1, clean: bool = False) -
     return Prepared(*found, len(kept), len(kept - before), gone, freed, lost, str(folder))
 
 
-def share(settings: BackboneRun, rank: int, size: int) -> None:
-    """One process's part of the files."""
+def share(settings: BackboneRun, rank: int, size: int, parent: int = 0) -> None:
+    """One process's part of the files; `parent`: whose end is its end, however that comes."""
+    if parent:
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:
+            return
     torch.set_num_threads(max(1, torch.get_num_threads() // size))
     autoencoder = models.load_autoencoder(settings.autoencoder, settings.device)
     for kind in _kinds(settings):
@@ -55,13 +64,21 @@ def share(settings: BackboneRun, rank: int, size: int) -> None:
 
 def _spread(settings: BackboneRun, processes: int) -> None:
     context = multiprocessing.get_context("spawn")
-    running = [context.Process(target=share, args=(settings, rank, processes)) for rank in range(processes)]
+    running = [context.Process(target=share, args=(settings, rank, processes, os.getpid())) for rank in range(processes)]
     for process in running:
         process.start()
     for process in running:
         process.join()
     if died := [process.exitcode for process in running if process.exitcode]:
         raise UserError(f"{len(died)} of {processes} processes ended with {died[0]}: the same command goes on where they stopped.")
+
+
+def _takes(settings: BackboneRun) -> str:
+    """What the run's model is told, without its weights."""
+    if settings.start is None:
+        preset = backbone.PRESETS.get(settings.preset)
+        return "text" if not isinstance(preset, DiT) else "label" if preset.labels else "nothing"
+    return models.read(settings.start, models.ModelFolder)[1].takes
 
 
 def _kinds(settings: BackboneRun) -> list[bool]:
@@ -74,10 +91,10 @@ def _whole(settings: BackboneRun) -> tuple[int, int, int]:
     autoencoder = models.load_autoencoder(settings.autoencoder, settings.device)
     text = starting(settings, autoencoder)["text"]
     found = pools.pools(settings, autoencoder, str(text.takes), _kinds(settings))
-    captions = 0
+    captions: set[str] = set()
     if settings.start and not isinstance(text, Labels):
         for pool in found.values():
             pools.read(settings, text, pool.captions)  # type: ignore[arg-type]
-            captions += len(pool.captions)
+            captions.update(pool.captions)
     counts = [len(found[kind].latents) if kind in found else 0 for kind in (True, False)]
-    return counts[0], counts[1], captions
+    return counts[0], counts[1], len(captions)
