@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from videodit import backbone, config, models
 from videodit.autoencoder import inflate
 from videodit.autoencoder.presets import PRESETS, ImageAutoencoder
 from videodit.cli.main import main
+from videodit.data.sources import Folder, Toybox
 from videodit.shapes import Size, UserError
 from videodit.train import planning, recipes
 from videodit.train.autoencoder import AutoencoderRun
@@ -124,6 +126,16 @@ def test_a_plan_knows_tokens_and_disk(world: tiny.World, tmp_path: Path) -> None
     assert planned["cache_bytes"] == pytest.approx(disk["cache"], rel=0.15)
     kept = min(run.checkpoint.keep, -(-run.steps // run.checkpoint.every))
     assert planned["checkpoint_bytes"] / run.checkpoint.keep * kept == pytest.approx(disk["run/checkpoints"], rel=0.15)
+
+
+def test_a_plan_does_not_know_what_files_keep_and_says_what_each_clip_does(world: tiny.World, tmp_path: Path) -> None:
+    run = replace(tiny.runs(world, tmp_path, steps=3)["video"], data=Folder(path=Path("mine")))  # type: ignore[arg-type]
+    plan = planning.plan(run)
+    (said,) = plan["assumed"]
+    assert plan["cache_bytes"] is None and "videodit audit mine says: each keeps up to " in said
+    bytes_ = int(re.findall(r"([\d,]+) bytes", said)[0].replace(",", ""))
+    one, two = (planning.plan(replace(run, data=Toybox(), clips=n, pictures=1))["cache_bytes"] for n in (100, 200))  # type: ignore[call-arg]
+    assert bytes_ >= (two - one) / 100 > 0
 
 
 @pytest.mark.usefixtures("few_sentences")

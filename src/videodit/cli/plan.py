@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from videodit import config
 from videodit.cli import terminal
 
 
@@ -17,6 +18,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace) -> None:
+    config.text(given.run_file)  # which says what is wrong with it before anything is loaded
+
     from videodit.train import recipes
     from videodit.train.planning import plan as planned
 
@@ -31,6 +34,8 @@ def run(given: argparse.Namespace) -> None:
 def _amount(name: str, value: Any) -> str:
     from videodit.train.progress import span
 
+    if value is None:
+        return "not known"
     if isinstance(value, (list, tuple)):
         numbers = all(isinstance(item, int) for item in value)
         return (" x " if numbers else "; ").join(map(str, value)) or "nothing"

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from videodit import adapters, backbone, models
+from videodit import adapters, backbone, folders, models
 from videodit.autoencoder import DPVAE, PerFrame, inflate
 from videodit.autoencoder.discriminator import PatchDiscriminator, fools, tells
 from videodit.autoencoder.loss import Draw, dpvae_loss
@@ -45,7 +45,7 @@ class Kept:
 
     clips: int = 0
     encode: Pass | None = None  # of ENCODE clips
-    size: int = 0  # in bytes
+    size: int | None = 0  # in bytes; none where it cannot be known
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +163,7 @@ def _words(settings: BackboneRun, text: TextSettings) -> int:
     if not isinstance(settings.data, Toybox):
         return text.length
     captions = [toybox.sentence(settings.seed, i) for i in range(LOOKED_AT)]
-    path = (models.bundled() if str(settings.start) == "toybox" else settings.start or Path()) / "tokenizer.json"
+    path = (folders.bundled() if str(settings.start) == "toybox" else settings.start or Path()) / "tokenizer.json"
     tokenizer = load_tokenizer(path, text) if settings.start and path.is_file() else None
     counts = (len(tokenizer.encode(caption).ids) if tokenizer else len(caption.split()) for caption in captions)
     return min(text.length, 1 + max(counts))
@@ -177,13 +177,11 @@ def _kept(settings: BackboneRun, autoencoder: PerFrame, shape: Transformer | DiT
         with torch.no_grad():
             return autoencoder.encode(torch.randn(ENCODE, 3, *settings.size).to(precision)).mode()
 
-    if not isinstance(settings.data, Toybox):
-        assumed.append(f"how many clips {settings.data.path} gives is not looked up: videodit audit {settings.data.path} says it")
-        return Kept(encode=encode)
     latents = autoencoder.latents(settings.size)
     place = 2 * autoencoder.channels * latents.rows * latents.columns
     video = settings.joint.video_probability
-    clips, pictures = settings.clips * (video > 0), settings.pictures * (video < 1)
+    filed = not isinstance(settings.data, Toybox)  # of files one clip, or one picture where there are no clips
+    clips, pictures = (int(video > 0), int(video == 0)) if filed else (settings.clips * (video > 0), settings.pictures * (video < 1))
     size, frames = place * (clips * latents.frames + pictures), clips * settings.size.frames + pictures
     if settings.tasks.gives and clips:
         masks, told = settings.tasks.all(latents.frames), min(settings.tasks.clips, clips)
@@ -193,6 +191,10 @@ def _kept(settings: BackboneRun, autoencoder: PerFrame, shape: Transformer | DiT
         frames += told * (groups * (autoencoder.time if isinstance(autoencoder, DPVAE) else 1) + len(lone))
     if settings.start is not None and isinstance(shape, Transformer):
         size += (clips + pictures) * (2 * words * shape.text + 2 * shape.pooled + words)  # and a mask
+    if not isinstance(settings.data, Toybox):
+        path, what = settings.data.path, "clips" if clips else "pictures"
+        assumed.append(f"how many {what} {path} gives is not looked up, which videodit audit {path} says: each keeps up to {size:,} bytes")
+        return Kept(encode=encode, size=None)
     return Kept(clips=-(-frames // settings.size.frames), encode=encode, size=size)
 
 

@@ -55,7 +55,9 @@ def plan(settings: Recipe, *, whole: bool = False) -> dict[str, Any]:
     }
     if whole:
         found |= _memory(settings, made)
-        found |= _tried(settings, found["memory_bytes"], saved + made.kept.size, assumed)
+        found |= _tried(settings, found["memory_bytes"], saved + (made.kept.size or 0), assumed)
+        if made.kept.size is None and "encoding_seconds" in found:  # of files that nobody counted
+            found["encoding_seconds"] = None
     return {**found, "assumed": assumed}
 
 
@@ -118,7 +120,7 @@ def _memory(settings: Recipe, made: Outline) -> dict[str, int]:
         with Living() as living:
             for _ in islice(_steps(settings, outline(settings, [])), 2):
                 pass
-    training = living.most + _saved(settings, trained) + made.kept.size
+    training = living.most + _saved(settings, trained) + (made.kept.size or 0)
     return {"encoding_bytes": encoding, "training_bytes": training, "memory_bytes": base + max(encoding, training)}
 
 
