@@ -25,7 +25,8 @@ from videodit.backbone import DualTransformer, SingleTransformer, Transformer
 from videodit.config import setting
 from videodit.convert.foreign import SD3
 from videodit.convert.lora import Factors, renamed
-from videodit.models import PICKLES, written
+from videodit.folders import PICKLES
+from videodit.models import written
 from videodit.shapes import UserError
 
 PEFT, CONFIG, DIFFUSERS = "adapter_model.safetensors", "adapter_config.json", "pytorch_lora_weights.safetensors"

@@ -37,20 +37,24 @@ def setting(default: Any = MISSING, doc: str = "") -> Any:
 
 def read(cls: type[T] | UnionType, source: str | Path, overrides: Sequence[str] = ()) -> T:
     """The settings in a TOML file, with `a.b=value` overrides on top."""
+    return parse(cls, text(source), overrides, name=str(source))
+
+
+def text(source: str | Path) -> str:
+    """What a TOML file says."""
     try:
-        text = Path(source).read_text(encoding="utf-8")
+        return Path(source).read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError(f"There is no file {source}: give the path of a TOML file.") from None
     except (OSError, ValueError) as error:
         reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else getattr(error, "strerror", None) or error
         raise UserError(f"{source} cannot be read ({reason}): give the path of a TOML file.") from None
-    return parse(cls, text, overrides, name=str(source))
 
 
-def parse(cls: type[T] | UnionType, text: str, overrides: Sequence[str] = (), name: str = "the settings") -> T:
+def parse(cls: type[T] | UnionType, words: str, overrides: Sequence[str] = (), name: str = "the settings") -> T:
     """The settings in a TOML text, with `a.b=value` overrides on top; `name` is what errors call the text."""
     try:
-        table = tomllib.loads(text)
+        table = tomllib.loads(words)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{name} is not valid TOML: {str(error) or 'it nests too deeply'}.") from None
     changes, origins = _changes(overrides)

@@ -11,7 +11,6 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -34,9 +33,8 @@ from videodit.diffusion.noise import Prior
 from videodit.diffusion.objectives import Diffusion, Flow
 from videodit.diffusion.samplers import SAMPLERS
 from videodit.diffusion.times import Times
+from videodit.folders import PICKLES, locate
 from videodit.shapes import Size, UserError
-
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,27 +221,6 @@ def latent_space(autoencoder: PerFrame) -> str:
 
 
 # --- Loading ---
-
-
-def bundled() -> Path:
-    """The folder of the model that comes with the package."""
-    return Path(str(files("videodit") / "weights" / "toybox"))
-
-
-def locate(name: str | Path) -> Path:
-    """A model folder by path, or the bundled one by its name."""
-    path = bundled() if str(name) == "toybox" else Path(name)
-    if not path.is_dir():
-        kind = "is a file" if path.exists() else "does not exist"
-        raise UserError(f"The model {name} {kind}: give a folder with a model.toml in it, or 'toybox' for the bundled model.")
-    if not (path / "model.toml").is_file():
-        pickles = sorted(p.name for p in path.iterdir() if p.suffix in PICKLES)
-        if pickles:
-            raise UserError(f"{path} holds a pickle ({pickles[0]}), which can run code: only safetensors are read; have it saved as those.")
-        if (path / "model_index.json").is_file():
-            raise UserError(f"{path} is a pipeline of diffusers: `videodit convert {path} OUT` makes a model of it.")
-        raise UserError(f"There is no model.toml in {path}: give the folder that training left in OUTPUT/model.")
-    return path
 
 
 def load(name: str | Path, device: str = "cpu") -> Model:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from videodit import adapters, models
+from videodit import adapters, folders, models
 from videodit.data import video
 from videodit.request import INPUTS, Request, scaled
 from videodit.shapes import UserError
@@ -50,7 +50,7 @@ def _version(name: str) -> str:
 
 def model_digest(name: str) -> str:
     """Of what model.toml says, which holds the digests of all files."""
-    return models.digest(models.locate(name) / "model.toml")
+    return models.digest(folders.locate(name) / "model.toml")
 
 
 def read_record(path: Path) -> dict[str, Any]:

@@ -101,6 +101,13 @@ def sentence(arguments: list[str], capsys: pytest.CaptureFixture[str], status: i
         (["evaluate", "motion", "toybox", "toybox", "--resamples", "-1"], "--resamples takes 0 to 1000000, not -1."),
         (["evaluate", "motion", "toybox", "toybox", "--out", "missing/a.json"], "There is no directory missing"),
         (["evaluate", "motion", "toybox", "toybox", "--count", "2", "--frames", "2"], "Motion needs 3 frames"),
+        (["evaluate", "motion", "toybox", "toybox", "--out", "folder.mp4"], "folder.mp4 is a directory: name a file in it"),
+        (["evaluate", "fvd", "toybox", "toybox", "--state", "empty.txt"], "--state empty.txt is a file"),
+        (["evaluate", "motion", "s3://bucket/clips", "toybox"], "s3://bucket/clips is an address, and what is measured stands on this"),
+        (["evaluate", "is", "toybox", "toybox", "--count", "4"], "--splits 10 are more than 4 clips"),
+        (["evaluate", "report", "folder.mp4", "-o", "missing/page.html"], "There is no directory missing"),
+        (["evaluate", "report", "numbers.json"], "numbers.json is not a score file (model.all is no finite number)"),
+        (["evaluate", "report", "empty.json"], "empty.json is not a score file (it is empty)"),
         (["evaluate", "kid", "toybox", "toybox", "--subset-size", "1"], "--subset-size takes 2 to"),
         (["evaluate", "compare", "a", "b"], "There is no file a: name scores"),
         (["evaluate", "compare", "empty.txt", "b"], "empty.txt is no score"),
@@ -149,6 +156,8 @@ def test_mistakes(arguments: list[str], words: str, here: Path, capsys: pytest.C
     (here / "broken.toml").write_text("steps = \n")
     (here / "good.toml").write_text('kind = "image-autoencoder"\noutput = "out"\n')
     (here / "unknown.toml").write_text('kind = "image-autoencoder"\noutput = "out"\noptimizer.lr = 1\n')
+    (here / "numbers.json").write_text('{"model": {"all": NaN}}')
+    (here / "empty.json").touch()
     before = sorted(here.iterdir())
     assert words in sentence(arguments, capsys)
     assert sorted(here.iterdir()) == before

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from videodit.data import video
-from videodit.evaluate import extractors, protocol, scores
+from videodit.evaluate import compare, extractors, scores
 from videodit.evaluate.extractors import Extractor
 from videodit.evaluate.kernel import Subsets
 from videodit.evaluate.protocol import PROTOCOLS, Estimator, Protocol
@@ -188,16 +188,16 @@ def test_alike_scores_are_compared_and_unlike_ones_are_not(folder: Path):
     one = score("toybox", str(folder))
     other = copy.deepcopy(one)
     other["value"] += 1.0
-    found = protocol.compared(one, other)
+    found = compare.compared(one, other)
     assert found["difference"] == pytest.approx(1.0) and found["measure"] == "frechet[random-3d]"
     other["card"]["fake"]["size"] = [32, 32]
     with pytest.raises(UserError, match=r"fake\.size is \[16, 16\] in one and \[32, 32\] in the other"):
-        protocol.compared(one, other)
-    assert protocol.compared(one, other, ["fake.size"])["despite"] == ["fake.size"]
-    assert protocol.compared(one, other, ["fake"])["values"][1] == other["value"]
+        compare.compared(one, other)
+    assert compare.compared(one, other, ["fake.size"])["despite"] == ["fake.size"]
+    assert compare.compared(one, other, ["fake"])["values"][1] == other["value"]
     del other["card"]["crop"]
     with pytest.raises(UserError, match=r"crop is .* and null in the other"):
-        protocol.compared(one, other, ["fake"])
+        compare.compared(one, other, ["fake"])
 
 
 def test_every_field_of_a_card_is_compared(folder: Path):
@@ -217,17 +217,77 @@ def test_every_field_of_a_card_is_compared(folder: Path):
     for name in changes(other["card"]):
         names.append(name)
         with pytest.raises(UserError, match=rf": {name} is "):
-            protocol.compared(one, other)
+            compare.compared(one, other)
     assert len(names) > 25 and {"extractor.digest", "real.every", "estimator.subsets.seed", "versions.torch", "real_digest"} <= set(names)
 
 
-def test_files_that_are_no_scores_are_named(tmp_path: Path):
-    for text in ("", "[]", "{}", '{"card": 1, "value": 2, "interval": null, "floor": null, "measure": "x"}'):
-        (tmp_path / "a.json").write_text(text)
-        with pytest.raises(UserError, match="is no score"):
-            protocol.read(tmp_path / "a.json")
+GOOD = {"card": {}, "value": 2.0, "interval": [1.0, 3.0], "floor": None, "measure": "x"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "it is empty"),
+        ("{", "it is not JSON"),
+        ("[" * 100_000, "it is not JSON"),
+        ("\udcff", "it is not JSON"),
+        ("[]", "it has no card"),
+        ("{}", "it has no card"),
+        ({**GOOD, "card": 1}, "its card is no table"),
+        ({**GOOD, "measure": 1}, "its measure no text"),
+        ({**GOOD, "value": float("nan")}, "value is no finite number"),
+        ('{"value": 1e999}', "value is no finite number"),
+        ({**GOOD, "value": 10**400}, "value is no finite number"),
+        ({**GOOD, "card": {"real": {"every": float("inf")}}}, "card.real.every is no finite number"),
+        ({**GOOD, "value": True}, "its value or its floor is no number"),
+        ({**GOOD, "floor": "low"}, "its value or its floor is no number"),
+        ({**GOOD, "interval": [1]}, "its interval is not two numbers"),
+        ({**GOOD, "interval": [3, 1]}, "its value is not in its interval"),
+    ],
+)
+def test_files_that_are_no_scores_are_named(tmp_path: Path, text: str | dict, said: str):
+    path = tmp_path / "a.json"
+    path.write_text(text if isinstance(text, str) else json.dumps(text), errors="surrogateescape")
+    with pytest.raises(UserError) as error:
+        compare.read(path)
+    assert "is no score" in str(error.value) and said in str(error.value)
+
+
+def test_a_score_is_read_and_one_that_is_not_there_is_named(tmp_path: Path):
+    (tmp_path / "a.json").write_text(json.dumps(GOOD))
+    assert compare.read(tmp_path / "a.json") == GOOD
     with pytest.raises(UserError, match="There is no file"):
-        protocol.read(tmp_path / "b.json")
+        compare.read(tmp_path / "b.json")
+
+
+def test_a_field_that_no_card_has_may_not_differ():
+    cards = [{**GOOD, "card": {"fake": {"size": [8, 8]}, "crop": "middle"}} for _ in range(2)]
+    assert compare.compared(cards[0], cards[1], ["fake"])["despite"] == ["fake"]
+    for field, said in (("fake.sise", "did you mean fake.size?"), ("fak", "did you mean fake?"), ("", "a refusal names fields")):
+        with pytest.raises(UserError, match=f"no card has that field; {said.replace('?', '.')}"):
+            compare.compared(cards[0], cards[1], ["fake", field])
+
+
+def test_an_interval_does_not_go_below_what_a_distance_can_be(folder: Path):
+    for count in (2, 4):
+        found = score("toybox", str(folder), taken=replace(TAKEN, count=count))
+        low, high = found["interval"]
+        assert 0 <= low <= found["value"] <= high and (found["floor"] is None) == (count == 2)
+    assert scores.interval(0.1, (torch.zeros(3, 1, 1),) * 2, lambda one, other: float(torch.rand(())), ESTIMATOR, least=0.0)[0] == 0
+
+
+def test_subsets_that_are_too_large_are_said_after_the_first_clips(folder: Path):
+    whole, seen = look(), []
+
+    def looking(clips: torch.Tensor) -> extractors.Looked:
+        seen.append(len(clips))
+        return whole.look(clips)
+
+    with pytest.raises(UserError, match=r"Subsets of 500 cannot be drawn from \d+ rows: use --subset-size of 2 to"):
+        score(
+            "toybox", "toybox", verb="kvd", extractor=replace(whole, look=looking), estimator=replace(ESTIMATOR, subsets=Subsets(size=500))
+        )
+    assert len(seen) == 1
 
 
 def test_a_named_protocol_that_is_changed_is_ones_own():

@@ -36,8 +36,8 @@ def run(given: argparse.Namespace) -> None:
         raise UserError(f"--size takes rows and columns from 1, such as 64x64, not {given.size}.")
     if given.fix is not None and given.fix.suffix != ".jsonl":
         raise UserError(f"--fix writes JSON lines: name a file that ends in .jsonl, not {given.fix.name}.")
-    if given.fix is not None and not given.fix.resolve().parent.is_dir():
-        raise UserError(f"There is no directory {given.fix.parent} to write {given.fix.name} in: make it first, or name one that exists.")
+    if given.fix is not None:
+        terminal.check_place(given.fix)
     if given.sheet is not None:
         from videodit.data.video import check_output
 

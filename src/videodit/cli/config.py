@@ -6,7 +6,10 @@ import argparse
 import difflib
 from pathlib import Path
 
+from videodit import config
 from videodit.shapes import UserError
+
+KINDS = ("image-autoencoder", "autoencoder", "backbone")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,18 +18,20 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace) -> None:
-    from videodit import config
+    if given.name is None:
+        print("\n".join(KINDS))
+        return
+    if given.name not in KINDS:
+        if not Path(given.name).suffix and not Path(given.name).exists():
+            nearest = difflib.get_close_matches(given.name, KINDS, 1)
+            hint = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(KINDS)}, or give the path of a TOML file."
+            raise UserError(f"{given.name} is no kind of run; {hint}")
+        config.text(given.name)
+
     from videodit.train import recipes
 
-    if given.name is None:
-        print("\n".join(recipes.TEMPLATES))
-        return
-    if given.name in recipes.TEMPLATES:
+    if given.name in KINDS:
         settings = recipes.TEMPLATES[given.name]
         print(config.write(config.parse(type(settings), config.write(settings), given.overrides, name=given.name)), end="")
-        return
-    if not Path(given.name).suffix and not Path(given.name).exists():
-        nearest = difflib.get_close_matches(given.name, recipes.TEMPLATES, 1)
-        hint = f"did you mean {nearest[0]}?" if nearest else f"there are {', '.join(recipes.TEMPLATES)}, or give the path of a TOML file."
-        raise UserError(f"{given.name} is no kind of run; {hint}")
-    print(config.write(recipes.read(given.name, given.overrides)), end="")
+    else:
+        print(config.write(recipes.read(given.name, given.overrides)), end="")

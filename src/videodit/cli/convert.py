@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from videodit import folders
 from videodit.cli import terminal
 from videodit.shapes import UserError, parse_extent
 
@@ -44,6 +45,11 @@ def run(given: argparse.Namespace) -> None:
     terminal.check_ranges(given, ("time", "frames", "fps"))
     if "size" in chosen:
         chosen["extent"] = parse_extent(chosen.pop("size"))
+    if not given.source.exists() and not given.out.exists() and given.out.absolute().parent.is_dir():
+        if given.to == "diffusers":
+            folders.locate(given.source)
+        else:
+            raise UserError(f"{given.source} does not exist: give the folder of an SD3 or DiT pipeline or transformer, or one file.")
 
     from videodit.convert import pipeline
 

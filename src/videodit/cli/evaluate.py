@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from videodit import folders
 from videodit.cli import report, scores, terminal
 from videodit.shapes import Size, UserError, parse_extent
 
@@ -51,6 +52,7 @@ def _toybox(given: argparse.Namespace) -> None:
     if given.rest:
         raise UserError(f"evaluate toybox takes no {given.rest[0]!r}: give a model by --model.")
     terminal.check_ranges(given, ("count", "steps", "guidance", "seed"))
+    folders.locate(given.model)
 
     import videodit
     from videodit.evaluate import suite
@@ -106,6 +108,8 @@ def _reconstruction(given: argparse.Namespace) -> None:
     absent = next((name for name in given.clips if name != DRAWN and not Path(name).is_file()), None)
     if absent:
         raise UserError(f"There is no file {absent}: name videos, or {DRAWN} for scenes of the toybox.")
+    if not Path(given.model).exists():
+        folders.locate(given.model)
 
     from videodit.autoencoder import perceptual
     from videodit.evaluate import reconstruction

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from videodit import folders
 from videodit.cli import terminal
 from videodit.shapes import UserError, parse_extent
 
@@ -67,6 +68,7 @@ def _inputs(parser: argparse.ArgumentParser) -> None:
 
 def run(given: argparse.Namespace) -> None:
     terminal.check_ranges(given, ("num", "frames", "steps", "guidance", "seed", "preview", "fps", "strength"))
+    _there(given)
     asked, name = _asked(given)
     files = _files(given.out, len(asked))
 
@@ -176,6 +178,16 @@ def _named(files: list[Path]) -> str:
 
 
 # --- What can be known to be wrong before a model is loaded ---
+
+
+def _there(given: argparse.Namespace) -> None:
+    """Refuse what is not there at all before anything that takes long is imported."""
+    if given.model is not None:
+        folders.locate(given.model)
+    for name in ("image", "last", "video", "region"):
+        path = getattr(given, name)
+        if path is not None and not path.exists():
+            raise UserError(f"--{name} {path} is not there: name a picture or video that exists.")
 
 
 def _asked(given: argparse.Namespace) -> tuple[list[Request], str]:

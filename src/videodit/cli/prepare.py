@@ -6,6 +6,7 @@ import argparse
 import time
 from pathlib import Path
 
+from videodit import config
 from videodit.cli import terminal
 from videodit.shapes import UserError
 
@@ -22,18 +23,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(given: argparse.Namespace) -> None:
     if not 1 <= given.processes <= 256:
         raise UserError(f"--processes takes 1 to 256, not {given.processes}.")
+    overrides = list(given.overrides)
+    listed = not given.source.endswith(".toml")
+    if listed:
+        overrides = _changes(given, overrides)
+    else:
+        config.text(given.source)
+
     from videodit.train import prepare, recipes
     from videodit.train.backbone import BackboneRun
 
-    overrides = list(given.overrides)
-    if given.source.endswith(".toml"):
-        settings = recipes.read(given.source, overrides)
-    else:
-        if not overrides or "=" in overrides[0]:
-            raise UserError(f"{given.source} needs a folder for what is encoded: videodit prepare {given.source} OUT.")
-        out, *overrides = overrides
-        changes = [f"output={out}/run", f"autoencoder={given.model}", f"start={given.model}", *_data(given.source), *overrides]
-        settings = recipes.read_text('kind = "backbone"', changes)
+    settings = recipes.read_text('kind = "backbone"', overrides) if listed else recipes.read(given.source, overrides)
     if not isinstance(settings, BackboneRun):
         raise UserError(f"{given.source} trains an autoencoder, which reads pixels: prepare is for run files of transformers.")
     start = time.perf_counter()
@@ -45,6 +45,21 @@ def run(given: argparse.Namespace) -> None:
         terminal.print_table([("what", "how much"), *((name.replace("_", " "), str(value)) for name, value in found.items())])
 
 
-def _data(source: str) -> list[str]:
-    kind = "shards" if "://" in source or source.endswith(".tar") else "folder" if Path(source).is_dir() else "manifest"
-    return [f"data.kind={kind}", f"data.path={source}"]
+def _changes(given: argparse.Namespace, overrides: list[str]) -> list[str]:
+    """The settings of a run on a list, whose mistakes are said before anything is loaded."""
+    from videodit import folders
+    from videodit.data import sources
+
+    if not overrides or "=" in overrides[0]:
+        raise UserError(f"{given.source} needs a folder for what is encoded: videodit prepare {given.source} OUT.")
+    out, *changes = overrides
+    if Path(out).exists() and not Path(out).is_dir():
+        raise UserError(f"{out} is a file: name a folder for what is encoded, which is made where it is not there.")
+    shards = "://" in given.source or given.source.endswith(".tar")
+    kind = "shards" if shards else "folder" if Path(given.source).is_dir() else "manifest"
+    if not shards:
+        path = Path(given.source)
+        sources.items(sources.Folder(path=path) if kind == "folder" else sources.Manifest(path=path))
+    folders.locate(given.model)
+    same = [f"output={out}/run", f"autoencoder={given.model}", f"start={given.model}", f"data.kind={kind}", f"data.path={given.source}"]
+    return [*same, *changes]

@@ -21,6 +21,7 @@ def run(given: argparse.Namespace) -> None:
 
     if given.output.suffix != ".html":
         raise UserError(f"A report is a page: use a name that ends in .html, not {given.output}.")
+    terminal.check_place(given.output)
     columns = report.columns(given.runs)
     report.written(given.output, report.page(given.title or ", ".join(column.name for column in columns), columns))
     if given.json:

@@ -69,14 +69,20 @@ def measure(given: argparse.Namespace, *, verb: str) -> None:
         if not least <= getattr(given, name, least) <= 1_000_000:
             raise UserError(f"--{name.replace('_', '-')} takes {least} to 1000000, not {getattr(given, name)}.")
     for source in (given.real, given.fake):
+        if "://" in source:
+            raise UserError(f"{source} is an address, and what is measured stands on this machine: fetch it first, and name its folder.")
         if source != "toybox" and not Path(source).exists():
             raise UserError(f"There is no {source}: name a folder of videos, a list of them, or toybox.")
-    if given.out is not None and not given.out.resolve().parent.is_dir():
-        raise UserError(f"There is no directory {given.out.parent} to write {given.out.name} in: make it first, or name one that exists.")
+    if given.out is not None:
+        terminal.check_place(given.out)
+    if (state := getattr(given, "state", None)) is not None and state.exists() and not state.is_dir():
+        raise UserError(f"--state {state} is a file: name a folder, which is made where it is not there.")
 
     from videodit.evaluate import sets
 
     protocol = _protocol(given, extent)
+    if getattr(given, "splits", 1) > protocol.fake.count:
+        raise UserError(f"--splits {given.splits} are more than {protocol.fake.count} clips: use at most as many, or a larger --count.")
     if verb == "alignment":
         score = _aligned(given, protocol)
     else:
@@ -130,6 +136,10 @@ def _aligned(given: argparse.Namespace, protocol: Protocol) -> Score:
 
 def _told(score: Score, given: argparse.Namespace) -> None:
     told = score.told
+    if score.floor is None and told["measure"].split("[")[0] not in ("is", "inception"):
+        terminal.say(
+            f"Note: there is no floor, as halves of {score.card.real.count} clips are too few for this distance: use --count 4 or more."
+        )
     if given.out is not None:
         aside = given.out.with_name(f".{given.out.name}.writing")
         aside.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
@@ -140,7 +150,9 @@ def _told(score: Score, given: argparse.Namespace) -> None:
     rows = [(told["measure"], _figure(score.value))]
     if score.interval:
         rows.append((f"{100 * score.card.estimator.confidence:g} % of draws", " to ".join(map(_figure, score.interval))))
-    if score.floor is not None:
+    if score.floor is None and "real_score" not in score.more:
+        rows.append(("real against real, halves", "-"))
+    elif score.floor is not None:
         name = "other clips' words" if told["measure"] == "alignment" else "real against real, halves"
         rows.append((name, _figure(score.floor)))
     rows += [(name.replace("_", " "), _figure(value)) for name, value in score.more.items()]
@@ -165,9 +177,9 @@ def compare_options(parser: argparse.ArgumentParser) -> None:
 
 
 def compare(given: argparse.Namespace) -> None:
-    from videodit.evaluate import protocol
+    from videodit.evaluate.compare import compared, read
 
-    found = protocol.compared(protocol.read(given.one), protocol.read(given.other), given.despite)
+    found = compared(read(given.one), read(given.other), given.despite)
     if given.json:
         terminal.print_json(found)
         return

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from videodit.shapes import UserError
@@ -34,6 +36,17 @@ def check_ranges(given: argparse.Namespace, names: Sequence[str]) -> None:
         value, (low, high) = getattr(given, name), RANGES[name]
         if value is not None and not low <= value <= high:
             raise UserError(f"--{name} takes {low} to {high}, not {value}.")
+
+
+def check_place(path: Path) -> None:
+    """Refuse a file that could not be written, before any work for it."""
+    parent = path.absolute().parent
+    if not parent.is_dir():
+        raise UserError(f"There is no directory {path.parent} to write {path.name} in: make it first, or name one that exists.")
+    if path.is_dir():
+        raise UserError(f"{path} is a directory: name a file in it, or another.")
+    if not os.access(parent, os.W_OK):
+        raise UserError(f"{path.parent} may not be written to: choose another place for {path.name}.")
 
 
 def say(line: str) -> None:

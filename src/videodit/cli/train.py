@@ -6,6 +6,7 @@ import argparse
 import time
 from pathlib import Path
 
+from videodit import config
 from videodit.cli import terminal
 
 
@@ -16,6 +17,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace) -> None:
+    config.text(given.run_file)  # which says what is wrong with it before anything is loaded
+
     from videodit.train import recipes
     from videodit.train.progress import Progress
 

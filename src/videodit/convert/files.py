@@ -17,7 +17,7 @@ from videodit.convert.foreign import SD3
 from videodit.convert.foreign_dit import published
 from videodit.convert.names import Weights
 from videodit.convert.sources import Source, loaded, matched
-from videodit.models import PICKLES
+from videodit.folders import PICKLES
 from videodit.shapes import Size, UserError
 
 ORIGINAL = "joint_blocks."  # what tells SD3's own names

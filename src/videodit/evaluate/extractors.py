@@ -27,7 +27,8 @@ from videodit.evaluate.i3d import I3D
 from videodit.evaluate.inception_v3 import InceptionV3
 from videodit.evaluate.protocol import Seen
 from videodit.evaluate.transnet import TransNetV2
-from videodit.models import PICKLES, digest
+from videodit.folders import PICKLES
+from videodit.models import digest
 from videodit.shapes import UserError
 
 Clips = UInt8[Tensor, "b f h w 3"]

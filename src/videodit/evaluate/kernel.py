@@ -40,13 +40,17 @@ def kernel_distance(one: Rows, other: Others, subsets: Subsets) -> float:
     """The mean of `discrepancy` over subsets."""
     fewest = min(len(one), len(other))
     if not 2 <= subsets.size <= fewest:
-        raise UserError(f"Subsets of {subsets.size} cannot be drawn from {fewest} rows: use --subset-size of 2 to {fewest}, or more clips.")
+        raise too_few(subsets.size, fewest)
     found = []
     for number in range(subsets.number):
         rng = np.random.default_rng([subsets.seed, number])
         chosen = [rows[torch.from_numpy(rng.permutation(len(rows))[: subsets.size])] for rows in (one, other)]
         found.append(discrepancy(*chosen))
     return float(np.mean(found))
+
+
+def too_few(size: int, rows: int) -> UserError:
+    return UserError(f"Subsets of {size} cannot be drawn from {rows} rows: use --subset-size of 2 to {rows}, or more clips.")
 
 
 def _kernel(one: Rows, other: Others) -> Float[Tensor, "n m"]:

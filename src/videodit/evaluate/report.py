@@ -10,6 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from videodit.evaluate.compare import loaded
 from videodit.evaluate.plots import plot
 from videodit.shapes import UserError
 
@@ -69,7 +70,7 @@ def curves(log: Path) -> Curves:
         except (ValueError, KeyError, AttributeError, TypeError):
             continue
         for name, value in figures.items():
-            if name != "time" and isinstance(value, int | float):
+            if name != "time" and isinstance(value, float | int) and abs(value) < 1e300:  # so that it is finite
                 found.setdefault(name, []).append((step, float(value)))
     return found
 
@@ -77,9 +78,13 @@ def curves(log: Path) -> Curves:
 def scores(path: Path) -> dict[str, Any]:
     """The figures of a score file under dotted names; lists are left to the file."""
     try:
-        return dict(_flat(json.loads(path.read_text(encoding="utf-8"))))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not a score file, as `videodit evaluate ... --json > FILE` writes one ({error}).") from error
+        found = dict(_flat(loaded(path)))
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise UserError(f"{path} is not a score file ({why}): name one that `videodit evaluate ... --json > FILE` wrote.") from None
+    if not found:
+        raise UserError(f"{path} is not a score file (it holds no figures): name one that `videodit evaluate ... --json > FILE` wrote.")
+    return found
 
 
 def _flat(value: Any, name: str = "") -> list[tuple[str, Any]]:

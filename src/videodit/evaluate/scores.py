@@ -8,6 +8,7 @@ What a score is off by for having few clips is therefore not in the interval.
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import time
@@ -27,7 +28,7 @@ from videodit.evaluate.extractors import Extractor
 from videodit.evaluate.features import Features
 from videodit.evaluate.frechet import frechet, frechet_of_rows
 from videodit.evaluate.inception import Answers
-from videodit.evaluate.kernel import Subsets, kernel_distance
+from videodit.evaluate.kernel import Subsets, kernel_distance, too_few
 from videodit.evaluate.protocol import Card, Estimator, Protocol, Score, Seen
 from videodit.evaluate.sets import Set
 from videodit.shapes import UserError
@@ -75,7 +76,11 @@ def measured(
     """The score; none in a process that only helped another."""
     what = MEASURES[verb]
     classifies = what.distance == "inception"
-    sets = [gathered(chosen, name, extractor, estimator, classifies, state, progress) for name, chosen in (("real", real), ("fake", fake))]
+    least = estimator.subsets.size if what.distance == "kernel" else 0
+    sets = [
+        gathered(chosen, name, extractor, estimator, classifies, state, progress, least=least)
+        for name, chosen in (("real", real), ("fake", fake))
+    ]
     if sets[0] is None or sets[1] is None:
         return None
     value, floor, interval, more = DISTANCES[what.distance](sets[0], sets[1], estimator)
@@ -119,8 +124,13 @@ def gathered(
     classifies: bool,
     state: Path | None,
     progress: Progress | None = None,
+    *,
+    least: int = 0,
 ) -> Features | None:
-    """The features of a set, or of this process's part of it; the first process waits for the others and puts all together."""
+    """The features of a set, or of this process's part of it; the first process waits for the others and puts all together.
+
+    `least`: rows that the whole set has to have, which is known once a clip was looked at.
+    """
     rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if size > 1 and state is None:
         raise UserError("Several processes meet in a folder: name one that all of them see by --state.")
@@ -130,7 +140,7 @@ def gathered(
     paths = [state / f"{name}-{place}-of-{size}.safetensors" if state else None for place in range(size)]
     if state:
         state.mkdir(parents=True, exist_ok=True)
-    mine = _part(chosen, extractor, estimator, classifies, (rank, size), paths[rank], what, progress)
+    mine = _part(chosen, extractor, estimator, classifies, (rank, size), paths[rank], what, progress, least)
     if rank:
         return None
     for place, path in enumerate(paths[1:], 1):
@@ -148,6 +158,7 @@ def _part(
     path: Path | None,
     what: Mapping[str, Any],
     progress: Progress | None,
+    least: int,
 ) -> Features:
     rank, size = share
     found = Features.load(path, what) if path else None
@@ -162,6 +173,8 @@ def _part(
         if classifies and looked.logits is None:
             raise UserError(f"{extractor.seen.name} names no classes, so there is no inception score by it: use another --extractor.")
         rows = looked.logits if classifies and looked.logits is not None else looked.rows
+        if (whole := min(chosen.taken.count, estimator.kept) * rows.shape[1]) < least:
+            raise too_few(least, whole)
         numbers = torch.tensor([number for number, _ in batch])
         logits = looked.logits if classifies else None
         part = Features.of(numbers, rows, logits, seed=estimator.seed, splits=estimator.splits, limit=estimator.kept)
@@ -203,7 +216,7 @@ Found = tuple[float, float | None, tuple[float, float] | None, dict[str, Any]]
 def _frechet(real: Features, fake: Features, estimator: Estimator) -> Found:
     value = frechet(real.moments, fake.moments)
     floor = frechet(*real.halves) if min(half.count for half in real.halves) > 1 else None
-    return value, floor, interval(value, (real.sample, fake.sample), frechet_of_rows, estimator), {}
+    return value, floor, interval(value, (real.sample, fake.sample), frechet_of_rows, estimator, least=0.0), {}
 
 
 def _kernel(real: Features, fake: Features, estimator: Estimator) -> Found:
@@ -229,7 +242,7 @@ def _inception(real: Features, fake: Features, estimator: Estimator) -> Found:
         return Answers.of(torch.arange(len(logits)), logits, estimator.splits).score
 
     value = fake.answers.score
-    span = interval(value, (real.sample, fake.sample), score, estimator)
+    span = interval(value, (real.sample, fake.sample), score, estimator, least=1.0)
     return value, None, span, {"real_score": real.answers.score, "split_deviation": fake.answers.scores.std(correction=0).item()}
 
 
@@ -237,9 +250,14 @@ DISTANCES: dict[str, Callable[[Features, Features, Estimator], Found]] = {"frech
 
 
 def interval(
-    value: float, samples: tuple[Sample, Tensor], distance: Callable[[Tensor, Tensor], float], estimator: Estimator
+    value: float,
+    samples: tuple[Sample, Tensor],
+    distance: Callable[[Tensor, Tensor], float],
+    estimator: Estimator,
+    *,
+    least: float = -math.inf,
 ) -> tuple[float, float] | None:
-    """Where the score may lie for other clips of the same two worlds."""
+    """Where the score may lie for other clips of the same two worlds; `least`: what no such score is below."""
     if estimator.resamples < 2:
         return None
     found = []
@@ -249,4 +267,4 @@ def interval(
         found.append(distance(*drawn))
     away = (1 - estimator.confidence) / 2
     low, high = np.quantile(np.array(found) - np.mean(found), [away, 1 - away])
-    return value + float(low), value + float(high)
+    return min(value, max(least, value + float(low))), value + float(high)

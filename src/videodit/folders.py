@@ -1,0 +1,31 @@
+"""Where a model is: its folder by path, or the bundled one by its name; known before anything is loaded."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+from videodit.shapes import UserError
+
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+
+def bundled() -> Path:
+    """The folder of the model that comes with the package."""
+    return Path(str(files("videodit") / "weights" / "toybox"))
+
+
+def locate(name: str | Path) -> Path:
+    """A model folder by path, or the bundled one by its name."""
+    path = bundled() if str(name) == "toybox" else Path(name)
+    if not path.is_dir():
+        kind = "is a file" if path.exists() else "does not exist"
+        raise UserError(f"The model {name} {kind}: give a folder with a model.toml in it, or 'toybox' for the bundled model.")
+    if not (path / "model.toml").is_file():
+        pickles = sorted(p.name for p in path.iterdir() if p.suffix in PICKLES)
+        if pickles:
+            raise UserError(f"{path} holds a pickle ({pickles[0]}), which can run code: only safetensors are read; have it saved as those.")
+        if (path / "model_index.json").is_file():
+            raise UserError(f"{path} is a pipeline of diffusers: `videodit convert {path} OUT` makes a model of it.")
+        raise UserError(f"There is no model.toml in {path}: give the folder that training left in OUTPUT/model.")
+    return path
