@@ -14,6 +14,7 @@ import tiny
 from videodit import backbone, config, models
 from videodit.autoencoder import inflate
 from videodit.autoencoder.presets import PRESETS, ImageAutoencoder
+from videodit.cli.config import KINDS
 from videodit.cli.main import main
 from videodit.data.sources import Folder, Toybox
 from videodit.shapes import Size, UserError
@@ -110,6 +111,7 @@ def test_a_plan_counts_the_discriminator(world: tiny.World, tmp_path: Path) -> N
 
 def test_runs_are_there() -> None:
     assert "toybox_tiny" in [path.stem for path in RUNS] and len(RUNS) >= 5
+    assert tuple(recipes.TEMPLATES) == KINDS
 
 
 @pytest.mark.usefixtures("few_sentences")
