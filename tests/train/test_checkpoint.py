@@ -99,6 +99,14 @@ def test_without_a_whole_one_nothing_begins_anew(tmp_path: Path) -> None:
     assert len(checkpoint.found(there)) == 2
 
 
+def test_a_run_killed_behind_its_last_save_removes_the_older_ones_when_taken_up(tmp_path: Path) -> None:
+    run = lives.settings(tmp_path, 6, every=2)
+    train(replace(run, checkpoint=replace(run.checkpoint, keep=9)), lives.job(run.output))  # what the kill left
+    assert len(checkpoint.found(tmp_path / "checkpoints")) == 3
+    assert train(run, lives.job(run.output)) == []
+    assert [path.name for path in checkpoint.found(tmp_path / "checkpoints")] == ["step-00000004", "step-00000006"]
+
+
 def test_two_whole_ones_stay_whatever_lies_between(tmp_path: Path) -> None:
     there = trained(tmp_path, steps=6)
     assert [path.name for path in checkpoint.found(there)] == ["step-00000004", "step-00000006"]

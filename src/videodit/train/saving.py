@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 from types import TracebackType
@@ -65,6 +66,9 @@ class Saver:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if not isinstance(error, Aborted):
             self.wait()
+        if error is None and self.saved is None and len(checkpoint.found(self.folder)) > self.keep:
+            with suppress(OSError):  # a kill came between the last save and this
+                self._remove_old()
 
     def save(self, taken: Snapshot) -> None:
         """Begin to write; `wait` first, so that one copy at most is in memory."""
