@@ -29,6 +29,10 @@ class Sent(TorchDispatchMode):
                 assert isinstance(x, Tensor)
                 size = next(dist.get_world_size(dist.ProcessGroup.unbox(a)) for a in args if isinstance(a, torch.ScriptObject))
                 self.bytes += x.numel() * x.element_size() * (size - 1) // size
+            elif name == "c10d::send":
+                self.bytes += sum(x.numel() * x.element_size() for x in args[0])
+            elif name == "c10d::recv_":
+                pass
             else:
                 assert name.endswith(("barrier", "wait_tensor")), name
         return function(*args, **(kwargs or {}))

@@ -19,7 +19,7 @@ from videodit.shapes import Size, UserError, latent_size
 CLIPS, WORDS = 1_300_000, 333
 LATENTS = latent_size(Size(96, 512, 512), space=8, time=4)
 ROWS = {
-    8: (Parallel(shard=8), Parallel(shard=2, sequence=4)),
+    8: (Parallel(shard=8), Parallel(shard=2, sequence=4), Parallel(shard=2, sequence=4, ring=True)),
     64: (Parallel(shard=8), Parallel(shard=2, sequence=4)),
     512: (Parallel(shard=8), Parallel(shard=2, sequence=4)),
 }
@@ -37,7 +37,7 @@ def rows() -> list[str]:
         for split in splits:
             e = estimate(model(), LATENTS, WORDS, split, gpus)
             best, worst = e.hours(CLIPS, gpus, split.sequence)
-            shape = f"{split.copies(gpus)} x {split.shard} x {split.sequence}"
+            shape = f"{split.copies(gpus)} x {split.shard} x {split.sequence}{' in a ring' * split.ring}"
             held = " | ".join(f"{x / 1e9:.2f}" for x in (e.state, e.kept, e.block, e.near, e.far))
             found.append(f"| {gpus} | {shape} | {held} | {e.compute:.2f} | {e.sending:.2f} | {best:.1f} to {worst:.1f} |")
     return found

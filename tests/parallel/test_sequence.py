@@ -61,28 +61,36 @@ def member(folder: Path, number: int) -> dict[str, Any]:
     mesh = parallel.build(split, size, "cpu")
     for name in CASES if size == 2 else ("dual", "divided"):
         for frames in (LATENTS.frames, 1) if name in ("dual", "interleaved") else (LATENTS.frames,):
-            alone, shared = network(name), network(name)
-            parallel.wrap(shared, split, mesh, half=False)
-            x, t, words, given = told(name, frames)
-            weights = tiny.grid(*alone(x, t, words, given).shape, seed=9)
-            whole = alone(x, t, words, given)
-            (whole * weights).mean().backward()
-            with Sent() as sent:
-                out = shared(x, t, words, given)
-                forward = sent.bytes
-                ((out * weights).mean() / size).backward()
-            worst = 0.0
-            for p, q in zip(alone.parameters(), shared.parameters(), strict=True):
-                mine = torch.zeros_like(q) if q.grad is None else q.grad
-                dist.all_reduce(mine)
-                wanted = torch.zeros_like(p) if p.grad is None else p.grad
-                worst = max(worst, ((mine - wanted).abs().max() / wanted.abs().max().clamp(min=1e-3)).item())
-            counted = sequence_bytes(CASES[name], Size(*x.shape[2:]), WORDS, size, clips=2, width=4)
-            output = ((out - whole).abs().max() / whole.abs().max()).item()
-            found[f"{name} {frames}"] = (output, worst, forward, counted.forward, sent.bytes, counted.both)
+            found[f"{name} {frames}"] = compared(name, frames, split)
+    for name in ("dual", "global"):
+        found[f"{name} ring"] = compared(name, LATENTS.frames, replace(split, ring=True))
     found["refused"] = [refusal(name, split, mesh) for name in REFUSED]
+    with pytest.raises(UserError, match=r"not spatial: set parallel.ring=false"):
+        parallel.wrap(network("dual spatial"), replace(split, ring=True), mesh, half=False)
     found["frames"] = uneven(split, mesh)
     return found
+
+
+def compared(name: str, frames: int, split: Parallel) -> tuple[float, float, int, int, int, int]:
+    """By how much the split network's output and gradients differ; what it sent, and should have."""
+    size, alone, shared = dist.get_world_size(), network(name), network(name)
+    parallel.wrap(shared, split, parallel.build(split, size, "cpu"), half=False)
+    x, t, words, given = told(name, frames)
+    weights = tiny.grid(*alone(x, t, words, given).shape, seed=9)
+    whole = alone(x, t, words, given)
+    (whole * weights).mean().backward()
+    with Sent() as sent:
+        out = shared(x, t, words, given)
+        forward = sent.bytes
+        ((out * weights).mean() / size).backward()
+    worst = 0.0
+    for p, q in zip(alone.parameters(), shared.parameters(), strict=True):
+        mine = torch.zeros_like(q) if q.grad is None else q.grad
+        dist.all_reduce(mine)
+        wanted = torch.zeros_like(p) if p.grad is None else p.grad
+        worst = max(worst, ((mine - wanted).abs().max() / wanted.abs().max().clamp(min=1e-3)).item())
+    counted = sequence_bytes(CASES[name], Size(*x.shape[2:]), WORDS, size, clips=2, width=4, ring=split.ring)
+    return ((out - whole).abs().max() / whole.abs().max()).item(), worst, forward, counted.forward, sent.bytes, counted.both
 
 
 def refusal(name: str, split: Parallel, mesh: Any) -> str:

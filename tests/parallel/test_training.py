@@ -31,7 +31,7 @@ HALF = Parallel(shard=2)
 # For each group: runs of their own, and runs that go on from another group's checkpoint: how, and to which step.
 RUNS: list[dict[str, Parallel]] = [
     {"one": Parallel()},
-    {"shards": Parallel(shard=2), "parts": Parallel(sequence=2)},
+    {"shards": Parallel(shard=2), "parts": Parallel(sequence=2), "ring": Parallel(sequence=2, ring=True)},
     {"hybrid": Parallel(shard=2, replicate=2), "both": Parallel(shard=2, sequence=2)},
     {},
     {},
@@ -127,7 +127,7 @@ def test_many_train_what_one_does(groups: Groups) -> None:
     one = told[0][0]["one"]["losses"]
     start, weights = network().state_dict(), saved(folder / "one")
     assert any((weights[name] - start[name]).abs().max() > 1e-3 for name in start)
-    for name in ("shards", "parts", "hybrid", "both"):
+    for name in ("shards", "parts", "ring", "hybrid", "both"):
         (group,) = (group for group in told if name in group[0])
         for found in group:
             assert found[name]["losses"] == pytest.approx(one, abs=1e-6), name
@@ -171,5 +171,7 @@ def test_processes_that_do_not_fit_are_said() -> None:
         Parallel(shard=2, sequence=2).copies(6)
     with pytest.raises(UserError, match=r"take 1 or more"):
         Parallel(shard=0)
+    with pytest.raises(UserError, match=r"set parallel.sequence above 1, or leave it out"):
+        Parallel(ring=True)
     with pytest.raises(UserError, match=r"split transformers: leave both at 1"):
         parallel.wrap(torch.nn.Linear(2, 2), Parallel(shard=2), None, half=False)  # type: ignore[arg-type]

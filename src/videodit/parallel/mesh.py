@@ -28,7 +28,11 @@ class Parallel:
     shard: int = setting(1, doc="parts that the weights, their average and the optimiser's state are kept in (FSDP)")
     sequence: int = setting(1, doc="processes that share the tokens of a pass; their weights are in shards too where shard is above 1")
 
+    ring: bool = setting(False, doc="whether keys and values go round those processes, where else heads are exchanged (all see all)")
+
     def __post_init__(self) -> None:
+        if self.ring and self.sequence == 1:
+            raise UserError("parallel.ring is how processes share the tokens of a pass: set parallel.sequence above 1, or leave it out.")
         if self.replicate < 0 or min(self.shard, self.sequence) < 1:
             raise UserError("parallel.shard and parallel.sequence take 1 or more, parallel.replicate 0 or more.")
 
@@ -65,6 +69,6 @@ def wrap(network: nn.Module, settings: Parallel, mesh: DeviceMesh, *, half: bool
     for transformer in found:
         if settings.sequence > 1:
             inside = mesh["weights"]._unflatten(0, (settings.shard, settings.sequence), ("shard", "sequence"))
-            sequence.split(transformer, inside["sequence"].get_group())
+            sequence.split(transformer, inside["sequence"].get_group(), ring=settings.ring)
         if settings.shard > 1:
             sharding.shard(transformer, mesh if mesh["replicate"].size() > 1 else mesh["weights"], half=half)

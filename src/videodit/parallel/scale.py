@@ -57,7 +57,7 @@ def estimate(settings: Transformer, latents: Size, words: int, split: Parallel, 
     shards = held if split.shard > 1 else 1
     within = shard_bytes(network, shards).both if shards > 1 else 0
     beyond = shard_bytes(network, shards, copies).both - within if shards > 1 else 8 * weights * (copies - 1) // copies
-    parts = sequence_bytes(settings, latents, words, split.sequence)
+    parts = sequence_bytes(settings, latents, words, split.sequence, ring=split.ring)
     tokens = token_size(latents, (1, settings.patch, settings.patch)).count
     # blocks that are computed again send again, but for the tokens gathered behind the last
     again = parts.forward - tokens * settings.width * 2 * (split.sequence - 1) // split.sequence if split.sequence > 1 else 0

@@ -1,7 +1,8 @@
 """The tokens of one clip in several processes. Tokens are split before the first block and gathered behind the last.
 
 By heads (Ulysses), where every token sees every other: around attention, parts of all heads become all tokens of some heads. Words stand
-whole in each process. By frames, where tokens see their own frame, or their own place in all frames: for the latter, frames become places.
+whole in each process. Or there in a ring (ring.py), for more processes than heads. By frames, where tokens see their own frame, or their
+own place in all frames: for the latter, frames become places.
 A picture has no frames to split: where clips are split by frames, each process computes it whole.
 """
 
@@ -20,6 +21,7 @@ from videodit.backbone import DualTransformer, SingleTransformer
 from videodit.backbone.blocks import SelfAttention, Tokens
 from videodit.backbone.layouts import GlobalAttention, Layout, SplitAttention, TemporalAttention
 from videodit.parallel.exchange import Part
+from videodit.parallel.ring import ByRing
 from videodit.shapes import UserError
 
 BY = {"dual": {"global": "heads", "spatial": "frames"}, "single": {"global": "heads"}}
@@ -27,18 +29,22 @@ FRAMED = ("spatial", "late", "interleaved", "factorised", "split", "divided", "a
 BY["single"] |= dict.fromkeys(FRAMED, "frames")
 
 
-def split(network: DualTransformer | SingleTransformer, group: dist.ProcessGroup) -> None:
+def split(network: DualTransformer | SingleTransformer, group: dist.ProcessGroup, *, ring: bool = False) -> None:
     """Make a network compute its tokens in the processes of a group, which are all to be given the same."""
     settings, part = network.settings, Part(group, group.rank(), group.size())
     by = BY[settings.kind].get(settings.layout)
     if by is None:
         raise UserError(f"The layout {settings.layout} cannot be split over processes: set parallel.sequence=1, or take another layout.")
-    if by == "heads" and settings.heads % part.size:
-        raise UserError(f"{settings.heads} heads cannot be shared by {part.size} processes: set parallel.sequence to a divisor.")
+    if ring and by != "heads":
+        raise UserError(f"A ring is for layouts where all tokens see each other, not {settings.layout}: set parallel.ring=false.")
+    if by == "heads" and not ring and settings.heads % part.size:
+        raise UserError(
+            f"{settings.heads} heads cannot be shared by {part.size} processes: set parallel.sequence to a divisor, or parallel.ring=true."
+        )
     for module in list(network.modules()):
         attention = getattr(module, "attention", None)
         if by == "heads" and isinstance(attention, GlobalAttention):
-            module.attention = ByHeads(attention, part)
+            module.attention = ByRing(part) if ring else ByHeads(attention, part)
         elif isinstance(module, SelfAttention) and isinstance(attention, TemporalAttention):
             module.forward = _by_places(module.forward, part)  # pyright: ignore[reportAttributeAccessIssue]
         elif isinstance(module, SplitAttention):

@@ -27,7 +27,9 @@ class Bytes(NamedTuple):
         return self.forward + self.backward
 
 
-def sequence_bytes(s: Transformer | DiT, latents: Size, words: int, processes: int, *, clips: int = 1, width: int = 2) -> Bytes:
+def sequence_bytes(
+    s: Transformer | DiT, latents: Size, words: int, processes: int, *, clips: int = 1, width: int = 2, ring: bool = False
+) -> Bytes:
     """For the tokens of clips that are shared; `width` bytes a number."""
     grid = token_size(latents, (1, s.patch, s.patch) if isinstance(s, Transformer) else (s.tube, s.patch, s.patch))
     by = BY[s.kind][s.layout]
@@ -36,6 +38,10 @@ def sequence_bytes(s: Transformer | DiT, latents: Size, words: int, processes: i
     signals = grid.frames if isinstance(s, DiT) and s.told == "token" else 0
     tokens = clips * (grid.count + signals) * s.width * width  # one tensor of all tokens
     sent, turns = tokens, 0  # every process's tokens to all others, behind the last block
+    if ring:  # keys and values to all others in turn; in the backward pass again, with their gradients
+        layers, gathered = s.depth + (s.twice if isinstance(s, Transformer) else 0), tokens * (processes - 1) // processes
+        round_ = 2 * layers * (tokens // processes) * (processes - 1)
+        return Bytes(gathered + round_, gathered + 2 * round_)
     if by == "heads":  # query, key and value, and what is seen
         sent += 4 * (s.depth + (s.twice if isinstance(s, Transformer) else 0)) * tokens // processes
         sent += s.depth * clips * words * s.width * width if isinstance(s, Transformer) else 0
