@@ -56,6 +56,6 @@ def _signals(network: DualTransformer, times: list[Tensor], pooled: Float[Tensor
     signal = network.signal(torch.cat(times)[None], Text(pooled=pooled[whose][None]))
     noisiest, first = [], 0
     for time in times:
-        noisiest.append(first + int(time.argmax()))
+        noisiest.append(first + (int(time.argmax()) if len(time) > 1 else 0))
         first += len(time)
     return torch.cat([signal, signal[:, noisiest]], dim=1)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -13,13 +14,47 @@ from videodit.shapes import Size, UserError, latent_size, token_size
 
 
 @dataclass(frozen=True, kw_only=True)
-class Buckets:
-    """A table of extents; a file goes to the one of the nearest aspect that is the largest and longest it fills."""
+class Extents:
+    """Resolutions, aspects and lengths that clips are trained at."""
 
     resolutions: tuple[int, ...] = setting((144, 240, 360, 480, 720), doc="rows of a frame of 16:9; other aspects have as many pixels")
     aspects: tuple[float, ...] = setting((9 / 16, 3 / 4, 1.0, 4 / 3, 16 / 9), doc="columns over rows")
     lengths: tuple[int, ...] = setting((1, 16, 32, 64, 128), doc="frames; 1 is an image")
-    tokens: int = setting(131072, doc="tokens of a batch, at most")
+    tokens: int = setting(131072, doc="tokens of a batch or a sequence, at most")
+
+    def table(self, *, space: int, time: int, patch: int) -> Buckets:
+        """What they are in the latents and tokens of a model."""
+        return Buckets(**{name: value for name, value in asdict(self).items() if name != "kind"}, space=space, time=time, patch=patch)
+
+
+@dataclass(frozen=True, kw_only=True)
+class One:
+    """Every clip at the run's size."""
+
+    kind: Literal["one"] = "one"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bucketed(Extents):
+    """Each clip at about its own extent; a pass has clips of one."""
+
+    kind: Literal["buckets"] = "buckets"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packed(Extents):
+    """Each clip at about its own extent; a pass has clips of any, side by side in one sequence, none of which sees another."""
+
+    kind: Literal["packed"] = "packed"
+
+
+Sizes = One | Bucketed | Packed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Buckets(Extents):
+    """A table of extents; a file goes to the one of the nearest aspect that is the largest and longest it fills."""
+
     space: int = setting(8, doc="rows and columns of pixels in one of latents")
     time: int = setting(4, doc="frames in a latent frame")
     patch: int = setting(2, doc="rows and columns of latents in a token")

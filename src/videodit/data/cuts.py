@@ -78,6 +78,12 @@ def look(item: Item, files: Files) -> Look:
     return Look(first, len(thumbnails), told.fps, extent, np.array(thumbnails), float(np.mean(changes)) if changes else 0.0)
 
 
+def filled(seen: Look, files: Files) -> Size:
+    """The largest clip that a file holds: its own rows and columns, and its longest shot."""
+    longest = max(lengths(seen.thumbnails)) if seen.frames else 0
+    return Size(-(-longest // files.every), *seen.extent)
+
+
 def cut(seen: Look, size: Size, files: Files) -> Cut:
     """Clips that do not overlap, within shots; of more than `most`, those spread evenly."""
     span = (size.frames - 1) * files.every + 1

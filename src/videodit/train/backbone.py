@@ -6,9 +6,11 @@ one resolution and with the same attention.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +21,7 @@ from videodit.autoencoder import PerFrame
 from videodit.backbone import DiT, DualTransformer, SingleTransformer, Transformer, flops
 from videodit.config import setting
 from videodit.data import sources, toybox
+from videodit.data.buckets import One, Sizes
 from videodit.data.labels import Labels, LabelSettings
 from videodit.data.sources import Source, Toybox
 from videodit.data.text import TextEncoder, TextSettings, learn_tokenizer
@@ -32,6 +35,7 @@ from videodit.models import ModelFolder, Sampling
 from videodit.shapes import Size, Text, UserError, token_size
 from videodit.train.latents import Batch, Latents
 from videodit.train.looks import Look, Looks, by_time, held
+from videodit.train.mixed import Mixed, Pack, missed
 from videodit.train.recompute import DOC, Recompute, recompute
 from videodit.train.retention import COUNT, Retention
 from videodit.train.step import Job, Run, provenance
@@ -58,6 +62,10 @@ class BackboneRun(Run):
     size: Size = setting(Size(16, 64, 64), doc="frames, rows, columns of a clip")
     fps: float = setting(8.0, doc="frames a second")
     data: Source = setting(Toybox(), doc="where clips and pictures come from")
+    sizes: Sizes = setting(
+        One(),
+        doc="files at `size`, or at about their own: in batches of one extent, or packed into sequences; `batch` is then unused",
+    )
     clips: int = setting(12000, doc="clips of the toybox")
     pictures: int = setting(12000, doc="pictures of the toybox")
     joint: Joint = setting(Joint(), doc="images and videos together")
@@ -89,6 +97,10 @@ class BackboneRun(Run):
             raise UserError(
                 f"clips and pictures take 1 or more, not {self.clips} and {self.pictures}: joint.video_probability chooses between them."
             )
+        if not isinstance(self.sizes, One) and (isinstance(self.data, Toybox) or self.tasks.gives):
+            raise UserError(
+                f"sizes.kind={self.sizes.kind} is for files of which nothing is given: name them by data.kind and data.path, without tasks."
+            )
 
     @property
     def digest(self) -> str:
@@ -104,24 +116,20 @@ def job(settings: BackboneRun) -> Job:
         transformer, backbone.DualTransformer | backbone.SingleTransformer
     )
     recompute(transformer.blocks, settings.recompute)
-    data = Latents(settings, autoencoder, text if settings.start and not isinstance(text, Labels) else None, text.takes)
-
+    frozen = text if settings.start and not isinstance(text, Labels) else None
+    one = isinstance(settings.sizes, One)
+    data = (Latents if one else partial(Mixed, shape=transformer.settings))(settings, autoencoder, frozen, text.takes)
     gauge = _gauge(settings, transformer, data)
     lookers = settings.parallel.shard  # processes that share weights compute together
 
-    def loss(step: int, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        clean, noise, t = (x.to(settings.device) for x in (batch.clean, batch.noise, batch.times))
-        words = batch.text.map(lambda x: x.to(settings.device)) if isinstance(batch.text, Text) else text(batch.text)
+    def loss(step: int, batch: Batch | Pack) -> tuple[Tensor, dict[str, Tensor]]:
+        batch = _on(batch, settings.device)
+        words = batch.text if isinstance(batch.text, Text) else text(batch.text)
         if settings.lora and settings.lora.dropout:
             torch.manual_seed(settings.seed * 1_000_003 + step)
-        given = None if batch.given is None else batch.given.to(settings.device)
-        network = transformer if given is None else around(transformer, given)
-        objective = settings.objective
-        output = network(objective.corrupt(clean, noise, t), objective.clock(t), words)
-        error = objective.loss(output.float(), clean, noise, t)
-        figures = {} if given is not None else by_time("loss", error.detach().flatten(1).mean(1), t)
-        error = error.mean() if given is None else error.mul(1 - given.mask).mean() / (1 - given.mask).mean()
-        figures = {"video" if clean.shape[2] > 1 else "image": error.detach(), **figures, **_work(settings, transformer, clean, words)}
+        miss: Any = missed if isinstance(batch, Pack) else _missed
+        error, figures = miss(settings.objective, transformer, batch, words)
+        figures |= _work(settings, transformer, batch.clean, words)
         if gauge is not None and step % (settings.retention * settings.accumulate) < lookers:
             figures["image_drift"] = gauge.drift(transformer)
         if isinstance(batch.text, Text) or not isinstance(text, TextEncoder) or not settings.words:
@@ -169,12 +177,39 @@ def _described(
     )
 
 
-def _work(settings: BackboneRun, network: DualTransformer | SingleTransformer, clean: Tensor, words: Text) -> dict[str, Tensor]:
+def _on(batch: Batch | Pack, device: str) -> Batch | Pack:
+    """The same on a device; captions stay."""
+    text = batch.text.map(lambda x: x.to(device)) if isinstance(batch.text, Text) else batch.text
+    if isinstance(batch, Pack):
+        clean, noise = ([x.to(device) for x in grids] for grids in (batch.clean, batch.noise))
+        return Pack(clean, text, batch.times.to(device), noise)
+    given = None if batch.given is None else batch.given.to(device)
+    return Batch(batch.clean.to(device), text, batch.times.to(device), batch.noise.to(device), given)
+
+
+def _missed(
+    objective: Flow | Diffusion, transformer: DualTransformer | SingleTransformer, batch: Batch, text: Text
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """By how much the answers miss, where nothing is given."""
+    clean, noise, t, given = batch.clean, batch.noise, batch.times, batch.given
+    network = transformer if given is None else around(transformer, given)
+    output = network(objective.corrupt(clean, noise, t), objective.clock(t), text)
+    error = objective.loss(output.float(), clean, noise, t)
+    figures = {} if given is not None else by_time("loss", error.detach().flatten(1).mean(1), t)
+    error = error.mean() if given is None else error.mul(1 - given.mask).mean() / (1 - given.mask).mean()
+    return error, {"video" if clean.shape[2] > 1 else "image": error.detach(), **figures}
+
+
+def _work(
+    settings: BackboneRun, network: DualTransformer | SingleTransformer, clean: Tensor | list[Tensor], words: Text
+) -> dict[str, Tensor]:
     """Tokens, and multiply-adds forward and backward, of a step of such passes."""
-    size, clips = Size(*clean.shape[2:]), len(clean) * settings.accumulate
-    tokens = token_size(size, (getattr(network.settings, "tube", 1), network.settings.patch, network.settings.patch)).count
-    operations = 3 * flops.cost(network.settings, size, 0 if words.sequence is None else words.sequence.shape[1]).total
-    return {name: torch.tensor(float(each * clips)) for name, each in (("tokens", tokens), ("operations", operations))}
+    sizes = Counter(Size(*x.shape[1:]) for x in clean)
+    patch = (getattr(network.settings, "tube", 1), network.settings.patch, network.settings.patch)
+    said = 0 if words.sequence is None else words.sequence.shape[1]
+    tokens = sum(count * token_size(size, patch).count for size, count in sizes.items())
+    operations = sum(count * 3 * flops.cost(network.settings, size, said).total for size, count in sizes.items())
+    return {name: torch.tensor(float(each * settings.accumulate)) for name, each in (("tokens", tokens), ("operations", operations))}
 
 
 def _gauge(settings: BackboneRun, transformer: DualTransformer | SingleTransformer, data: Latents) -> Retention | None:
@@ -182,8 +217,9 @@ def _gauge(settings: BackboneRun, transformer: DualTransformer | SingleTransform
     if settings.start is None or not settings.retention or not data.features or False not in data.pools:
         return None
     pool, features = data.pools[False], data.features[False]
-    pictures = pool.latents[:COUNT].float()
-    rows = torch.tensor([pool.whose[i][0] if pool.whose else i for i in range(len(pictures))])
+    which = pool.alike(COUNT)
+    pictures = pool.together(which).float()
+    rows = torch.tensor([pool.whose[i][0] if pool.whose else int(i) for i in which])
     mask = features["mask"][rows] if "mask" in features else None
     words = Text(sequence=features["sequence"][rows].float(), pooled=features["pooled"][rows].float(), mask=mask)
     flow = settings.objective.flow

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from videodit import given
 from videodit.autoencoder import PerFrame
+from videodit.data.buckets import One
 from videodit.data.text import TextEncoder
 from videodit.data.text_sd3 import SD3Text
 from videodit.diffusion.tasks import Given, Mask
 from videodit.shapes import Text
-from videodit.train.pools import pools, read
+from videodit.train.pools import merged, pools, read
 
 if TYPE_CHECKING:
     from videodit.train.backbone import BackboneRun
@@ -38,8 +39,11 @@ class Latents:
         video = settings.joint.video_probability
         kinds = [kind for kind, used in ((False, video < 1), (True, video > 0)) if used]
         self.pools = pools(settings, autoencoder, takes, kinds)
+        if not isinstance(settings.sizes, One):
+            self.pools = dict.fromkeys(kinds, merged(self.pools, video))
         self.place = partial(given.place, autoencoder, settings.size.frames)
-        self.features = {} if frozen is None else {kind: read(settings, frozen, pool.captions) for kind, pool in self.pools.items()}
+        of_each = {} if frozen is None else {id(pool): read(settings, frozen, pool.captions) for pool in self.pools.values()}
+        self.features = {kind: of_each[id(pool)] for kind, pool in self.pools.items() if of_each}
 
     def batch(self, step: int) -> Batch:
         settings = self.settings
@@ -47,11 +51,11 @@ class Latents:
         rng.random()
         kind = bool(of_step.random() < settings.joint.video_probability)  # the same in all passes of a step, which may be shared
         pool = self.pools[kind]
-        mask = settings.tasks.draw(np.random.default_rng([settings.seed, step, 10]), pool.latents.shape[2])
+        mask = settings.tasks.draw(np.random.default_rng([settings.seed, step, 10]), pool.latents[0].shape[1])
         told = bool(mask.frames or mask.images)
         indices = pool.draw(rng, settings.batch, told=told)
         dropped = rng.random(settings.batch) < settings.text_dropout
-        clean = pool.latents[torch.from_numpy(indices)].float()
+        clean = pool.together(indices).float()
         generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
         noise = torch.randn(clean.shape, generator=generator)
         frames, places = clean.shape[2], clean[0, 0].numel()

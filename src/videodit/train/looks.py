@@ -15,6 +15,7 @@ from torch import Tensor
 from videodit.autoencoder import PerFrame
 from videodit.config import setting
 from videodit.data import sources, toybox, video
+from videodit.data.buckets import One
 from videodit.data.sources import Source, Toybox
 from videodit.data.toybox import Scene
 from videodit.diffusion.tasks import Tasks
@@ -70,8 +71,8 @@ def held(settings: BackboneRun, autoencoder: PerFrame, takes: str) -> Held:
     if looks.data is None or isinstance(looks.data, Toybox):
         words = [words for item in sources.items(settings.data) for words in item.captions[:1]]
         return Held(torch.zeros(0), words[: looks.clips], [])
-    pool = pools(replace(settings, data=looks.data, tasks=Tasks()), autoencoder, takes, [moving])[moving]
-    return Held(pool.latents[: looks.held], [pool.captions[whose[0]] for whose in pool.whose], [])
+    pool = pools(replace(settings, data=looks.data, tasks=Tasks(), sizes=One()), autoencoder, takes, [moving])[moving]
+    return Held(pool.together()[: looks.held], [pool.captions[whose[0]] for whose in pool.whose], [])
 
 
 @dataclass(frozen=True)

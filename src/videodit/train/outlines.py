@@ -21,6 +21,7 @@ from videodit.autoencoder.loss import Draw, dpvae_loss
 from videodit.autoencoder.presets import PRESETS
 from videodit.backbone import DiT, Transformer
 from videodit.data import toybox
+from videodit.data.buckets import One, Packed
 from videodit.data.sources import Toybox
 from videodit.data.text import TextEncoder, TextSettings, load_tokenizer
 from videodit.shapes import Size, Text, UserError, latent_size, token_size
@@ -30,12 +31,14 @@ from videodit.train.autoencoder import AutoencoderRun
 from videodit.train.backbone import BackboneRun
 from videodit.train.decoder import DecoderRun
 from videodit.train.image_autoencoder import ImageAutoencoderRun
+from videodit.train.mixed import fits, mean
 from videodit.train.pools import ENCODE
 from videodit.train.recompute import recompute
 
 Recipe = ImageAutoencoderRun | AutoencoderRun | BackboneRun | DecoderRun
 Pass = Callable[[], Tensor]
 WORDS_OF_SD3 = 77 + 256
+GIVEN = {None: ("none",), 0: ("prefix", "suffix", "every", "random"), 1: ("first", "last"), 2: ("both",)}  # pictures behind a clip
 LOOKED_AT = 200  # captions, for how long they are
 
 
@@ -53,6 +56,7 @@ class Outline:
     network: nn.Module
     extent: dict[str, Any]
     passes: list[tuple[float, Pass]]  # how often each kind comes, and its loss
+    clips: float  # clips or pictures of a pass, on average
     kept: Kept = field(default_factory=Kept)
 
 
@@ -73,7 +77,7 @@ def _image_autoencoder(settings: ImageAutoencoderRun, assumed: list[str]) -> Out
         return error.square().mean() + error.abs().mean() + (posterior.mean.square() - posterior.std.log()).mean()
 
     extent = {"latents": list(latent_size(settings.size, space=shape.space, time=1))}
-    return Outline(network=image, extent=extent, passes=[(1.0, loss)])
+    return Outline(network=image, extent=extent, passes=[(1.0, loss)], clips=float(settings.batch))
 
 
 def _autoencoder(settings: AutoencoderRun, assumed: list[str]) -> Outline:
@@ -91,9 +95,9 @@ def _autoencoder(settings: AutoencoderRun, assumed: list[str]) -> Outline:
 
     extent: dict[str, Any] = {"latents": list(network.latents(settings.size))}
     if critic is None:
-        return Outline(network=network, extent=extent, passes=[(1.0, loss)])
+        return Outline(network=network, extent=extent, passes=[(1.0, loss)], clips=float(settings.batch))
     extent["discriminator"] = sum(p.numel() for p in critic.parameters())
-    return Outline(network=nn.ModuleList([network, critic]), extent=extent, passes=[(1.0, loss)])
+    return Outline(network=nn.ModuleList([network, critic]), extent=extent, passes=[(1.0, loss)], clips=float(settings.batch))
 
 
 def _backbone(settings: BackboneRun, assumed: list[str]) -> Outline:
@@ -115,17 +119,42 @@ def _backbone(settings: BackboneRun, assumed: list[str]) -> Outline:
         network["text"] = TextEncoder(None, text).requires_grad_(settings.start is None)
 
     words = _words(settings, text) if isinstance(text, TextSettings) else WORDS_OF_SD3
-    video = settings.joint.video_probability
-    picture = partial(_missed, settings, built, shape, (autoencoder.channels, 1, *latents[1:]), words)
-    clip = partial(_missed, settings, built, shape, (autoencoder.channels, *latents), words)
-    given = partial(clip, each=settings.given == "time")
-    told = 1 - settings.tasks.none / sum(settings.tasks.weights.values())
-    return Outline(
-        network=network,
-        extent={"latents": list(latents), "tokens": token_size(latents, (getattr(shape, "tube", 1), shape.patch, shape.patch)).count},
-        passes=[(rate, one) for rate, one in ((video * (1 - told), clip), (video * told, given), (1 - video, picture)) if rate],
-        kept=_kept(settings, autoencoder, shape, words, assumed),
-    )
+    tokens = token_size(latents, (getattr(shape, "tube", 1), shape.patch, shape.patch)).count
+    extent: dict[str, Any] = {"latents": list(latents), "tokens": tokens}
+    missed = partial(_missed, settings, built, shape, words, (autoencoder.channels, *latents))
+    if isinstance(settings.sizes, One):
+        passes, clips = _passes(settings, missed), float(settings.batch)
+    else:
+        fits(settings, shape)
+        assumed.append(f"every file is taken to have the run's size: sizes.kind={settings.sizes.kind} deals them as they are")
+        passes, clips, extent["pass_tokens"] = _dealt(settings, missed, tokens, tokens // latents.frames)
+    return Outline(network=network, extent=extent, passes=passes, clips=clips, kept=_kept(settings, autoencoder, shape, words, assumed))
+
+
+def _passes(settings: BackboneRun, missed: Callable[..., Tensor]) -> list[tuple[float, Pass]]:
+    """Pictures, and clips by what is given of them: nothing, groups of frames, or so many pictures behind them."""
+    video, every = settings.joint.video_probability, sum(settings.tasks.weights.values())
+    rates = [(1 - video, partial(missed, settings.batch, moves=False))]
+    for given, names in GIVEN.items():
+        rate = video * sum(settings.tasks.weights[name] for name in names) / every
+        rates.append((rate, partial(missed, settings.batch, given=given)))
+    return [(rate, one) for rate, one in rates if rate]
+
+
+def _dealt(settings: BackboneRun, missed: Callable[..., Tensor], clip: int, picture: int) -> tuple[list[tuple[float, Pass]], float, int]:
+    """Passes of clips of these tokens and of pictures, what they hold on average, and the tokens of the fullest."""
+    assert not isinstance(settings.sizes, One)
+    budget, video = settings.sizes.tokens, settings.joint.video_probability
+    if (least := clip if video else picture) > budget:
+        raise UserError(f"A clip of {settings.size} is {least} tokens, above sizes.tokens={budget}: raise it, or lower size.")
+    each = video * clip + (1 - video) * picture
+    if isinstance(settings.sizes, Packed):  # a sequence of both
+        clips = min(max(round(budget / each * video), int(video > 0)), budget // clip)
+        pictures = (budget - clips * clip) // picture if video < 1 else 0
+        return [(1.0, partial(missed, clips, beside=pictures))], budget / each, clips * clip + pictures * picture
+    kinds = [(size, budget // size, rate * size / each) for size, rate in ((clip, video), (picture, 1 - video)) if rate]
+    passes = [(share, partial(missed, count, moves=size == clip)) for size, count, share in kinds]
+    return passes, sum(count * share for _, count, share in kinds), max(count * size for size, count, _ in kinds)
 
 
 def _decoder(settings: DecoderRun, assumed: list[str]) -> Outline:
@@ -143,19 +172,42 @@ def _decoder(settings: DecoderRun, assumed: list[str]) -> Outline:
         return autoencoder.decode_step(torch.randn(settings.batch, autoencoder.channels, *grid)).float().square().mean()
 
     kept = Kept(size=2 * 2 * settings.clips * autoencoder.channels * grid.count)
-    return Outline(network=network, extent={"latents": list(grid)}, passes=[(1.0, loss)], kept=kept)
+    return Outline(network=network, extent={"latents": list(grid)}, passes=[(1.0, loss)], clips=float(settings.batch), kept=kept)
 
 
 def _missed(
-    settings: BackboneRun, network: nn.Module, shape: Transformer | DiT, grid: tuple[int, ...], words: int, *, each: bool = False
+    settings: BackboneRun,
+    network: Any,
+    shape: Transformer | DiT,
+    words: int,
+    grid: tuple[int, ...],
+    clips: int,
+    *,
+    moves: bool = True,
+    given: int | None = None,
+    beside: int | None = None,
 ) -> Tensor:
-    """A velocity, and by how much it misses; `each`: a time for each frame."""
-    noisy, t = torch.randn(settings.batch, *grid), torch.rand(settings.batch, grid[1]) if each else torch.rand(settings.batch)
+    """A velocity, and by how much it misses; `given`: so many pictures stand behind each clip; `beside`: so many share its sequence."""
+    grid = grid if moves else (grid[0], 1, *grid[2:])
+    count = clips + (beside or 0)
+    t = torch.rand(count) if settings.times.each == "clip" else torch.rand(count, grid[1])
     if isinstance(shape, Transformer):
-        text = Text(sequence=torch.randn(settings.batch, words, shape.text), pooled=torch.randn(settings.batch, shape.pooled))
+        text = Text(sequence=torch.randn(count, words, shape.text), pooled=torch.randn(count, shape.pooled))
     else:
-        text = Text(label=torch.zeros(settings.batch, dtype=torch.long)) if shape.labels else Text()
-    return network(noisy, t, text).float().square().mean()
+        text = Text(label=torch.zeros(count, dtype=torch.long)) if shape.labels else Text()
+    if beside is not None:
+        noisy = [torch.randn(*grid) for _ in range(clips)] + [torch.randn(grid[0], 1, *grid[2:]) for _ in range(beside)]
+        return mean([(one.float() - clean).square() for one, clean in zip(network(noisy, t, text), noisy, strict=True)])
+    noisy = torch.randn(clips, *grid)
+    if given is None:
+        return (network(noisy, t, text).float() - noisy).square().mean()
+    held, frames = torch.zeros(clips, 1, *grid[1:]), grid[1] + given  # as tasks.around does
+    whole = torch.cat([torch.where(held > 0, torch.randn(clips, *grid), noisy), torch.randn(clips, grid[0], given, *grid[2:])], dim=2)
+    mask = torch.ones(clips, 1, frames, *grid[2:]) if settings.given == "channels" else None
+    times = torch.rand(clips, frames) if settings.given == "time" or t.ndim == 2 else t
+    when = [*range(grid[1]), *(0.0 for _ in range(given))] if given else None
+    velocity = network(whole, times, text, mask, when=when)[:, :, : grid[1]] * (1 - held)
+    return (velocity.float() - noisy).square().mul(1 - held).mean()
 
 
 def _words(settings: BackboneRun, text: TextSettings) -> int:

@@ -40,7 +40,7 @@ def plan(settings: Recipe, *, whole: bool = False) -> dict[str, Any]:
         made = outline(settings, assumed)
     parameters = sum(p.numel() for p in made.network.parameters())
     trained = sum(p.numel() for p in made.network.parameters() if p.requires_grad)
-    samples = settings.steps * settings.accumulate * settings.batch
+    samples = round(settings.steps * settings.accumulate * made.clips)
     saved = _saved(settings, trained)
     found: dict[str, Any] = {
         "kind": settings.kind,

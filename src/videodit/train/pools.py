@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from videodit import given
+from videodit import backbone, given, models
 from videodit.autoencoder import PerFrame
 from videodit.data import cuts, sources, toybox
+from videodit.data.buckets import One
 from videodit.data.cache import keep, known, remembered
 from videodit.data.item import Item
 from videodit.data.quarantine import READER, Losses, Quarantine
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
 ENCODE = 8  # clips encoded at a time
 Part = Callable[[Tensor], Tensor]
+How = Callable[[Item, str], "Making | None"]  # how an item of these bytes is encoded; None: it is too small, or too short
 
 
 class Making(NamedTuple):
@@ -47,9 +50,9 @@ class Making(NamedTuple):
 
 @dataclass(frozen=True)
 class Pool:
-    """Latents (n c f h w), the captions of all, and which are whose; `parts`: what may be given of the first so many."""
+    """Latents (n c f h w, or each of its own extent), the captions of all, and which are whose; `parts`: what may be given of the first."""
 
-    latents: Tensor
+    latents: Tensor | list[Tensor]
     captions: list[str]
     whose: list[tuple[int, ...]] = field(default_factory=list)  # captions of each; without any, each has its own
     parts: dict[str, Tensor] = field(default_factory=dict)
@@ -67,6 +70,16 @@ class Pool:
         if not self.whose:
             return indices
         return np.array([self.whose[i][rng.integers(len(self.whose[i]))] for i in indices])
+
+    def together(self, indices: np.ndarray | None = None) -> Float[Tensor, "n c f h w"]:
+        """Latents of one extent."""
+        if isinstance(self.latents, Tensor):
+            return self.latents if indices is None else self.latents[torch.from_numpy(indices)]
+        return torch.stack([self.latents[i] for i in (range(len(self.latents)) if indices is None else indices)])
+
+    def alike(self, count: int) -> np.ndarray:
+        """The first so many that have the extent of the first."""
+        return np.array([i for i, one in enumerate(self.latents) if one.shape == self.latents[0].shape][:count])
 
 
 def pools(settings: BackboneRun, autoencoder: PerFrame, takes: str, kinds: Iterable[bool]) -> dict[bool, Pool]:
@@ -86,6 +99,20 @@ def check(settings: BackboneRun, takes: str, kinds: Iterable[bool]) -> None:
             _words(item, takes)
 
 
+def merged(pools: dict[bool, Pool], video: float) -> Pool:
+    """Pictures, then clips, in one pool of which clips are drawn so often."""
+    captions: list[str] = []
+    whose: list[tuple[int, ...]] = []
+    weights: list[np.ndarray] = []
+    for kind in sorted(pools):
+        pool = pools[kind]
+        assert pool.weights is not None
+        whose += [tuple(len(captions) + i for i in one) for one in pool.whose]
+        captions += pool.captions
+        weights.append(pool.weights / pool.weights.sum() * (video if kind else 1 - video))
+    return Pool([one for kind in sorted(pools) for one in pools[kind].latents], captions, whose, weights=np.concatenate(weights))
+
+
 def read(settings: BackboneRun, frozen: TextEncoder | SD3Text, captions: list[str]) -> dict[str, Tensor]:
     """Features of all captions and of the blank: of drawn scenes together, of files caption by caption."""
     key: dict[str, Any] = {"text": digest(frozen), "tokenizer": frozen.spelling()}
@@ -100,6 +127,12 @@ def read(settings: BackboneRun, frozen: TextEncoder | SD3Text, captions: list[st
         for words, features in zip(some, _apart(_features(frozen, some)), strict=True):
             found[words] = keep(cache(settings), key | {"caption": words}, features)
     return _joined([found[words] or {} for words in [*captions, ""]])
+
+
+def patch(settings: BackboneRun) -> int:
+    """Rows and columns of latents in a token of the transformer that learns."""
+    folder = settings.start and models.read(settings.start, models.ModelFolder)[1]
+    return folder.backbone.patch if folder else backbone.PRESETS[settings.preset].patch
 
 
 def cache(settings: BackboneRun) -> Path:
@@ -153,11 +186,11 @@ def _captions(settings: BackboneRun, video: bool, takes: str) -> list[str]:
 
 def encode(settings: BackboneRun, autoencoder: PerFrame, video: bool, part: slice) -> None:
     """Some of the files, so that several processes may share them; what fails is listed, and counted by who reads all."""
-    chosen, make, quarantine = _chosen(settings, autoencoder, video)
+    chosen, how, quarantine = _chosen(settings, autoencoder, video)
     count, mine = counting("files encoded by this process"), chosen[part]
     for done, item in enumerate(mine, 1):
         with suppress(Unreadable):
-            _of_item(settings, item, cuts.verified(item), make(item), quarantine)
+            _of_item(settings, item, cuts.verified(item), how, quarantine)
         count(done, len(mine))
 
 
@@ -168,13 +201,11 @@ def _items(settings: BackboneRun, video: bool) -> list[Item]:
     return [item for item in every if item.moves == video] or ([] if video else every)
 
 
-def _chosen(settings: BackboneRun, autoencoder: PerFrame, video: bool) -> tuple[list[Item], Callable[[Item], Making], Quarantine]:
+def _chosen(settings: BackboneRun, autoencoder: PerFrame, video: bool) -> tuple[list[Item], How, Quarantine]:
     """The files of a kind, and how each is encoded."""
     assert not isinstance(settings.data, Toybox)
-    size = settings.size if video else settings.size._replace(frames=1)
     parts = _all_parts(settings, autoencoder, video)
     key = {
-        "size": size,
         "autoencoder": digest(autoencoder),
         "scaling": _scaling(autoencoder),
         "reader": READER,
@@ -183,20 +214,38 @@ def _chosen(settings: BackboneRun, autoencoder: PerFrame, video: bool) -> tuple[
         "files": settings.data.every,
         "most": settings.data.most,
     }
-    quarantine = Quarantine(cache(settings) / "quarantine.jsonl")
+    sized = _sized(settings, autoencoder, video)
 
-    def making(item: Item) -> Making:
+    def how(item: Item, content: str) -> Making | None:
+        size = sized(item, content)
         cutting = {"clips": settings.size, "still": cuts.STILL} if item.moves and settings.size.frames > 1 else {}
-        return Making(key | cutting, partial(_of_file, settings, item, size, parts))
+        return size and Making(key | {"size": size} | cutting, partial(_of_file, settings, item, size, parts))
 
-    return _items(settings, video), making, quarantine
+    return _items(settings, video), how, Quarantine(cache(settings) / "quarantine.jsonl")
+
+
+def _sized(settings: BackboneRun, autoencoder: PerFrame, video: bool) -> Callable[[Item, str], Size | None]:
+    """The extent of a file's clips: the run's, or the nearest to its own, for which it is looked through once."""
+    sizes, files = settings.sizes, settings.data
+    if isinstance(sizes, One) or isinstance(files, Toybox):
+        size = settings.size if video else settings.size._replace(frames=1)
+        return lambda item, content: size
+    table = sizes.table(space=autoencoder.space, time=autoencoder.time, patch=patch(settings))
+
+    def of(item: Item, content: str) -> Size | None:
+        key = {"looked": content, "start": item.start, "end": item.end, "reader": READER, "every": files.every}
+        seen = remembered(cache(settings), key, lambda: {"size": torch.tensor(cuts.filled(cuts.look(item, files), files))})
+        size = Size(*seen["size"].tolist())
+        found = table.of(size if video else size._replace(frames=1))
+        return found if found and (found.frames > 1) == video else None
+
+    return of
 
 
 def _filmed(settings: BackboneRun, autoencoder: PerFrame, takes: str, video: bool) -> Pool:
     """The clips of all videos, or all pictures; of files with the same bytes the first."""
     assert not isinstance(settings.data, Toybox)
-    size = settings.size if video else settings.size._replace(frames=1)
-    chosen, make, quarantine = _chosen(settings, autoencoder, video)
+    chosen, how, quarantine = _chosen(settings, autoencoder, video)
     captions: list[str] = []
     whose: list[tuple[int, ...]] = []
     weights: list[float] = []
@@ -212,7 +261,7 @@ def _filmed(settings: BackboneRun, autoencoder: PerFrame, takes: str, video: boo
             if place in seen:
                 continue
             seen.add(place)
-            made = _of_item(settings, item, place[0], make(item), quarantine)
+            made = _of_item(settings, item, place[0], how, quarantine)
         except Unreadable as error:
             losses.add(error)
             continue
@@ -222,10 +271,21 @@ def _filmed(settings: BackboneRun, autoencoder: PerFrame, takes: str, video: boo
         weights += [item.weight / max(count, 1)] * count
         captions += words
     if not whose:
-        what = f"clips of {size.frames} frames" if video else "pictures"
-        raise UserError(f"There are no {what} in {settings.data.path}: use fewer frames (size) or a smaller data.every, or longer videos.")
-    tensors = {name: torch.cat([made[name] for made in found if len(made["latents"])]) for name in _all_parts(settings, autoencoder, video)}
+        raise UserError(_nothing(settings, settings.data.path, video))
+    found = [made for made in found if len(made["latents"])]
+    if not isinstance(settings.sizes, One):
+        return Pool([one for made in found for one in made["latents"]], captions, whose, weights=np.array(weights))
+    tensors = {name: torch.cat([made[name] for made in found]) for name in _all_parts(settings, autoencoder, video)}
     return Pool(tensors.pop("latents"), captions, whose, tensors, np.array(weights))
+
+
+def _nothing(settings: BackboneRun, path: Path | str, video: bool) -> str:
+    if isinstance(settings.sizes, One):
+        what = f"clips of {settings.size.frames} frames" if video else "pictures"
+        return f"There are no {what} in {path}: use fewer frames (size) or a smaller data.every, or longer videos."
+    if video:
+        return f"No clip in {path} fills any of sizes.resolutions and sizes.lengths above 1: add smaller and shorter ones."
+    return f"No picture in {path} fills any of sizes.resolutions at sizes.lengths 1: add smaller ones, and 1 to the lengths."
 
 
 def _words(item: Item, takes: str) -> list[str]:
@@ -236,12 +296,14 @@ def _words(item: Item, takes: str) -> list[str]:
     return list(item.captions) if takes == "text" else [""]
 
 
-def _of_item(settings: BackboneRun, item: Item, content: str, how: Making, quarantine: Quarantine) -> dict[str, Tensor]:
+def _of_item(settings: BackboneRun, item: Item, content: str, how: How, quarantine: Quarantine) -> dict[str, Tensor]:
     """What is kept of an item, or made now; a file that could not be read once is not tried again."""
     if content in quarantine.reasons:
         raise Unreadable(item.path, quarantine.reasons[content])
     try:
-        return remembered(cache(settings), how.key | {"file": content, "start": item.start, "end": item.end}, how.make)
+        if (made := how(item, content)) is None:
+            return {"latents": torch.zeros(0)}
+        return remembered(cache(settings), made.key | {"file": content, "start": item.start, "end": item.end}, made.make)
     except Unreadable as error:
         quarantine.add(content, item.path, error.reason)
         raise
@@ -250,7 +312,7 @@ def _of_item(settings: BackboneRun, item: Item, content: str, how: Making, quara
 def _of_file(settings: BackboneRun, item: Item, size: Size, parts: dict[str, Part]) -> dict[str, Tensor]:
     """All clips of a file, or their first frames, encoded; of one that is too short or shows nothing that moves, none."""
     assert not isinstance(settings.data, Toybox)
-    seen, whole = cuts.look(item, settings.data), settings.size if item.moves else size
+    seen, whole = cuts.look(item, settings.data), settings.size if item.moves and isinstance(settings.sizes, One) else size
     if whole.frames > 1 and cuts.still(item, seen):
         return {name: torch.zeros(0) for name in parts}
     found = cuts.cut(seen, whole, settings.data)
