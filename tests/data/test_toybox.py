@@ -212,8 +212,8 @@ def test_captions_speak_the_scene():
         scene, caption = (clip := toybox.clip(37, i, Size(1, 16, 16), split="all")).scene, clip.caption
         spoken.add(caption)
         for thing in scene.things:
-            words = [toybox._SHAPE_WORDS.get(thing.shape, (thing.shape,)), toybox._COLOUR_WORDS.get(thing.colour, (thing.colour,))]
-            for choices in [*words, toybox._MOTION_WORDS[thing.motion]]:
+            words = [toybox.SHAPE_WORDS.get(thing.shape, (thing.shape,)), toybox.COLOUR_WORDS.get(thing.colour, (thing.colour,))]
+            for choices in [*words, toybox.MOTION_WORDS[thing.motion]]:
                 assert any(choice in caption for choice in choices), (caption, thing)
             assert "small " not in caption or min(t.radius for t in scene.things) < toybox.SMALL
             assert "big " not in caption or max(t.radius for t in scene.things) > toybox.BIG
@@ -225,7 +225,7 @@ def test_captions_speak_the_scene():
 
 
 def test_a_motion_is_named_by_its_own_words_only():
-    words = [word for choices in toybox._MOTION_WORDS.values() for word in choices]
+    words = [word for choices in toybox.MOTION_WORDS.values() for word in choices]
     assert len(words) == len(set(words))
 
 
@@ -233,7 +233,7 @@ def test_a_picture_without_motion_does_not_speak_of_any():
     rng = np.random.default_rng(0)
     for i in range(200):
         caption = toybox.caption(toybox.scene(3, i), rng, moving=False)
-        assert not any(word in caption for choices in toybox._MOTION_WORDS.values() for word in choices) and "video" not in caption
+        assert not any(word in caption for choices in toybox.MOTION_WORDS.values() for word in choices) and "video" not in caption
 
 
 def test_the_vocabulary_holds_every_word_of_every_caption():

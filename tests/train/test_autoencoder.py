@@ -14,7 +14,7 @@ import tiny
 from videodit import models
 from videodit.autoencoder.discriminator import Discriminator
 from videodit.autoencoder.loss import Weights
-from videodit.data import video
+from videodit.data import video, worlds
 from videodit.data.clips import Clips
 from videodit.shapes import UserError
 from videodit.train import autoencoder, recipes
@@ -97,7 +97,7 @@ def test_files_and_the_toybox_share_the_samples(run: AutoencoderRun, tmp_path: P
     frames = np.full((12, 48, 64, 3), 200, np.uint8)
     video.write(tmp_path / "grey.mp4", frames, 8)
     mixed = replace(run, clips=Clips(files=(str(tmp_path / "grey.mp4"),), share=0.3, side=48, cache=tmp_path / "cache"))
-    pixels = Pixels(0, mixed.size, mixed.clips, partial(autoencoder.drawn, mixed))
+    pixels = Pixels(0, mixed.size, mixed.clips, partial(worlds.paced, worlds.world(mixed.world), 0, mixed.size))
     clips = pixels.batch(0, 200)
     grey = (clips - (200 / 127.5 - 1)).abs().amax((1, 2, 3, 4)) < 0.05
     assert 0.2 < grey.float().mean() < 0.4

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from videodit.config import setting
-from videodit.data import layouts, lists, shards
+from videodit.data import glyphs, layouts, lists, shards
 from videodit.data.item import PICTURES, VIDEOS, Item
 from videodit.shapes import UserError
 
@@ -21,6 +21,14 @@ class Toybox:
     """Scenes that are drawn, no files."""
 
     kind: Literal["toybox"] = "toybox"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sprites:
+    """Scenes that are drawn from a colour font, of which nothing else is read."""
+
+    kind: Literal["sprites"] = "sprites"
+    font: Path = setting(glyphs.FONT, doc="a colour font of emoji with bitmaps of size 109, or a folder with a NOUN.png for each thing")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +85,8 @@ class DataSet(Files):
 
 
 Filed = Folder | Manifest | Labelled | Shards | DataSet
-Source = Toybox | Filed
+Drawn = Toybox | Sprites
+Source = Drawn | Filed
 
 
 def items(source: Filed) -> list[Item]:

@@ -17,9 +17,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from videodit.data.drawing import MOTION_WORDS, MOTIONS, Array, Pose, article, blend, times
 from videodit.shapes import Size, UserError
 
-Array = NDArray[np.floating]
 Split = Literal["train", "held-out", "all"]
 
 MARGIN, LUMA_MARGIN = 90.0, 30.0
@@ -93,36 +93,6 @@ BACKGROUNDS: dict[str, tuple[tuple[int, int, int], ...]] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Pose:
-    """Where a thing is over time: offsets from its place, scale and turn (radians), each of shape (f,)."""
-
-    x: Array
-    y: Array
-    scale: Array
-    angle: Array
-
-
-def _pose(u: Array, x: Array | float = 0.0, y: Array | float = 0.0, scale: Array | float = 1.0, angle: Array | float = 0.0) -> Pose:
-    parts = {"x": x, "y": y, "scale": scale, "angle": angle}
-    return Pose(**{name: np.broadcast_to(np.asarray(value, np.float32), u.shape) for name, value in parts.items()})
-
-
-# A motion: (time in 0..1, amount, phase in 0..1) -> pose.
-MOTIONS: dict[str, Callable[[Array, float, float], Pose]] = {
-    "left": lambda u, amount, phase: _pose(u, x=-amount * (u - 0.5)),
-    "right": lambda u, amount, phase: _pose(u, x=amount * (u - 0.5)),
-    "up": lambda u, amount, phase: _pose(u, y=-amount * (u - 0.5)),
-    "down": lambda u, amount, phase: _pose(u, y=amount * (u - 0.5)),
-    "bounce": lambda u, amount, phase: _pose(u, y=-amount * abs(np.sin(2 * np.pi * u))),
-    "orbit": lambda u, amount, phase: _pose(
-        u, x=amount * np.cos(2 * np.pi * (_way(phase) * u + phase)), y=amount * np.sin(2 * np.pi * (_way(phase) * u + phase))
-    ),
-    "spin": lambda u, amount, phase: _pose(u, angle=2 * np.pi * amount * _way(phase) * u),
-    "grow": lambda u, amount, phase: _pose(u, scale=1 - amount * (1 - u)),
-    "shrink": lambda u, amount, phase: _pose(u, scale=1 - amount * u),
-    "still": lambda u, amount, phase: _pose(u),
-}
 # How far each motion goes (fractions of the shorter side; turns for spin; part of the size for grow and shrink) and the
 # radii it is drawn with, for a thing alone and for one of two.
 _TRAVEL = ((0.30, 0.48), (0.13, 0.22)), ((0.16, 0.34), (0.125, 0.16))
@@ -141,10 +111,6 @@ AMOUNTS: dict[str, tuple[tuple[tuple[float, float], tuple[float, float]], ...]] 
 SMALL, BIG = 0.15, 0.2  # radii under and over which a caption may say so
 
 Combination = tuple[str, str, str]  # shape, colour, motion
-
-
-def _way(phase: float) -> float:
-    return 1.0 if phase * 8 % 1 < 0.5 else -1.0
 
 
 def visible(shape: str, motion: str) -> bool:
@@ -255,17 +221,12 @@ def _apart(a: Thing, b: Thing) -> bool:
 # --- Drawing ---
 
 
-def times(frames: int) -> Array:
-    """The times of a clip's frames: 0 at the first, 1 at the last."""
-    return np.linspace(0, 1, frames, dtype=np.float32) if frames > 1 else np.zeros(1, np.float32)
-
-
 def render(what: Scene, size: Size, at: Array | None = None) -> NDArray[np.uint8]:
     """The frames of a scene, f h w c; `at` draws other moments than the evenly spread ones."""
     u = times(size.frames) if at is None else np.asarray(at, np.float32)
     video = np.repeat(background(what.background, size.rows, size.columns)[None], len(u), axis=0)
     for thing in what.things:
-        _draw(thing, video, u)
+        draw(thing, video, u)
     return np.rint(video).astype(np.uint8)
 
 
@@ -278,46 +239,19 @@ def background(name: str, rows: int, columns: int) -> Array:
     return np.repeat(column[:, None], columns, axis=1).astype(np.float32)
 
 
-def _draw(thing: Thing, video: Array, u: Array) -> None:
-    """Blend a thing into every frame, with edges one pixel soft; only a window around it is computed."""
-    rows, columns = video.shape[1:3]
-    short, pose = min(rows, columns), thing.pose(u)
-    radius = thing.radius * short * pose.scale
-    centre_x, centre_y = thing.place[0] * columns + pose.x * short, thing.place[1] * rows + pose.y * short
-    reach = int(np.ceil(max(TURNED_REACH.values()) * radius.max())) + 2
-    left, top = np.floor(centre_x).astype(int) - reach, np.floor(centre_y).astype(int) - reach
-    window = np.arange(2 * reach + 1, dtype=np.float32) + 0.5
-    x = (left - centre_x)[:, None, None] + window[None, None, :]
-    y = (top - centre_y)[:, None, None] + window[None, :, None]
-    cos, sin = np.cos(pose.angle)[:, None, None], np.sin(pose.angle)[:, None, None]
-    scale = radius[:, None, None]
-    distance = SHAPES[thing.shape]((cos * x + sin * y) / scale, (cos * y - sin * x) / scale) * scale
-    cover, colour = np.clip(0.5 - distance, 0, 1).astype(np.float32), np.asarray(COLOURS[thing.colour], np.float32)
-    for f in range(len(u)):
-        y0, y1 = max(top[f], 0), min(top[f] + 2 * reach + 1, rows)
-        x0, x1 = max(left[f], 0), min(left[f] + 2 * reach + 1, columns)
-        alpha = cover[f, y0 - top[f] : y1 - top[f], x0 - left[f] : x1 - left[f], None]
-        region = video[f, y0:y1, x0:x1]
-        region += alpha * (colour - region)
+def draw(thing: Thing, video: Array, u: Array) -> None:
+    colour = np.asarray(COLOURS[thing.colour], np.float32)
+
+    def paint(x: Array, y: Array, scale: Array) -> tuple[Array, Array]:
+        return np.clip(0.5 - SHAPES[thing.shape](x, y) * scale, 0, 1).astype(np.float32), colour
+
+    blend(video, thing.pose(u), place=thing.place, radius=thing.radius, reach=max(TURNED_REACH.values()), paint=paint)
 
 
 # --- Sentences ---
 
-_SHAPE_WORDS = {"circle": ("circle", "disc", "ball"), "square": ("square", "box"), "cross": ("cross", "plus sign")}
-_COLOUR_WORDS = {"purple": ("purple", "violet"), "cyan": ("cyan", "turquoise")}
-_MOTION_WORDS: dict[str, tuple[str, ...]] = {
-    **{
-        way: (f"moves {way}", f"slides {way}", f"is moving {way}", f"goes {way}", f"travels {way}")
-        for way in ("left", "right", "up", "down")
-    },
-    "bounce": ("bounces", "is bouncing", "bounces up and down", "hops up and down"),
-    "orbit": ("orbits", "is orbiting", "goes round and round", "orbits around"),
-    "spin": ("spins", "is spinning", "rotates", "is rotating", "turns in place"),
-    "grow": ("grows", "is growing", "gets bigger", "becomes larger"),
-    "shrink": ("shrinks", "is shrinking", "gets smaller", "becomes smaller"),
-    "still": ("stays still", "stands still", "does not move", "rests"),
-}
-_MOTION_WORDS |= {way: (*_MOTION_WORDS[way], f"moves to the {way}") for way in ("left", "right")}
+SHAPE_WORDS = {"circle": ("circle", "disc", "ball"), "square": ("square", "box"), "cross": ("cross", "plus sign")}
+COLOUR_WORDS = {"purple": ("purple", "violet"), "cyan": ("cyan", "turquoise")}
 _PATTERNS = (
     "{what}",
     "{what} on a {background} background",
@@ -327,13 +261,9 @@ _PATTERNS = (
 )
 
 
-def _article(words: str) -> str:
-    return f"{'an' if words[0] in 'aeio' else 'a'} {words}"
-
-
 def prompt(what: Scene) -> str:
     """The plain sentence for a scene: first words, no background."""
-    return " and ".join(f"{_article(t.colour)} {t.shape} {_MOTION_WORDS[t.motion][0]}" for t in what.things)
+    return " and ".join(f"{article(t.colour)} {t.shape} {MOTION_WORDS[t.motion][0]}" for t in what.things)
 
 
 def caption(what: Scene, rng: np.random.Generator, *, moving: bool = True) -> str:
@@ -345,9 +275,9 @@ def caption(what: Scene, rng: np.random.Generator, *, moving: bool = True) -> st
     def phrase(thing: Thing) -> str:
         size = "small" if thing.radius < SMALL else "big" if thing.radius > BIG else ""
         size = f"{size} " if size and rng.random() < 0.3 else ""
-        colour = pick(_COLOUR_WORDS.get(thing.colour, (thing.colour,)))
-        words = _article(f"{size}{colour} {pick(_SHAPE_WORDS.get(thing.shape, (thing.shape,)))}")
-        return f"{words} {pick(_MOTION_WORDS[thing.motion])}" if moving else words
+        colour = pick(COLOUR_WORDS.get(thing.colour, (thing.colour,)))
+        words = article(f"{size}{colour} {pick(SHAPE_WORDS.get(thing.shape, (thing.shape,)))}")
+        return f"{words} {pick(MOTION_WORDS[thing.motion])}" if moving else words
 
     pattern = pick(_PATTERNS)
     sentence = pattern.format(

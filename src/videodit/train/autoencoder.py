@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor
@@ -17,8 +16,9 @@ from videodit.autoencoder import DPVAESettings, inflate, perceptual
 from videodit.autoencoder.discriminator import Discriminator, PatchDiscriminator, fools, tells
 from videodit.autoencoder.loss import Critic, Distance, Draw, Weights, dpvae_loss
 from videodit.config import setting
-from videodit.data import toybox
+from videodit.data import worlds
 from videodit.data.clips import Clips
+from videodit.data.sources import Drawn, Toybox
 from videodit.shapes import Size, UserError
 from videodit.train.optimizer import Optimizer
 from videodit.train.pixels import Pixels
@@ -38,11 +38,12 @@ class Critics:
 
 @dataclass(frozen=True, kw_only=True)
 class AutoencoderRun(Run):
-    """Trains a DP-VAE on clips of the toybox, of video files, or of both."""
+    """Trains a DP-VAE on clips of a drawn world, of video files, or of both."""
 
     kind: Literal["autoencoder"] = "autoencoder"
     image: Path = setting(doc="folder of the image autoencoder, as diffusers saves it")
     size: Size = setting(Size(16, 64, 64), doc="frames, rows, columns of a sample")
+    world: Drawn = setting(Toybox(), doc="what is drawn where no file is read")
     clips: Clips = setting(Clips(), doc="video files to learn from")
     groups: DPVAESettings = setting(DPVAESettings(), doc="how the image autoencoder is inflated")
     weights: Weights = setting(Weights(), doc="the terms of the loss")
@@ -55,7 +56,9 @@ def job(settings: AutoencoderRun) -> Job:
     network = inflate(models.load_autoencoder(settings.image).image, settings.groups).to(settings.device)
     for part in (network.encoder, network.decoder):
         recompute(part.stages, settings.recompute)
-    pixels = Pixels(settings.seed, settings.size, settings.clips, partial(drawn, settings))
+    pixels = Pixels(
+        settings.seed, settings.size, settings.clips, partial(worlds.paced, worlds.world(settings.world), settings.seed, settings.size)
+    )
     distance = _perceptual(settings)
     critic = PatchDiscriminator(settings.critics.discriminator).to(settings.device) if settings.weights.adversarial else None
     latents = (network.channels, *network.latents(settings.size))
@@ -110,11 +113,3 @@ def _perceptual(settings: AutoencoderRun) -> Distance | None:
 
 def _pictures(video: Tensor) -> Tensor:
     return rearrange(video, "b c f h w -> (b f) c h w")
-
-
-def drawn(settings: AutoencoderRun, index: int, rng: np.random.Generator) -> np.ndarray:
-    """A clip of the toybox for learning to compress: crowds in every second one, speeds from half to all of a motion."""
-    what = toybox.crowd(settings.seed, index) if index % 2 else toybox.scene(settings.seed, index)
-    pace = rng.uniform(0.5, 1.0)
-    at = rng.uniform(0, 1 - pace) + pace * toybox.times(settings.size.frames)
-    return toybox.render(what, settings.size, at=at)

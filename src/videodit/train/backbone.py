@@ -20,10 +20,10 @@ from videodit.adapters import LoRA
 from videodit.autoencoder import PerFrame
 from videodit.backbone import DiT, DualTransformer, SingleTransformer, Transformer, flops
 from videodit.config import setting
-from videodit.data import sources, toybox
+from videodit.data import sources, worlds
 from videodit.data.buckets import One, Sizes
 from videodit.data.labels import Labels, LabelSettings
-from videodit.data.sources import Source, Toybox
+from videodit.data.sources import Drawn, Source, Toybox
 from videodit.data.text import TextEncoder, TextSettings, learn_tokenizer
 from videodit.data.text_sd3 import SD3Text
 from videodit.diffusion.guidance import Guidance
@@ -41,7 +41,6 @@ from videodit.train.retention import COUNT, Retention
 from videodit.train.step import Job, Run, provenance
 
 PASSES = 6  # whose shapes are measured
-NAMES = {"motion": tuple(toybox.MOTIONS), "shape": tuple(toybox.SHAPES), "colour": tuple(toybox.COLOURS)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +65,8 @@ class BackboneRun(Run):
         One(),
         doc="files at `size`, or at about their own: in batches of one extent, or packed into sequences; `batch` is then unused",
     )
-    clips: int = setting(12000, doc="clips of the toybox")
-    pictures: int = setting(12000, doc="pictures of the toybox")
+    clips: int = setting(12000, doc="clips of a drawn world")
+    pictures: int = setting(12000, doc="pictures of a drawn world")
     joint: Joint = setting(Joint(), doc="images and videos together")
     tasks: Tasks = setting(Tasks(), doc="what is given of clips, and how often")
     given: Literal["noise", "channels", "time"] = setting("time", doc="how the transformer is told of it, if anything is given")
@@ -267,16 +266,19 @@ def _teller(settings: BackboneRun) -> TextEncoder | Labels:
     preset = backbone.PRESETS.get(settings.preset)
     if isinstance(preset, DiT):
         return Labels(LabelSettings(names=names(settings) if preset.labels else ()))
-    if isinstance(settings.data, Toybox):
-        return TextEncoder(learn_tokenizer(toybox.sentences(), settings.text), settings.text)
+    if isinstance(settings.data, Drawn):
+        return TextEncoder(learn_tokenizer(worlds.world(settings.data).sentences(), settings.text), settings.text)
     said = (words for item in sources.items(settings.data) for words in item.captions)
     return TextEncoder(learn_tokenizer(said, settings.text), settings.text)
 
 
 def names(settings: BackboneRun) -> tuple[str, ...]:
     """The labels of a run's data."""
-    if isinstance(settings.data, Toybox):
-        return NAMES[settings.labels]
+    if isinstance(settings.data, Drawn):
+        known = worlds.world(settings.data).names
+        if settings.labels not in known:
+            raise UserError(f"Things of {settings.data.kind} have no {settings.labels} each: set labels to {' or '.join(known)}.")
+        return known[settings.labels]
     if not (found := sources.labels(settings.data)):
         raise UserError(f"{settings.data.path} names no labels: use data.kind=labelled, or another preset.")
     return found

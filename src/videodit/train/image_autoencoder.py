@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
-import numpy as np
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from jaxtyping import Float
@@ -17,8 +16,9 @@ from videodit import models
 from videodit.autoencoder import PerFrame
 from videodit.autoencoder.presets import PRESETS, ImageAutoencoder
 from videodit.config import setting
-from videodit.data import toybox
+from videodit.data import worlds
 from videodit.data.clips import Clips
+from videodit.data.sources import Drawn, Toybox
 from videodit.shapes import Size, UserError
 from videodit.train.pixels import Pixels
 from videodit.train.step import Job, Run
@@ -26,12 +26,13 @@ from videodit.train.step import Job, Run
 
 @dataclass(frozen=True, kw_only=True)
 class ImageAutoencoderRun(Run):
-    """Trains an `AutoencoderKL` on pictures of the toybox, on frames of video files, or on both."""
+    """Trains an `AutoencoderKL` on pictures of a drawn world, on frames of video files, or on both."""
 
     kind: Literal["image-autoencoder"] = "image-autoencoder"
     start: str = setting("none", doc="autoencoder whose weights are gone on from, a folder or 'toybox' (the bundled one), or none")
     preset: str = setting("toybox", doc="shape of the autoencoder, a name of autoencoder.presets")
     size: Size = setting(Size(1, 64, 64), doc="frames, rows, columns of a sample")
+    world: Drawn = setting(Toybox(), doc="what is drawn where no file is read")
     clips: Clips = setting(Clips(), doc="video files to learn from")
     kl: float = setting(2e-4, doc="weight of the divergence from a standard normal, mean over latent elements")
     absolute: float = setting(0.5, doc="weight of the absolute error beside the squared one")
@@ -43,7 +44,9 @@ class ImageAutoencoderRun(Run):
 def job(settings: ImageAutoencoderRun) -> Job:
     torch.manual_seed(settings.seed)  # the starting weights
     network = PerFrame(started(settings)).to(settings.device).train().requires_grad_(True)
-    pixels = Pixels(settings.seed, settings.size, settings.clips, partial(drawn, settings))
+    pixels = Pixels(
+        settings.seed, settings.size, settings.clips, partial(worlds.moment, worlds.world(settings.world), settings.seed, settings.size)
+    )
 
     def loss(index: int, pictures: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         x = pictures.to(settings.device)
@@ -95,11 +98,6 @@ def started(settings: ImageAutoencoderRun) -> AutoencoderKL:
             raise UserError(f"start={settings.start} has another shape than the preset {settings.preset!r}: name its own.")
         image.load_state_dict(given.state_dict())
     return image
-
-
-def drawn(settings: ImageAutoencoderRun, index: int, rng: np.random.Generator) -> np.ndarray:
-    """A moment of a crowded scene."""
-    return toybox.render(toybox.crowd(settings.seed, index), settings.size, at=rng.random(1, np.float32))
 
 
 @torch.no_grad()

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from videodit.autoencoder import PerFrame
 from videodit.config import setting
-from videodit.data import sources, toybox, video
+from videodit.data import sources, video, worlds
 from videodit.data.buckets import One
-from videodit.data.sources import Source, Toybox
+from videodit.data.sources import Drawn, Source, Toybox
 from videodit.data.toybox import Scene
 from videodit.diffusion.tasks import Tasks
 from videodit.evaluate.toybox import judge, score, table
@@ -28,7 +28,7 @@ from videodit.train.pools import encoded, pools
 if TYPE_CHECKING:
     from videodit.train.backbone import BackboneRun
 
-SEED = 40_000  # of the toybox's held-out scenes that are looked at: neither training nor `evaluate` has it
+SEED = 40_000  # of the held-out scenes of a drawn world that are looked at: neither training nor `evaluate` has it
 BATCH = 8
 BINS = (0.0, 0.25, 0.5, 0.75, 1.0)
 RATES = ("shape", "colour", "motion", "all")
@@ -42,7 +42,9 @@ class Looks:
     clips: int = setting(8, doc="videos made at each look, kept in OUTPUT/samples")
     held: int = setting(32, doc="clips that are not trained, whose loss is measured at each look; 0: none")
     prompts: tuple[str, ...] = setting((), doc="what the videos are of; without any the words of the clips that are not trained")
-    data: Source | None = setting(None, doc="clips that are not trained, of a run on files; the toybox holds out its own, which are judged")
+    data: Source | None = setting(
+        None, doc="clips that are not trained, of a run on files; drawn worlds hold out their own, the toybox's are judged"
+    )
 
     def __post_init__(self) -> None:
         if self.every < 0 or self.clips < 1 or self.held < 0:
@@ -50,7 +52,7 @@ class Looks:
 
 
 class Held(NamedTuple):
-    """What is not trained: latents (n c f h w), their words, and of the toybox the scenes."""
+    """What is not trained: latents (n c f h w), their words, and of the toybox the scenes, which are judged."""
 
     latents: Tensor
     said: list[str]
@@ -60,15 +62,15 @@ class Held(NamedTuple):
 def held(settings: BackboneRun, autoencoder: PerFrame, takes: str) -> Held:
     """Clips, or pictures where a run has no clips."""
     looks, moving = settings.looks, settings.joint.video_probability > 0
-    if isinstance(settings.data, Toybox):
-        size = settings.size if moving else settings.size._replace(frames=1)
-        draw = toybox.clip if moving else toybox.picture
+    if isinstance(settings.data, Drawn):
+        size, world = settings.size if moving else settings.size._replace(frames=1), worlds.world(settings.data)
+        draw = world.clip if moving else world.picture
         drawn = [draw(SEED, i, size, split="held-out") for i in range(max(looks.clips, looks.held))]
         frames = [one.video for one in drawn]
         parts = {"latents": lambda pixels: autoencoder.encode(pixels).mode()}
         latents = encoded(settings, lambda start, stop: frames[start:stop], looks.held, parts)["latents"] if looks.held else torch.zeros(0)
-        return Held(latents, [one.caption for one in drawn], [one.scene for one in drawn])
-    if looks.data is None or isinstance(looks.data, Toybox):
+        return Held(latents, [one.caption for one in drawn], [one.scene for one in drawn if isinstance(settings.data, Toybox)])
+    if looks.data is None or isinstance(looks.data, Drawn):
         words = [words for item in sources.items(settings.data) for words in item.captions[:1]]
         return Held(torch.zeros(0), words[: looks.clips], [])
     pool = pools(replace(settings, data=looks.data, tasks=Tasks(), sizes=One()), autoencoder, takes, [moving])[moving]

@@ -20,9 +20,9 @@ from videodit.autoencoder.discriminator import PatchDiscriminator, fools, tells
 from videodit.autoencoder.loss import Draw, dpvae_loss
 from videodit.autoencoder.presets import PRESETS
 from videodit.backbone import DiT, Transformer
-from videodit.data import toybox
+from videodit.data import worlds
 from videodit.data.buckets import One, Packed
-from videodit.data.sources import Toybox
+from videodit.data.sources import Drawn
 from videodit.data.text import TextEncoder, TextSettings, load_tokenizer
 from videodit.shapes import Size, Text, UserError, latent_size, token_size
 from videodit.train import backbone as transformer
@@ -212,9 +212,10 @@ def _missed(
 
 def _words(settings: BackboneRun, text: TextSettings) -> int:
     """Tokens of the longest caption: the tokenizer of the model that a run starts from counts them, else each word is one; and a start."""
-    if not isinstance(settings.data, Toybox):
+    if not isinstance(settings.data, Drawn):
         return text.length
-    captions = [toybox.sentence(settings.seed, i) for i in range(LOOKED_AT)]
+    world = worlds.world(settings.data)
+    captions = [world.sentence(settings.seed, i) for i in range(LOOKED_AT)]
     path = (folders.bundled() if str(settings.start) == "toybox" else settings.start or Path()) / "tokenizer.json"
     tokenizer = load_tokenizer(path, text) if settings.start and path.is_file() else None
     counts = (len(tokenizer.encode(caption).ids) if tokenizer else len(caption.split()) for caption in captions)
@@ -232,7 +233,7 @@ def _kept(settings: BackboneRun, autoencoder: PerFrame, shape: Transformer | DiT
     latents = autoencoder.latents(settings.size)
     place = 2 * autoencoder.channels * latents.rows * latents.columns
     video = settings.joint.video_probability
-    filed = not isinstance(settings.data, Toybox)  # of files one clip, or one picture where there are no clips
+    filed = not isinstance(settings.data, Drawn)  # of files one clip, or one picture where there are no clips
     clips, pictures = (int(video > 0), int(video == 0)) if filed else (settings.clips * (video > 0), settings.pictures * (video < 1))
     size, frames = place * (clips * latents.frames + pictures), clips * settings.size.frames + pictures
     if settings.tasks.gives and clips:
@@ -243,7 +244,7 @@ def _kept(settings: BackboneRun, autoencoder: PerFrame, shape: Transformer | DiT
         frames += told * (groups * (autoencoder.time if isinstance(autoencoder, DPVAE) else 1) + len(lone))
     if settings.start is not None and isinstance(shape, Transformer):
         size += (clips + pictures) * (2 * words * shape.text + 2 * shape.pooled + words)  # and a mask
-    if not isinstance(settings.data, Toybox):
+    if not isinstance(settings.data, Drawn):
         path, what = settings.data.path, "clips" if clips else "pictures"
         assumed.append(f"how many {what} {path} gives is not looked up, which videodit audit {path} says: each keeps up to {size:,} bytes")
         return Kept(encode=encode, size=None)

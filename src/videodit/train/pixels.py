@@ -1,4 +1,4 @@
-"""What an autoencoder's run reads: clips of video files, of the toybox, or of both. Clip i is a function of (seed, i)."""
+"""What an autoencoder's run reads: clips of video files, of a drawn world, or of both. Clip i is a function of (seed, i)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from videodit.data.clips import Clips, shots, window
 from videodit.shapes import Size
 
-Drawn = Callable[[int, np.random.Generator], np.ndarray]  # clip of the toybox: index, chance -> f h w 3
+Drawn = Callable[[int, np.random.Generator], np.ndarray]  # clip of a drawn world: index, chance -> f h w 3
 
 
 class Pixels:

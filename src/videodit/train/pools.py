@@ -6,7 +6,6 @@ Encoded things are kept by all that decides them, drawn scenes together and file
 from __future__ import annotations
 
 import hashlib
-import inspect
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,12 +20,12 @@ from torch import Tensor, nn
 
 from videodit import backbone, given, models
 from videodit.autoencoder import PerFrame
-from videodit.data import cuts, sources, toybox
+from videodit.data import cuts, sources, worlds
 from videodit.data.buckets import One
 from videodit.data.cache import keep, known, remembered
 from videodit.data.item import Item
 from videodit.data.quarantine import READER, Losses, Quarantine
-from videodit.data.sources import Toybox
+from videodit.data.sources import Drawn
 from videodit.data.text import TextEncoder
 from videodit.data.text_sd3 import SD3Text
 from videodit.data.video import Unreadable
@@ -84,7 +83,7 @@ class Pool:
 
 def pools(settings: BackboneRun, autoencoder: PerFrame, takes: str, kinds: Iterable[bool]) -> dict[bool, Pool]:
     """A pool of each kind: False pictures, True clips."""
-    if isinstance(settings.data, Toybox):
+    if isinstance(settings.data, Drawn):
         return {kind: _drawn(settings, autoencoder, takes, kind) for kind in kinds}
     kinds = list(kinds)
     check(settings, takes, kinds)
@@ -116,7 +115,7 @@ def merged(pools: dict[bool, Pool], video: float) -> Pool:
 def read(settings: BackboneRun, frozen: TextEncoder | SD3Text, captions: list[str]) -> dict[str, Tensor]:
     """Features of all captions and of the blank: of drawn scenes together, of files caption by caption."""
     key: dict[str, Any] = {"text": digest(frozen), "tokenizer": frozen.spelling()}
-    if isinstance(settings.data, Toybox):
+    if isinstance(settings.data, Drawn):
         words = hashlib.sha256("\n".join(captions).encode()).hexdigest()
         return remembered(cache(settings), key | {"captions": words}, partial(_read, frozen, captions))
     apart = list(dict.fromkeys([*captions, ""]))
@@ -147,17 +146,19 @@ def digest(module: nn.Module) -> str:
     return content.hexdigest()
 
 
-# --- Scenes of the toybox ---
+# --- Scenes that are drawn ---
 
 
 def _drawn(settings: BackboneRun, autoencoder: PerFrame, takes: str, video: bool) -> Pool:
     captions = _captions(settings, video, takes)
-    key = {"seed": settings.seed, "toybox": hashlib.sha256(inspect.getsource(toybox).encode()).hexdigest()}
+    assert isinstance(settings.data, Drawn)
+    world = worlds.world(settings.data)
+    key = {"seed": settings.seed, settings.data.kind: world.content()}
     key |= {"size": settings.size, "autoencoder": digest(autoencoder)}
     size = settings.size if video else settings.size._replace(frames=1)
 
     def frames(start: int, stop: int) -> list[np.ndarray]:
-        draw = toybox.clip if video else toybox.picture
+        draw = world.clip if video else world.picture
         return [draw(settings.seed, i, size).video for i in range(start, stop)]
 
     whole = {"latents": partial(_mode, autoencoder)}
@@ -172,13 +173,15 @@ def _drawn(settings: BackboneRun, autoencoder: PerFrame, takes: str, video: bool
 
 
 def _captions(settings: BackboneRun, video: bool, takes: str) -> list[str]:
+    assert isinstance(settings.data, Drawn)
+    world = worlds.world(settings.data)
     if takes != "text":
         count = settings.clips if video else settings.pictures
-        scenes = (toybox.scene(settings.seed, i) for i in range(count))
+        scenes = (world.scene(settings.seed, i) for i in range(count))
         return [getattr(what.things[0], settings.labels) if takes == "label" else "" for what in scenes]
     if video:
-        return [toybox.sentence(settings.seed, i) for i in range(settings.clips)]
-    return [toybox.picture_sentence(settings.seed, i) for i in range(settings.pictures)]
+        return [world.sentence(settings.seed, i) for i in range(settings.clips)]
+    return [world.picture_sentence(settings.seed, i) for i in range(settings.pictures)]
 
 
 # --- Files ---
@@ -196,14 +199,14 @@ def encode(settings: BackboneRun, autoencoder: PerFrame, video: bool, part: slic
 
 def _items(settings: BackboneRun, video: bool) -> list[Item]:
     """The videos, or the pictures; where there are no pictures, the videos whose clips' first frames stand in."""
-    assert not isinstance(settings.data, Toybox)
+    assert not isinstance(settings.data, Drawn)
     every = sources.items(settings.data)
     return [item for item in every if item.moves == video] or ([] if video else every)
 
 
 def _chosen(settings: BackboneRun, autoencoder: PerFrame, video: bool) -> tuple[list[Item], How, Quarantine]:
     """The files of a kind, and how each is encoded."""
-    assert not isinstance(settings.data, Toybox)
+    assert not isinstance(settings.data, Drawn)
     parts = _all_parts(settings, autoencoder, video)
     key = {
         "autoencoder": digest(autoencoder),
@@ -227,7 +230,7 @@ def _chosen(settings: BackboneRun, autoencoder: PerFrame, video: bool) -> tuple[
 def _sized(settings: BackboneRun, autoencoder: PerFrame, video: bool) -> Callable[[Item, str], Size | None]:
     """The extent of a file's clips: the run's, or the nearest to its own, for which it is looked through once."""
     sizes, files = settings.sizes, settings.data
-    if isinstance(sizes, One) or isinstance(files, Toybox):
+    if isinstance(sizes, One) or isinstance(files, Drawn):
         size = settings.size if video else settings.size._replace(frames=1)
         return lambda item, content: size
     table = sizes.table(space=autoencoder.space, time=autoencoder.time, patch=patch(settings))
@@ -244,7 +247,7 @@ def _sized(settings: BackboneRun, autoencoder: PerFrame, video: bool) -> Callabl
 
 def _filmed(settings: BackboneRun, autoencoder: PerFrame, takes: str, video: bool) -> Pool:
     """The clips of all videos, or all pictures; of files with the same bytes the first."""
-    assert not isinstance(settings.data, Toybox)
+    assert not isinstance(settings.data, Drawn)
     chosen, how, quarantine = _chosen(settings, autoencoder, video)
     captions: list[str] = []
     whose: list[tuple[int, ...]] = []
@@ -311,7 +314,7 @@ def _of_item(settings: BackboneRun, item: Item, content: str, how: How, quaranti
 
 def _of_file(settings: BackboneRun, item: Item, size: Size, parts: dict[str, Part]) -> dict[str, Tensor]:
     """All clips of a file, or their first frames, encoded; of one that is too short or shows nothing that moves, none."""
-    assert not isinstance(settings.data, Toybox)
+    assert not isinstance(settings.data, Drawn)
     seen, whole = cuts.look(item, settings.data), settings.size if item.moves and isinstance(settings.sizes, One) else size
     if whole.frames > 1 and cuts.still(item, seen):
         return {name: torch.zeros(0) for name in parts}

@@ -14,7 +14,7 @@ from videodit import backbone, models
 from videodit.backbone import DiT
 from videodit.data.cache import collect, noted
 from videodit.data.labels import Labels
-from videodit.data.sources import Toybox
+from videodit.data.sources import Drawn
 from videodit.shapes import UserError
 from videodit.train import pools
 from videodit.train.backbone import BackboneRun, starting
@@ -38,7 +38,7 @@ def prepare(settings: BackboneRun, *, processes: int = 1, clean: bool = False) -
     """Encode what is missing; `clean`: remove the entries of the cache that this run does not use."""
     folder = pools.cache(settings)
     before = set(folder.glob("*.safetensors"))
-    if processes > 1 and not isinstance(settings.data, Toybox):
+    if processes > 1 and not isinstance(settings.data, Drawn):
         pools.check(settings, _takes(settings), _kinds(settings))
         _spread(settings, processes)
     with noted() as used:
