@@ -89,6 +89,7 @@ class Provenance:
     steps: int = setting(0, doc="optimiser steps")
     hours: float = setting(0.0, doc="hours of training, on the machine that `machine` names")
     machine: str = setting("", doc="what they were trained on")
+    sources: tuple[str, ...] = setting((), doc="what they were trained on, with its licence")
     scores: dict[str, float] = setting({}, doc="what they score")
     proof: Proof | None = setting(None, doc="what was measured at conversion, before any training")
 

@@ -67,5 +67,6 @@ _SD3 = ImageAutoencoder()
 PRESETS: dict[str, ImageAutoencoder] = {
     "sd3": _SD3,
     "toybox": replace(_SD3, widths=(24, 48, 96), layers=1, latent_channels=4, groups=8),
+    "sprites": replace(_SD3, widths=(24, 48, 96), layers=1, latent_channels=8, groups=8),
     "tiny": replace(_SD3, widths=(8, 8, 8, 16), layers=1, groups=4, latent_channels=8),
 }

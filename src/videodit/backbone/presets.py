@@ -31,6 +31,8 @@ PRESETS: dict[str, Transformer | DiT] = {
     "dit-xl-2-tiny": replace(_LATTE_TINY, layout="spatial", labels=10),
     "toybox": _TOYBOX,
     "toybox-tiny": replace(_TOYBOX, width=48, depth=2, heads=2, text=32, pooled=32, channels=8),
+    "sprites": replace(_TOYBOX, channels=8, width=192, depth=8, heads=6, text=192, pooled=192),
+    "sprites-tiny": replace(_TOYBOX, channels=8, width=48, depth=2, heads=2, text=32, pooled=32),
 }
 
 

@@ -85,6 +85,11 @@ def digest(source: Path) -> str:
     return content.hexdigest()
 
 
+def family(source: Path) -> str:
+    """What a font calls itself; a folder is called by its name."""
+    return source.name if source.is_dir() else str(_font(source).getname()[0])
+
+
 @lru_cache(maxsize=4)
 def _opened(source: str) -> Pictures:
     path = Path(source)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from videodit.data import drawing, glyphs, scenery, sprites, sprites_words, things, toybox
 from videodit.data.drawing import Array, times
-from videodit.data.sources import Drawn, Sprites, Toybox
+from videodit.data.sources import Drawn, Source, Sprites, Toybox
 from videodit.shapes import Size
 
 SPOKEN = 16384  # sentences that a vocabulary of the sprites is learnt from
@@ -107,6 +107,17 @@ def _digest(modules: tuple[ModuleType, ...]) -> hashlib._Hash:
     for module in modules:
         digest.update(inspect.getsource(module).encode())
     return digest
+
+
+def origin(source: Source) -> str:
+    """What a source is, with its licence where that is known here."""
+    if isinstance(source, Toybox):
+        return "the toybox: shapes drawn by this project (Apache-2.0)"
+    if not isinstance(source, Sprites):
+        return f"{source.path}: files, of whose licence nothing is known here"
+    name = glyphs.family(source.font)
+    licence = "SIL Open Font License 1.1" if name == "Noto Color Emoji" else "its licence is not known here"
+    return f"the sprites: scenes drawn by this project (Apache-2.0) with the glyphs of {name} ({licence})"
 
 
 # --- For learning to compress ---

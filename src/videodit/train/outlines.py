@@ -22,7 +22,7 @@ from videodit.autoencoder.presets import PRESETS
 from videodit.backbone import DiT, Transformer
 from videodit.data import worlds
 from videodit.data.buckets import One, Packed
-from videodit.data.sources import Drawn
+from videodit.data.sources import Drawn, Source
 from videodit.data.text import TextEncoder, TextSettings, load_tokenizer
 from videodit.shapes import Size, Text, UserError, latent_size, token_size
 from videodit.train import backbone as transformer
@@ -81,7 +81,7 @@ def _image_autoencoder(settings: ImageAutoencoderRun, assumed: list[str]) -> Out
 
 
 def _autoencoder(settings: AutoencoderRun, assumed: list[str]) -> Outline:
-    network = inflate(_described(settings.image, assumed).image.build(), settings.groups)
+    network = inflate(_described(settings.image, settings.world, assumed).image.build(), settings.groups)
     for part in (network.encoder, network.decoder):
         recompute(part.stages, settings.recompute)
     critic = PatchDiscriminator(settings.critics.discriminator) if settings.weights.adversarial else None
@@ -101,7 +101,7 @@ def _autoencoder(settings: AutoencoderRun, assumed: list[str]) -> Outline:
 
 
 def _backbone(settings: BackboneRun, assumed: list[str]) -> Outline:
-    autoencoder = _described(settings.autoencoder, assumed).build()
+    autoencoder = _described(settings.autoencoder, settings.data, assumed).build()
     shape, text = transformer.shape(settings, autoencoder.channels), settings.text
     if settings.start is not None and (str(settings.start) == "toybox" or (settings.start / "model.toml").is_file()):
         folder = models.read(settings.start, models.ModelFolder)[1]
@@ -251,12 +251,13 @@ def _kept(settings: BackboneRun, autoencoder: PerFrame, shape: Transformer | DiT
     return Kept(clips=-(-frames // settings.size.frames), encode=encode, size=size)
 
 
-def _described(folder: Path, assumed: list[str]) -> models.DPVAEFile | models.PerFrameFile:
-    """The autoencoder that a folder holds, or the toybox's where an earlier stage has still to make it."""
+def _described(folder: Path, source: Source, assumed: list[str]) -> models.DPVAEFile | models.PerFrameFile:
+    """The autoencoder that a folder holds, or the drawn world's where an earlier stage has still to make it."""
     if folder.is_dir() or str(folder) == "toybox":
         return models.describe(folder)
-    assumed.append(f"{folder} is not there yet; the toybox's autoencoder is assumed")
-    return models.DPVAEFile(image=PRESETS["toybox"])
+    name = source.kind if source.kind in PRESETS else "toybox"
+    assumed.append(f"{folder} is not there yet; the autoencoder of the {name} is assumed")
+    return models.DPVAEFile(image=PRESETS[name])
 
 
 _KINDS: dict[str, Callable[[Any, list[str]], Outline]] = {

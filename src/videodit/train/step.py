@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from videodit import config, models, parallel
 from videodit.config import setting
+from videodit.data.worlds import origin
 from videodit.models import Provenance
 from videodit.parallel import Parallel, sharding
 from videodit.shapes import UserError
@@ -372,7 +373,12 @@ def provenance(settings: Run) -> Provenance:
     times = [json.loads(line)["time"] for line in (settings.output / "log.jsonl").read_text().splitlines()]
     spent = sum(min(after - before, 60.0) for before, after in itertools.pairwise(times))
     return Provenance(
-        commit=_commit(), run=settings.output.name, steps=settings.steps, hours=round(spent / 3600, 3), machine=models.trained_on()
+        commit=_commit(),
+        run=settings.output.name,
+        steps=settings.steps,
+        hours=round(spent / 3600, 3),
+        machine=models.trained_on(),
+        sources=tuple(origin(x) for x in (getattr(settings, "data", None), getattr(settings, "world", None)) if x is not None),
     )
 
 
