@@ -17,7 +17,6 @@ from videodit.data.clips import Clips
 from videodit.shapes import UserError
 from videodit.train import decoder, recipes
 from videodit.train.decoder import DecoderRun, Noised
-from videodit.train.pixels import Pixels
 
 
 @pytest.fixture
@@ -33,8 +32,7 @@ def weights(module: nn.Module) -> dict[str, Tensor]:
 
 def latents(run: DecoderRun) -> dict[str, Tensor]:
     model = models.load(run.model)
-    pixels = Pixels(run.seed, model.settings.size, run.files, lambda index, rng: toybox.clip(run.seed, index, model.settings.size).video)
-    return decoder.sampled(run, model, pixels)
+    return decoder.sampled(run, model, decoder.reader(run, model))
 
 
 def test_only_the_decoder_changes_and_it_learns(run: DecoderRun) -> None:
@@ -77,7 +75,7 @@ def test_models_without_such_a_decoder_are_refused(world: tiny.World, run: Decod
 
 def test_clips_of_files_have_no_words(run: DecoderRun) -> None:
     model = models.load(run.model)
-    pixels = Pixels(0, model.settings.size, Clips(share=0.5), lambda index, rng: toybox.clip(0, index, model.settings.size).video)
+    pixels = decoder.reader(replace(run, files=Clips(share=0.5)), model)
     assert decoder._words(run, model, pixels, 1) == toybox.sentence(0, 1)
     pixels.shots = [None]  # pyright: ignore[reportAttributeAccessIssue]
     said = [decoder._words(run, model, pixels, index) for index in range(20)]

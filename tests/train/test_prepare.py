@@ -24,6 +24,7 @@ from videodit.data import audit, sources, video
 from videodit.data.sources import Folder
 from videodit.shapes import UserError
 from videodit.train import pools, prepare
+from videodit.train import words as features
 from videodit.train.backbone import BackboneRun, Joint
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -42,9 +43,9 @@ def settings(world: tiny.World, tmp_path: Path) -> BackboneRun:
 
 @pytest.fixture
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    names, plain, words = [], pools._of_file, pools._features
+    names, plain, words = [], pools._of_file, features._features
     monkeypatch.setattr(pools, "_of_file", lambda settings, item, *rest: (names.append(item.path.name), plain(settings, item, *rest))[1])
-    monkeypatch.setattr(pools, "_features", lambda encoder, some: (names.extend(some), words(encoder, some))[1])
+    monkeypatch.setattr(features, "_features", lambda encoder, some: (names.extend(some), words(encoder, some))[1])
     return names
 
 

@@ -92,7 +92,7 @@ class Modulation(nn.Module):
         vectors = self.linear(self.act(signal))
         if signal.shape[1] > 1:
             each = tokens // signal.shape[1] if isinstance(tokens, int) else torch.tensor(tokens, device=signal.device)
-            vectors = vectors.repeat_interleave(each, dim=1)
+            vectors = vectors.repeat_interleave(each, dim=1, output_size=tokens if isinstance(tokens, int) else sum(tokens))
         return vectors.chunk(self.count, dim=-1)
 
 

@@ -65,7 +65,7 @@ class _Ring(torch.autograd.Function):
         going, home = torch.stack([key[:, :, ctx.words :], value[:, :, ctx.words :]]), None
         for _ in range(ctx.group.size() - 1):
             going = passed(going, ctx.group)
-            more, *mine = _pulled(query, *going.unbind(), None, pull, inner, total)
+            more, *mine = _pulled(query, going[0], going[1], None, pull, inner, total)
             of_query = of_query + more
             home = passed(torch.stack(mine) if home is None else torch.stack(mine) + home, ctx.group)
         if home is not None:

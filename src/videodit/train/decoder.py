@@ -19,9 +19,10 @@ from torch import Tensor
 from videodit import models
 from videodit.autoencoder import DPVAE
 from videodit.config import setting
-from videodit.data import toybox
+from videodit.data import worlds
 from videodit.data.cache import remembered
 from videodit.data.clips import Clips
+from videodit.data.sources import Drawn, Toybox
 from videodit.diffusion.noise import noise
 from videodit.diffusion.schedulers import sampler as sampler_of
 from videodit.generate import Generator
@@ -54,7 +55,8 @@ class DecoderRun(Run):
     kind: Literal["decoder"] = "decoder"
     model: Path = setting(doc="folder of the model whose decoder learns, or toybox for the bundled one")
     clips: int = setting(3000, doc="clips that are sampled back, once, and kept")
-    files: Clips = setting(Clips(), doc="video files to learn from, sampled back without words; without any, and beside them, the toybox")
+    world: Drawn = setting(Toybox(), doc="what is drawn where no file is read")
+    files: Clips = setting(Clips(), doc="video files to learn from, sampled back without words")
     noised: Noised = setting(Noised(), doc="how far clips are noised first")
     clean: float = setting(0.25, doc="part of the samples that are the clips' own latents")
     recompute: Recompute = setting("none", doc=f"{DOC} (of D)")
@@ -72,7 +74,7 @@ def job(settings: DecoderRun) -> Job:
         raise UserError(f"{settings.model} decodes frame by frame, by the image model's own decoder: there is nothing to train.")
     autoencoder.requires_grad_(False)
     network = autoencoder.decoder.requires_grad_(True)
-    pixels = Pixels(settings.seed, model.settings.size, settings.files, partial(_drawn, settings, model))
+    pixels = reader(settings, model)
     latents = sampled(settings, model, pixels)
     recompute(network.stages, settings.recompute)
 
@@ -94,8 +96,10 @@ def job(settings: DecoderRun) -> Job:
     return Job(network=network, batch=batch, loss=loss, save=save)
 
 
-def _drawn(settings: DecoderRun, model: models.Model, index: int, rng: np.random.Generator) -> np.ndarray:
-    return toybox.clip(settings.seed, index, model.settings.size).video
+def reader(settings: DecoderRun, model: models.Model) -> Pixels:
+    """Clips of the files and of the world, as whole motions."""
+    world, size = worlds.world(settings.world), model.settings.size
+    return Pixels(settings.seed, size, settings.files, lambda index, rng: world.clip(settings.seed, index, size).video)
 
 
 def sampled(settings: DecoderRun, model: models.Model, pixels: Pixels) -> dict[str, Tensor]:
@@ -107,6 +111,7 @@ def sampled(settings: DecoderRun, model: models.Model, pixels: Pixels) -> dict[s
         "sampling": repr(model.settings.sampling),
         "noised": repr(settings.noised),
         "files": repr(settings.files),
+        "world": worlds.world(settings.world).content(),
         "seed": settings.seed,
         "precision": settings.precision,
     }
@@ -137,5 +142,6 @@ def _back(settings: DecoderRun, model: models.Model, pixels: Pixels, some: range
 
 
 def _words(settings: DecoderRun, model: models.Model, pixels: Pixels, index: int) -> str:
-    """What a clip of the toybox is told; of files nothing is known."""
-    return toybox.sentence(settings.seed, index) if model.text.takes == "text" and not pixels.filmed(index) else ""
+    """What a drawn clip is told; of files nothing is known."""
+    told = model.text.takes == "text" and not pixels.filmed(index)
+    return worlds.world(settings.world).sentence(settings.seed, index) if told else ""

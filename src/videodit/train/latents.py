@@ -17,7 +17,8 @@ from videodit.data.text import TextEncoder
 from videodit.data.text_sd3 import SD3Text
 from videodit.diffusion.tasks import Given, Mask
 from videodit.shapes import Text
-from videodit.train.pools import merged, pools, read
+from videodit.train.pools import merged, pools
+from videodit.train.words import read
 
 if TYPE_CHECKING:
     from videodit.train.backbone import BackboneRun

@@ -162,7 +162,7 @@ def _decoder(settings: DecoderRun, assumed: list[str]) -> Outline:
     size = Size(16, 64, 64)
     if str(settings.model) == "toybox" or settings.model.is_dir():
         size = models.read(settings.model, models.ModelFolder)[1].size
-    autoencoder = _described(settings.model, assumed).build()
+    autoencoder = _described(settings.model, settings.world, assumed).build()
     if not isinstance(autoencoder, DPVAE):
         raise UserError(f"{settings.model} decodes frame by frame: there is nothing to train.")
     network, grid = autoencoder.requires_grad_(False).decoder.requires_grad_(True), autoencoder.latents(size)

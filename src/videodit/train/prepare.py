@@ -16,7 +16,7 @@ from videodit.data.cache import collect, noted
 from videodit.data.labels import Labels
 from videodit.data.sources import Drawn
 from videodit.shapes import UserError
-from videodit.train import pools
+from videodit.train import pools, words
 from videodit.train.backbone import BackboneRun, starting
 
 
@@ -94,7 +94,7 @@ def _whole(settings: BackboneRun) -> tuple[int, int, int]:
     captions: set[str] = set()
     if settings.start and not isinstance(text, Labels):
         for pool in found.values():
-            pools.read(settings, text, pool.captions)  # type: ignore[arg-type]
+            words.read(settings, text, pool.captions)  # type: ignore[arg-type]
             captions.update(pool.captions)
     counts = [len(found[kind].latents) if kind in found else 0 for kind in (True, False)]
     return counts[0], counts[1], len(captions)
