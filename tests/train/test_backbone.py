@@ -9,12 +9,12 @@ import pytest
 import torch
 
 import tiny
-from videodit import models
+from videodit import backbone, config, models
 from videodit.autoencoder import PerFrame, inflate
 from videodit.models import Provenance
 from videodit.shapes import UserError
 from videodit.train import recipes
-from videodit.train.backbone import BackboneRun
+from videodit.train.backbone import BackboneRun, starting
 
 
 def test_a_latent_space_is_that_of_the_image_autoencoder(world: tiny.World) -> None:
@@ -37,3 +37,26 @@ def test_latents_of_another_autoencoder_are_refused(world: tiny.World, tmp_path:
     models.save_autoencoder(tmp_path / "other", inflate(other), Provenance())
     with pytest.raises(UserError, match="have other latents: convert a model of the same image autoencoder"):
         recipes.train(replace(run, autoencoder=tmp_path / "other"))
+
+
+def test_conversions(world: tiny.World, tmp_path: Path) -> None:
+    """What a run makes of an image model: global attention without places in time, or copies that learn beside frozen blocks."""
+    run = tiny.runs(world, tmp_path, steps=1)["video"]
+    assert isinstance(run, BackboneRun)
+    autoencoder = models.load_autoencoder(world.autoencoder)
+    flat = starting(replace(run, conversion=replace(run.conversion, branch=False)), autoencoder)["backbone"]
+    assert flat.video is None and not flat.settings.video
+    beside = starting(replace(run, conversion=replace(run.conversion, layout="beside")), autoencoder)["backbone"]
+    trained = {name for name, parameter in beside.named_parameters() if parameter.requires_grad}
+    assert beside.settings.layout == "beside" and trained and not any(".spatial." in name for name in trained)
+
+
+def test_a_shape_stands_in_a_presets_place(world: tiny.World, tmp_path: Path) -> None:
+    run = tiny.runs(world, tmp_path, steps=1)["video"]
+    assert isinstance(run, BackboneRun)
+    wanted = replace(backbone.PRESETS["latte-xl-v4-tiny"], channels=1, variance=True)
+    run = replace(run, start=None, backbone=wanted, preset="none of these")
+    autoencoder = models.load_autoencoder(world.autoencoder)
+    network = starting(run, autoencoder)
+    assert network["backbone"].settings == replace(wanted, channels=autoencoder.channels, variance=False)
+    assert network["text"].takes == "nothing" and config.parse(recipes.Recipe, config.write(run)) == run

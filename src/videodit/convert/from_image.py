@@ -18,19 +18,22 @@ LAVITA = ("late", "interleaved", "factorised", "split")
 
 
 @overload
-def inflate(image: DualTransformer, layout: Layout = "global", *, side: int = 0) -> DualTransformer: ...
+def inflate(image: DualTransformer, layout: Layout = "global", *, side: int = 0, branch: bool = True) -> DualTransformer: ...
 @overload
-def inflate(image: SingleTransformer, layout: Layout = "global", *, side: int = 0) -> SingleTransformer: ...
-def inflate(image: DualTransformer | SingleTransformer, layout: Layout = "global", *, side: int = 0) -> DualTransformer | SingleTransformer:
+def inflate(image: SingleTransformer, layout: Layout = "global", *, side: int = 0, branch: bool = True) -> SingleTransformer: ...
+def inflate(
+    image: DualTransformer | SingleTransformer, layout: Layout = "global", *, side: int = 0, branch: bool = True
+) -> DualTransformer | SingleTransformer:
     """The video backbone of an image model.
 
     `global`: the blocks attend over the whole clip; on one frame and untrained it is the image model. `beside`: they are frozen over
     each frame, each with a copy of itself over the clip behind a zero projection. LAVITA's four: every block keeps its weights
     and attends in space, in time or both, and the label's embedding is dropped; `factorised` adds an attention through time to each
     block, which puts out zero. `side`: places are interpolated for so many tokens a side instead of the image model's.
+    Without the `branch` no frame knows its place in time (the paper's 2D patchify).
     """
     device = next(image.parameters()).device
-    video = backbone.build(inflated(image.settings, layout, side=side)).to(device)
+    video = backbone.build(inflated(image.settings, layout, side=side, branch=branch)).to(device)
     weights, depth = image.state_dict(), range(image.settings.depth)
     new: tuple[str, ...] = ("video.",)
     if layout == "beside":
@@ -57,7 +60,7 @@ def image_half(video: DualTransformer | SingleTransformer) -> dict[str, Tensor]:
     return {name.replace(".spatial.", "."): value for name, value in kept.items()}
 
 
-def inflated(image: Transformer | DiT, layout: Layout = "global", *, side: int = 0) -> Transformer | DiT:
+def inflated(image: Transformer | DiT, layout: Layout = "global", *, side: int = 0, branch: bool = True) -> Transformer | DiT:
     """The settings of the video model: attention over space and time alike with the 3D branch, or LAVITA's, with their table of time."""
     if side < 0 or (side and layout not in LAVITA):
         raise UserError(f"Places are interpolated for the layouts {', '.join(LAVITA)}, and for 1 token a side or more: leave the side out.")
@@ -66,12 +69,12 @@ def inflated(image: Transformer | DiT, layout: Layout = "global", *, side: int =
     if isinstance(image, Transformer):
         if layout in LAVITA:
             raise UserError(f"The layout {layout} leaves an image model of two streams no block as it is: use global or beside.")
-        return replace(image, video=True, layout=layout)
+        return replace(image, video=branch, layout=layout)
     if layout == "beside":
         raise UserError(f"Blocks stand beside each other in transformers of two streams alone: use global, {', '.join(LAVITA)}.")
     if layout in LAVITA:
         return replace(image, layout=layout, labels=0, time="table")
-    return replace(image, video=True, layout="global", time="none")
+    return replace(image, video=branch, layout="global", time="none")
 
 
 def _unlabelled(weights: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:

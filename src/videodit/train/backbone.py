@@ -20,6 +20,7 @@ from videodit.adapters import LoRA
 from videodit.autoencoder import PerFrame
 from videodit.backbone import DiT, DualTransformer, SingleTransformer, Transformer, flops
 from videodit.config import setting
+from videodit.convert import from_image
 from videodit.data import sources, worlds
 from videodit.data.buckets import One, Sizes
 from videodit.data.labels import Labels, LabelSettings
@@ -49,13 +50,23 @@ class Joint:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Conversion:
+    layout: from_image.Layout = setting(
+        "global", doc="who attends to whom: the blocks over the clip, copies of them beside frozen ones, or of a DiT LAVITA's four"
+    )
+    branch: bool = setting(True, doc="whether the 3D patchify branch is added; without it frames have places in space alone")
+
+
+@dataclass(frozen=True, kw_only=True)
 class BackboneRun(Run):
     """Trains a transformer."""
 
     kind: Literal["backbone"] = "backbone"
     autoencoder: Path = setting(doc="folder of the autoencoder, or toybox for the bundled one")
     start: Path | None = setting(None, doc="folder of an image model to convert; without it the transformer starts from nothing")
+    conversion: Conversion = setting(Conversion(), doc="how an image model that is converted sees time")
     preset: str = setting("toybox", doc="shape of the transformer where it starts from nothing, a name of backbone.PRESETS")
+    backbone: Transformer | DiT | None = setting(None, doc="that shape itself, in place of a preset; channels follow from what it is told")
     text: TextSettings = setting(TextSettings(), doc="the text encoder where it starts from nothing")
     labels: Literal["motion", "shape", "colour"] = setting("motion", doc="what labels name, for a transformer that takes them")
     size: Size = setting(Size(16, 64, 64), doc="frames, rows, columns of a clip")
@@ -237,13 +248,23 @@ def starting(settings: BackboneRun, autoencoder: PerFrame) -> nn.ModuleDict:
     image = models.load(settings.start)
     if models.latent_space(image.autoencoder) != models.latent_space(autoencoder):
         raise UserError(f"{settings.start} and {settings.autoencoder} have other latents: convert a model of the same image autoencoder.")
-    sees_time = image.settings.backbone.video or getattr(image.settings.backbone, "layout", "global") not in ("global", "spatial")
-    converts = settings.size.frames > 1 and not sees_time
-    network = convert.inflate(image.backbone) if converts else image.backbone
+    how, network = settings.conversion, image.backbone
+    network = convert.inflate(network, how.layout, branch=how.branch) if _converts(network.settings, settings) else network
     network = told(network, settings)
     if settings.lora:
         adapters.attach(network, settings.lora)
     return nn.ModuleDict({"backbone": network.train(), "text": image.text.requires_grad_(False)})
+
+
+def _converts(shape: Transformer | DiT, settings: BackboneRun) -> bool:
+    """Whether what a run starts from does not see time yet, and has to."""
+    return settings.size.frames > 1 and not shape.video and getattr(shape, "layout", "global") in ("global", "spatial")
+
+
+def seen(shape: Transformer | DiT, settings: BackboneRun) -> Transformer | DiT:
+    """The shape that a run makes of the one it starts from."""
+    how = settings.conversion
+    return from_image.inflated(shape, how.layout, branch=how.branch) if _converts(shape, settings) else shape
 
 
 def told(network: DualTransformer | SingleTransformer, settings: BackboneRun) -> DualTransformer | SingleTransformer:
@@ -263,9 +284,9 @@ def telling(shape: Transformer | DiT, settings: BackboneRun) -> Transformer | Di
 
 def _teller(settings: BackboneRun) -> TextEncoder | Labels:
     """What tells a transformer that starts from nothing: a text encoder, or labels if it takes them, or nothing."""
-    preset = backbone.PRESETS.get(settings.preset)
-    if isinstance(preset, DiT):
-        return Labels(LabelSettings(names=names(settings) if preset.labels else ()))
+    wanted = settings.backbone or backbone.PRESETS.get(settings.preset)
+    if isinstance(wanted, DiT):
+        return Labels(LabelSettings(names=names(settings) if wanted.labels else ()))
     if isinstance(settings.data, Drawn):
         return TextEncoder(learn_tokenizer(worlds.world(settings.data).sentences(), settings.text), settings.text)
     said = (words for item in sources.items(settings.data) for words in item.captions)
@@ -286,12 +307,12 @@ def names(settings: BackboneRun) -> tuple[str, ...]:
 
 def shape(settings: BackboneRun, channels: int) -> Transformer | DiT:
     """The transformer of a run that starts from nothing."""
-    if settings.preset not in backbone.PRESETS:
+    if settings.backbone is None and settings.preset not in backbone.PRESETS:
         raise UserError(f"There is no transformer {settings.preset!r}: preset takes {', '.join(backbone.PRESETS)}.")
-    width, video, preset = settings.text.width, settings.size.frames > 1, backbone.PRESETS[settings.preset]
+    width, video, wanted = settings.text.width, settings.size.frames > 1, settings.backbone or backbone.PRESETS[settings.preset]
     learned = settings.objective.variance
-    if isinstance(preset, DiT):
-        return replace(preset, channels=channels, labels=len(names(settings)) if preset.labels else 0, variance=learned)
+    if isinstance(wanted, DiT):
+        return replace(wanted, channels=channels, labels=len(names(settings)) if wanted.labels else 0, variance=learned)
     if learned:
         raise UserError("A transformer of two streams answers with no variance: set objective.variance=false, or a preset of one stream.")
-    return replace(preset, channels=channels, text=width, pooled=width, video=video)
+    return replace(wanted, channels=channels, text=width, pooled=width, video=video)

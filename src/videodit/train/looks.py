@@ -6,6 +6,7 @@ import itertools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ from videodit.autoencoder import PerFrame
 from videodit.config import setting
 from videodit.data import sources, video, worlds
 from videodit.data.buckets import One
+from videodit.data.cache import remembered
 from videodit.data.sources import Drawn, Source, Toybox
 from videodit.data.toybox import Scene
 from videodit.diffusion.tasks import Tasks
@@ -23,7 +25,7 @@ from videodit.evaluate.toybox import judge, score, table
 from videodit.generate import Generator
 from videodit.models import Model
 from videodit.shapes import UserError
-from videodit.train.pools import encoded, pools
+from videodit.train.pools import cache, encoded, pools, scenes_key
 
 if TYPE_CHECKING:
     from videodit.train.backbone import BackboneRun
@@ -68,7 +70,10 @@ def held(settings: BackboneRun, autoencoder: PerFrame, takes: str) -> Held:
         drawn = [draw(SEED, i, size, split="held-out") for i in range(max(looks.clips, looks.held))]
         frames = [one.video for one in drawn]
         parts = {"latents": lambda pixels: autoencoder.encode(pixels).mode()}
-        latents = encoded(settings, lambda start, stop: frames[start:stop], looks.held, parts)["latents"] if looks.held else torch.zeros(0)
+        key = scenes_key(settings.data, SEED, size, autoencoder)
+        key |= {"split": "held-out", "count": looks.held, "precision": settings.precision}
+        make = partial(encoded, settings, lambda start, stop: frames[start:stop], looks.held, parts)
+        latents = remembered(cache(settings), key, make)["latents"] if looks.held else torch.zeros(0)
         return Held(latents, [one.caption for one in drawn], [one.scene for one in drawn if isinstance(settings.data, Toybox)])
     if looks.data is None or isinstance(looks.data, Drawn):
         words = [words for item in sources.items(settings.data) for words in item.captions[:1]]
@@ -94,7 +99,7 @@ class Look:
         model = self.model()
         model.backbone.eval()
         try:
-            return self._made(model, step) | self._missed(model)
+            return self._made(model, step) | missed(self.settings, model, self.held)
         finally:
             model.backbone.train()
 
@@ -118,24 +123,25 @@ class Look:
             return [names[i % len(names)] for i in range(looks.clips)]
         return list(looks.prompts or self.held.said)[: looks.clips]
 
-    def _missed(self, model: Model) -> dict[str, float]:
-        """The loss on clips that are not trained, at times and with noise that are the same at every look."""
-        objective, clean = self.settings.objective, self.held.latents.float()
-        if not len(clean):
-            return {}
-        generator = torch.Generator().manual_seed(SEED)
-        noise = torch.randn(clean.shape, generator=generator)
-        times = objective.draw(self.settings.times, len(clean), clean.shape[2], clean[0, 0].numel(), generator)
-        told = self.held.said if model.text.takes == "text" else [""] * len(clean)
-        errors = []
-        with torch.no_grad():
-            for start in range(0, len(clean), BATCH):
-                some = [x[start : start + BATCH].to(self.settings.device) for x in (clean, noise, times)]
-                text = model.text(told[start : start + len(some[0])]).map(lambda x: x.to(self.settings.device))
-                output = model.backbone(objective.corrupt(*some), objective.clock(some[2]), text)
-                errors.append(objective.loss(output.float(), *some).flatten(1).mean(1).cpu())
-        error = torch.cat(errors)
-        return {"held": error.mean().item()} | {name: value.item() for name, value in by_time("held", error, times).items()}
+
+def missed(settings: BackboneRun, model: Model, held: Held) -> dict[str, float]:
+    """The loss on clips that are not trained, at times and with noise that are the same at every look."""
+    objective, clean = settings.objective, held.latents.float()
+    if not len(clean):
+        return {}
+    generator = torch.Generator().manual_seed(SEED)
+    noise = torch.randn(clean.shape, generator=generator)
+    times = objective.draw(settings.times, len(clean), clean.shape[2], clean[0, 0].numel(), generator)
+    told = held.said if model.text.takes == "text" else [""] * len(clean)
+    errors = []
+    with torch.no_grad():
+        for start in range(0, len(clean), BATCH):
+            some = [x[start : start + BATCH].to(settings.device) for x in (clean, noise, times)]
+            text = model.text(told[start : start + len(some[0])]).map(lambda x: x.to(settings.device))
+            output = model.backbone(objective.corrupt(*some), objective.clock(some[2]), text)
+            errors.append(objective.loss(output.float(), *some).flatten(1).mean(1).cpu())
+    error = torch.cat(errors)
+    return {"held": error.mean().item()} | {name: value.item() for name, value in by_time("held", error, times).items()}
 
 
 def by_time(name: str, error: Float[Tensor, "b"], times: Float[Tensor, "b *f"]) -> dict[str, Tensor]:

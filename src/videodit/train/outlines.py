@@ -6,7 +6,7 @@ On the meta device it costs nothing and counts; with random weights it can be ti
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -105,7 +105,7 @@ def _backbone(settings: BackboneRun, assumed: list[str]) -> Outline:
     shape, text = transformer.shape(settings, autoencoder.channels), settings.text
     if settings.start is not None and (str(settings.start) == "toybox" or (settings.start / "model.toml").is_file()):
         folder = models.read(settings.start, models.ModelFolder)[1]
-        shape, text = replace(folder.backbone, video=settings.size.frames > 1), folder.text
+        shape, text = transformer.seen(folder.backbone, settings), folder.text
     elif settings.start is not None:
         assumed.append(f"{settings.start} is not there yet; the preset {settings.preset} is assumed")
     shape, latents = transformer.telling(shape, settings), autoencoder.latents(settings.size)

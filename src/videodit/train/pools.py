@@ -131,12 +131,15 @@ def digest(module: nn.Module) -> str:
 # --- Scenes that are drawn ---
 
 
+def scenes_key(drawn: Drawn, seed: int, size: Size, autoencoder: PerFrame) -> dict[str, Any]:
+    """What decides the latents of scenes, beside how many there are."""
+    return {"seed": seed, drawn.kind: worlds.world(drawn).content(), "size": size, "autoencoder": digest(autoencoder)}
+
+
 def _drawn(settings: BackboneRun, autoencoder: PerFrame, takes: str, video: bool) -> Pool:
     captions = _captions(settings, video, takes)
     assert isinstance(settings.data, Drawn)
-    world = worlds.world(settings.data)
-    key = {"seed": settings.seed, settings.data.kind: world.content()}
-    key |= {"size": settings.size, "autoencoder": digest(autoencoder)}
+    world, key = worlds.world(settings.data), scenes_key(settings.data, settings.seed, settings.size, autoencoder)
     size = settings.size if video else settings.size._replace(frames=1)
 
     def frames(start: int, stop: int) -> list[np.ndarray]:
