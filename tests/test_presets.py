@@ -22,7 +22,7 @@ from videodit.train import planning, recipes
 from videodit.train.autoencoder import AutoencoderRun
 from videodit.train.backbone import BackboneRun
 
-RUNS = sorted((Path(__file__).parents[1] / "runs").glob("*.toml"))
+RUNS = sorted((Path(__file__).parents[1] / "runs").rglob("*.toml"))
 
 
 @pytest.mark.parametrize("name", PRESETS)
