@@ -106,6 +106,7 @@ def sentence(arguments: list[str], capsys: pytest.CaptureFixture[str], status: i
         (["evaluate", "motion", "s3://bucket/clips", "toybox"], "s3://bucket/clips is an address, and what is measured stands on this"),
         (["evaluate", "is", "toybox", "toybox", "--count", "4"], "--splits 10 are more than 4 clips"),
         (["evaluate", "report", "folder.mp4", "-o", "missing/page.html"], "There is no directory missing"),
+        (["evaluate", "report", "binary.txt"], "binary.txt is nothing that a page shows"),
         (["evaluate", "report", "numbers.json"], "numbers.json is not a score file (model.all is no finite number)"),
         (["evaluate", "report", "empty.json"], "empty.json is not a score file (it is empty)"),
         (["evaluate", "kid", "toybox", "toybox", "--subset-size", "1"], "--subset-size takes 2 to"),

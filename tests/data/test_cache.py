@@ -76,7 +76,7 @@ def test_a_bit_that_turned_is_found(tmp_path: Path, make: Maker, at: int) -> Non
 def test_what_nobody_uses_is_collected(tmp_path: Path, make: Maker) -> None:
     for seed in range(3):
         remembered(tmp_path, KEY | {"seed": seed}, make)
-    (tmp_path / "x.77.writing").write_bytes(b"half")
+    (tmp_path / "0123456789abcdef.9999999.writing").write_bytes(b"half")  # by a process that cannot be
     (tmp_path / "quarantine.jsonl").write_text("")
     with noted() as used:
         remembered(tmp_path, KEY | {"seed": 1}, make)

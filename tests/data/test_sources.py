@@ -80,7 +80,7 @@ def test_folders_that_are_labels(folder: Path) -> None:
         ("l.jsonl", "[" * 100_000, "is no JSON object"),
         ("l.csv", "path\n" + "x" * 200_000, "a cell is longer than 131072 characters"),
         ("l.jsonl", "", "There is no video or picture"),
-        ("l.tsv", "", "is no list that is there"),
+        ("l.tsv", "", "is one file and no list by its name: name its folder"),
     ],
 )
 def test_mistakes_in_a_manifest_are_named(folder: Path, name: str, text: str, match: str) -> None:

@@ -21,7 +21,9 @@ def listed(path: Path) -> Iterator[Item]:
     """The items of a list; an entry that cannot be used is one that says why."""
     if re.match(r"[a-z0-9]+:/", str(path)):
         raise UserError(f"{path} is an address, and lists stand on this machine: fetch it, or name shards (.tar), which may be elsewhere.")
-    if not path.is_file() or path.suffix.lower() not in _READERS:
+    if path.is_file() and path.suffix.lower() not in _READERS:
+        raise UserError(f"{path} is one file and no list by its name: name its folder, a .jsonl, a .csv, a .parquet or a .tar.")
+    if not path.is_file():
         raise UserError(f"{path} is no list that is there: name a folder, a .jsonl, a .csv, a .parquet or a .tar.")
     for number, row in enumerate(_READERS[path.suffix.lower()](path), 1):
         try:

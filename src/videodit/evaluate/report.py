@@ -44,6 +44,8 @@ def looked_at(path: Path) -> Shown:
         return Shown(path.stem, scores={path.stem: scores(path)})
     if path.suffix in MOVING and path.is_file():
         return Shown(path.stem, videos={path.stem: path})
+    if path.is_file():
+        raise UserError(f"{path} is nothing that a page shows: name folders of runs, score files (.json), or videos ({', '.join(MOVING)}).")
     if not path.is_dir():
         raise UserError(f"There is no {path}: name folders of runs, score files (.json), videos, or folders of videos.")
     folder = next(there for there in (path / "samples", path) if there.is_dir())
