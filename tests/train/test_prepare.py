@@ -160,7 +160,7 @@ def test_a_killed_command_of_two_processes_goes_on_and_leaves_nobody_behind(sett
     command = [sys.executable, "-m", "videodit", "prepare", str(tmp_path / "run.toml"), "--processes", "2", "--json"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     folder = pools.cache(settings)
-    until = time.monotonic() + 120
+    until = time.monotonic() + 900
     while len(list(folder.glob("*.safetensors"))) < 4 and time.monotonic() < until:
         time.sleep(0.01)
     process.kill()

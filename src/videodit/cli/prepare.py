@@ -48,16 +48,18 @@ def run(given: argparse.Namespace) -> None:
 def _changes(given: argparse.Namespace, overrides: list[str]) -> list[str]:
     """The settings of a run on a list, whose mistakes are said before anything is loaded."""
     from videodit import folders
-    from videodit.data import sources
+    from videodit.data import shards, sources
 
     if not overrides or "=" in overrides[0]:
         raise UserError(f"{given.source} needs a folder for what is encoded: videodit prepare {given.source} OUT.")
     out, *changes = overrides
     if Path(out).exists() and not Path(out).is_dir():
         raise UserError(f"{out} is a file: name a folder for what is encoded, which is made where it is not there.")
-    shards = "://" in given.source or given.source.endswith(".tar")
-    kind = "shards" if shards else "folder" if Path(given.source).is_dir() else "manifest"
-    if not shards:
+    packed = "://" in given.source or given.source.endswith(".tar")
+    kind = "shards" if packed else "folder" if Path(given.source).is_dir() else "manifest"
+    if packed:
+        shards.there(given.source)
+    else:
         path = Path(given.source)
         sources.items(sources.Folder(path=path) if kind == "folder" else sources.Manifest(path=path))
     folders.locate(given.model)

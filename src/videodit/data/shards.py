@@ -25,15 +25,21 @@ _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 def members(path: str) -> Iterator[Item]:
     """The clips of all shards that a path, a pattern or an address names; a shard that cannot be read is an item that says so."""
-    found = listed(path)
-    if not found:
-        raise UserError(f"There is no shard {path}: name .tar files, as in folder/part-{{000..009}}.tar or s3://bucket/part-*.tar.")
-    for shard in found:
+    for shard in there(path):
         try:
             with _opened(shard) as file:
                 yield from _shard(shard, file)
         except (tarfile.TarError, OSError, EOFError) as error:
             yield Item(Path(shard), wrong=f"it cannot be read as a shard: {error}")
+
+
+def there(path: str) -> list[str]:
+    """The shards of a name, of which there is at least one."""
+    if "://" in path and Path(path).suffix.lower() in (*VIDEOS, *PICTURES, ".jsonl", ".csv", ".parquet"):
+        raise UserError(f"{path} is the address of one file or list, and only shards (.tar) may be elsewhere: fetch it, or pack shards.")
+    if not (found := listed(path)):
+        raise UserError(f"There is no shard {path}: name .tar files, as in folder/part-{{000..009}}.tar or s3://bucket/part-*.tar.")
+    return found
 
 
 def listed(path: str) -> list[str]:
