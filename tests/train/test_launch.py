@@ -18,6 +18,7 @@ from videodit import config
 from videodit.shapes import UserError
 from videodit.train import checkpoint, recipes
 from videodit.train.launch import Launch
+from videodit.train.pulse import Lost, Pulse
 from videodit.train.recipes import Recipe
 
 STEPS = 6
@@ -76,3 +77,18 @@ def test_passes_that_cannot_be_shared_are_said() -> None:
     assert Launch(1, 2).share(4) == 2 and Launch().share(1) == 1
     with pytest.raises(UserError, match=r"2 processes cannot share .* accumulate=1 .* set accumulate to a multiple of 2"):
         Launch(0, 2).share(1)
+
+
+def test_a_connection_that_closes_within_a_pass_is_the_loss_of_another_process() -> None:
+    class Silent(Pulse):
+        def __init__(self) -> None:
+            self.wait = None
+
+        def lost(self) -> Lost:
+            return Lost("gone")
+
+    launch = Launch(0, 2, Silent(), shared=True)
+    with pytest.raises(Lost, match="gone"), launch.stepping(1.0):
+        raise RuntimeError("[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:1")
+    with pytest.raises(RuntimeError, match="shapes"), launch.stepping(1.0):
+        raise RuntimeError("shapes do not fit")

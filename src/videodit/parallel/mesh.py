@@ -29,8 +29,13 @@ class Parallel:
     sequence: int = setting(1, doc="processes that share the tokens of a pass; their weights are in shards too where shard is above 1")
 
     ring: bool = setting(False, doc="whether keys and values go round those processes, where else heads are exchanged (all see all)")
+    offload: bool = setting(
+        False, doc="whether shards, their averages and the optimiser's state wait in main memory, where the optimiser then computes (CUDA)"
+    )
 
     def __post_init__(self) -> None:
+        if self.offload and self.shard == 1:
+            raise UserError("parallel.offload is for weights in shards: set parallel.shard above 1, or leave it out.")
         if self.ring and self.sequence == 1:
             raise UserError("parallel.ring is how processes share the tokens of a pass: set parallel.sequence above 1, or leave it out.")
         if self.replicate < 0 or min(self.shard, self.sequence) < 1:
@@ -71,4 +76,4 @@ def wrap(network: nn.Module, settings: Parallel, mesh: DeviceMesh, *, half: bool
             inside = mesh["weights"]._unflatten(0, (settings.shard, settings.sequence), ("shard", "sequence"))
             sequence.split(transformer, inside["sequence"].get_group(), ring=settings.ring)
         if settings.shard > 1:
-            sharding.shard(transformer, mesh if mesh["replicate"].size() > 1 else mesh["weights"], half=half)
+            sharding.shard(transformer, mesh if mesh["replicate"].size() > 1 else mesh["weights"], half=half, offload=settings.offload)

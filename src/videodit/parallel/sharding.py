@@ -16,15 +16,16 @@ if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
 
-def shard(network: DualTransformer | SingleTransformer, mesh: DeviceMesh, *, half: bool) -> None:
+def shard(network: DualTransformer | SingleTransformer, mesh: DeviceMesh, *, half: bool, offload: bool = False) -> None:
     """Each block, then the rest: over a mesh of one axis, or of two, copies of shards."""
-    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+    from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")  # nothing is changed in place behind a block
     # inputs keep their precision: in half of it, t would be another time
     policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16 if half else None, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    waits = CPUOffloadPolicy() if offload else OffloadPolicy()
     for module in (*network.blocks, network):
-        made = fully_shard(module, mesh=mesh, mp_policy=policy)
+        made = fully_shard(module, mesh=mesh, mp_policy=policy, offload_policy=waits)
         made.set_gradient_divide_factor(1.0)  # sums, as passes are weighed before
         made.set_force_sum_reduction_for_comms(True)  # gloo knows no other
         made.set_reduce_scatter_unused_params(True)  # a branch may serve in the passes of some processes only
@@ -57,7 +58,7 @@ def kinds(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
 def norm(tensors: Sequence[Tensor]) -> Tensor:
     """Of all numbers of all tensors."""
     norms = [whole(torch.nn.utils.get_total_norm(kind)) for kind in kinds(tensors)]
-    return norms[0] if len(norms) == 1 else torch.stack(norms).norm() if norms else torch.tensor(0.0)
+    return norms[0] if len(norms) == 1 else torch.stack([one.to(norms[0].device) for one in norms]).norm() if norms else torch.tensor(0.0)
 
 
 def clip(parameters: Sequence[Tensor], most: float, norm: Tensor) -> None:

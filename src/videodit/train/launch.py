@@ -17,7 +17,7 @@ import torch.distributed as dist
 
 from videodit.parallel.sharding import in_shards
 from videodit.shapes import UserError
-from videodit.train.pulse import Lost, Pulse
+from videodit.train.pulse import Lost, Pulse, cut
 
 PATIENCE = timedelta(hours=6)  # while the first process encodes a data set, or saves; who is gone or hangs is found by the pulse
 
@@ -30,6 +30,7 @@ class Launch:
     size: int = 1
     pulse: Pulse | None = None
     sequence: int = 1  # processes, next to each other, that compute the same passes
+    shared: bool = False  # whether processes need each other within a pass
 
     @property
     def first(self) -> bool:
@@ -92,9 +93,18 @@ class Launch:
         """In here nobody may be behind the others by more than so many seconds."""
         if self.pulse:
             self.pulse.wait = wait
-        yield
+        try:
+            yield
+        except RuntimeError as error:  # passes that processes compute together send much outside of meetings
+            if self.pulse and cut(error):
+                raise self.pulse.lost() from error
+            raise
         if self.pulse:
             self.pulse.wait = None
+
+    def together(self) -> AbstractContextManager[None]:
+        """Inside a pass that processes may compute together: who does not come to it is waited for."""
+        return self.pulse.together() if self.pulse and self.shared else nullcontext()
 
     @contextmanager
     def in_turn(self) -> Iterator[None]:
@@ -114,13 +124,13 @@ class Launch:
 
 
 @contextmanager
-def joined(device: str) -> Iterator[Launch]:
-    """The launch that this process belongs to; alone, it is a launch of one."""
+def joined(device: str, *, offload: bool = False) -> Iterator[Launch]:
+    """The launch that this process belongs to; alone, it is a launch of one. `offload`: what is in main memory is sent too."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield Launch()
         return
-    backend = "nccl" if device.startswith("cuda") else "gloo"
+    backend = ("cpu:gloo,cuda:nccl" if offload else "nccl") if device.startswith("cuda") else "gloo"
     if again := int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")):
         dist.init_process_group(backend, store=_apart(again), rank=int(os.environ["RANK"]), world_size=size, timeout=PATIENCE)
     else:

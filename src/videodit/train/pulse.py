@@ -63,11 +63,18 @@ class Pulse:
     @contextmanager
     def meeting(self) -> Iterator[None]:
         """Inside a collective: its failure is the loss of another process."""
+        with self.together():
+            try:
+                yield
+            except RuntimeError as error:
+                raise self.lost() from error
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Inside what all do at once: here others wait for who does not come."""
         self._met, self._since = self._met + 1, time.monotonic()
         try:
             yield
-        except RuntimeError as error:
-            raise self.lost() from error
         finally:
             self._since = None
 
@@ -164,6 +171,11 @@ class Pulse:
         if not self._over.wait(GRACE):
             note(f"videodit: {self.verdict}")
             os._exit(LOST)
+
+
+def cut(error: RuntimeError) -> bool:
+    """Whether it is what gloo or NCCL say of a connection, not a mistake of this process's."""
+    return isinstance(error, dist.DistError) or "gloo/transport" in str(error)
 
 
 def _sentence(said: str) -> str:

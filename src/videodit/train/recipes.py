@@ -47,7 +47,7 @@ def read_text(text: str, overrides: Sequence[str]) -> Recipe:
 
 def train(settings: Recipe, progress: Watch | None = None) -> list[Figures]:
     """Train a recipe, or take it up again where it stopped."""
-    with joined(settings.device) as launch:
+    with joined(settings.device, offload=settings.parallel.offload) as launch:
         with launch.in_turn():
             job = JOBS[settings.kind](settings)
         history = loop(settings, job, progress, launch)

@@ -93,6 +93,8 @@ class Run:
         for name, least in (("steps", 0), ("batch", 1), ("accumulate", 1)):
             if (value := getattr(self, name)) < least:
                 raise UserError(f"{name} takes {least} or more, not {value}.")
+        if self.parallel.offload and self.device in ("cpu", "mps"):
+            raise UserError(f"With device={self.device} all is in main memory already: leave parallel.offload out, or set device=cuda.")
 
     @property
     def digest(self) -> str:
@@ -227,7 +229,7 @@ def _split(settings: Run, network: nn.Module, launch: Launch) -> Launch:
     if settings.parallel.splits:
         mesh = parallel.build(settings.parallel, launch.size, settings.device)
         parallel.wrap(network, settings.parallel, mesh, half=settings.precision == "bf16")
-    return replace(launch, sequence=settings.parallel.sequence)
+    return replace(launch, sequence=settings.parallel.sequence, shared=settings.parallel.splits)
 
 
 def _taken_up(settings: Run, launch: Launch, restore: Callable[[Path], Position]) -> Position:
@@ -249,9 +251,10 @@ def _step(settings: Run, job: Job, players: list[Player], step: int, passes: Ite
     told: list[tuple[int, dict[str, Tensor]]] = []
     mixed = torch.autocast(torch.device(settings.device).type, torch.bfloat16, enabled=settings.precision == "bf16")
     for index, batch in islice(passes, launch.share(settings.accumulate)):
-        with mixed:
-            loss, figures = job.loss(index, batch)
-        (loss / settings.accumulate / launch.sequence).backward()
+        with launch.together():
+            with mixed:
+                loss, figures = job.loss(index, batch)
+            (loss / settings.accumulate / launch.sequence).backward()
         figures = {"loss": loss.detach(), **figures}
         if rival and job.rival:
             with mixed:
