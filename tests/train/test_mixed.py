@@ -226,5 +226,4 @@ def test_a_plan_goes_through_packed_passes_and_pictures_behind_clips(world: tiny
     few = run(world, shared, folder)
     assert held(replace(few, sizes=Packed(**{**TABLE, "tokens": 512}))) > 1.5 * held(few)
     plain = replace(few, sizes=mixed.One(), joint=Joint(video_probability=1.0), batch=64)
-    told = {name: held(replace(plain, tasks=Tasks(**{"none": 0.5, name: 0.5}))) for name in ("prefix", "first", "both")}
-    assert held(plain) < told["prefix"] < told["first"] < told["both"]
+    assert held(replace(plain, tasks=Tasks(none=0.5, both=0.5))) > 1.2 * held(plain)

@@ -91,8 +91,10 @@ class Modulation(nn.Module):
         """One vector a clip, or one for each of so many tokens, which stand frame by frame; or as many as each signal is for."""
         vectors = self.linear(self.act(signal))
         if signal.shape[1] > 1:
-            each = tokens // signal.shape[1] if isinstance(tokens, int) else torch.tensor(tokens, device=signal.device)
-            vectors = vectors.repeat_interleave(each, dim=1, output_size=tokens if isinstance(tokens, int) else sum(tokens))
+            if isinstance(tokens, int):
+                vectors = vectors.repeat_interleave(tokens // signal.shape[1], dim=1)
+            else:  # whose sum is told, or a GPU would have to be asked
+                vectors = vectors.repeat_interleave(torch.tensor(tokens, device=signal.device), dim=1, output_size=sum(tokens))
         return vectors.chunk(self.count, dim=-1)
 
 
