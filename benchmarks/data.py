@@ -1,0 +1,103 @@
+"""Frames decoded a second beside plain PyAV, and clips anywhere in a film before and after `videodit prepare`.
+
+    OMP_NUM_THREADS=1 python benchmarks/data.py [--frames 300] [--repeats 3]
+
+In ours one process decodes and another takes the frames, so wall time counts; all ways take turns on the same file, least time of each.
+`plain`: PyAV's defaults; `exact`: with the matrix and range that ours has, whose frames are asserted to be equal. The film is drawn, in
+H.264 with a key frame every 250. Prepared latents are those of the bundled autoencoder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import torch
+from av.video.reformatter import Colorspace
+
+from videodit import models
+from videodit.data import toybox, video
+from videodit.data.cache import remembered
+from videodit.shapes import Size
+
+CLIP = Size(16, 64, 64)
+
+
+def film(path: Path, frames: int, rows: int, columns: int) -> None:
+    drawn = np.concatenate([toybox.render(toybox.scene(7, i), Size(30, 64, 64)) for i in range(frames // 30)])
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("libx264", rate=25, options={"g": "250", "preset": "veryfast"})
+        stream.height, stream.width, stream.pix_fmt = rows, columns, "yuv420p"
+        for picture in drawn:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(columns, rows, "yuv420p")))
+        container.mux(stream.encode(None))
+
+
+def plain(path: Path, **how: Any) -> np.ndarray:
+    """`how`: the matrix and rounding that make frames equal to ours, where PyAV's defaults are less exact and faster."""
+    with av.open(str(path)) as container:
+        container.streams.video[0].thread_type = "AUTO"
+        return np.stack([frame.reformat(format="rgb24", **how).to_ndarray() for frame in container.decode(video=0)])
+
+
+def least(functions: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(repeats + 1):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            times[name].append(time.perf_counter() - start)
+    return {name: min(values[1:]) for name, values in times.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frames", type=int, default=300)
+    parser.add_argument("--repeats", type=int, default=3)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "film.mp4"
+        for rows, columns in ((360, 640), (720, 1280)):
+            film(path, given.frames, rows, columns)
+            matrix = Colorspace.ITU709 if rows > 576 else Colorspace.ITU601
+            same = {"src_colorspace": matrix, "dst_colorspace": matrix, "src_color_range": "MPEG", "dst_color_range": "JPEG"}
+            exact = partial(plain, path, interpolation="BILINEAR", **same)
+            assert np.array_equal(video.read(path)[0], exact())
+            found = least({"plain": partial(plain, path), "exact": exact, "ours": partial(video.read, path)}, given.repeats)
+            rates = {name: given.frames / seconds for name, seconds in found.items()}
+            ratios = ", ".join(f"{name} {rate:.0f} (ours {rates['ours'] / rate:.2f})" for name, rate in rates.items())
+            print(f"{rows}x{columns}, frames a second: {ratios}", flush=True)
+        anywhere(path, Path(folder) / "cache", given.frames, given.repeats)
+
+
+@torch.no_grad()
+def anywhere(path: Path, cache: Path, frames: int, repeats: int) -> None:
+    """A clip at the end of the longest group of pictures: decoded, decoded and encoded, and read as it was prepared."""
+    autoencoder = models.load_autoencoder(Path("toybox"))
+    start = min(frames, 250) - CLIP.frames - 1
+
+    def decoded() -> np.ndarray:
+        return video.fitted(video.read(path, start=start, frames=CLIP.frames)[0], CLIP.rows, CLIP.columns)
+
+    def encoded() -> dict[str, torch.Tensor]:
+        pixels = torch.from_numpy(decoded()).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
+        return {"latents": autoencoder.encode(pixels).mode().half()}
+
+    def prepared() -> dict[str, torch.Tensor]:
+        return remembered(cache, {"start": start}, encoded)
+
+    prepared()
+    found = least({"decoded": decoded, "encoded": encoded, "prepared": prepared}, repeats)
+    for name, seconds in found.items():
+        print(f"{name}: {1000 * seconds:.2f} ms a clip, prepared is {seconds / found['prepared']:.0f} times as fast")
+
+
+if __name__ == "__main__":
+    main()
