@@ -45,7 +45,9 @@ def test_a_transformer_learns_from_sprites(source: Sprites, world: tiny.World, t
     assert isinstance(run, BackboneRun)
     run = replace(run, data=source, clips=4, pictures=4, text=replace(tiny.TEXT, length=128))
     assert all(np.isfinite(figures["loss"]) for figures in recipes.train(run))
-    spoken = models.load(run.output / "model").text
+    made = models.load(run.output / "model")
+    assert made.settings.provenance.sources == (worlds.origin(source),) and "licence is not known" in worlds.origin(source)
+    spoken = made.text
     assert isinstance(spoken, TextEncoder) and spoken.unknown_words("the background") != ["the", "background"]
     with pytest.raises(UserError, match="have no colour each: set labels to motion or shape"):
         backbone.names(replace(run, labels="colour"))

@@ -26,15 +26,27 @@ def name_motion(
     *, frames: NDArray[np.integer], total: int, centre: Array, area: Array, shape: str, misfit: Array
 ) -> tuple[str | None, str]:
     """The motion of a thing seen in `frames` out of `total`, or None and a note about `{what}`."""
-    if total == 1:
-        return None, "{what}: one frame has no motion."
-    if len(frames) < FRAMES:
-        return None, f"{{what}}: {len(frames)} frames are too few to name a motion."
-    if len(frames) < PRESENCE * total:
-        return None, f"{{what}} is seen in {len(frames)} of {total} frames only: no motion named."
+    if words := enough(frames, total):
+        return None, words
     u = toybox.times(total)[frames].astype(np.float64)
     radius = np.sqrt(area / shapes.measures()[shape][0])
-    data = np.stack([centre[:, 0], centre[:, 1], 2 * radius, _turn(u, shape, misfit) * radius.mean()], 1).astype(np.float64)
+    return fitted(frames, u, centre, radius, _turn(u, shape, misfit))
+
+
+def enough(frames: NDArray[np.integer], total: int) -> str:
+    """Why a path is too short to be named; nothing where it is long enough."""
+    if total == 1:
+        return "{what}: one frame has no motion."
+    if len(frames) < FRAMES:
+        return f"{{what}}: {len(frames)} frames are too few to name a motion."
+    if len(frames) < PRESENCE * total:
+        return f"{{what}} is seen in {len(frames)} of {total} frames only: no motion named."
+    return ""
+
+
+def fitted(frames: NDArray[np.integer], u: Array, centre: Array, radius: Array, turn: Array) -> tuple[str | None, str]:
+    """The motion that leaves least of a path (times, columns and rows, radii, angles), or None and a note."""
+    data = np.stack([centre[:, 0], centre[:, 1], 2 * radius, turn * radius.mean()], 1).astype(np.float64)
     data = data - data.mean(0)
     fits = {name: model - model.mean(0) for name, model in _models(u, data, float(radius.mean()), float(radius.max())).items()}
     left = {name: float(((data - model) ** 2).sum(1).mean()) for name, model in fits.items()}
