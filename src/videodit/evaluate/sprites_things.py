@@ -1,6 +1,6 @@
 """Which thing of the sprites stands in a square of a frame: a small convolutional network over what differs from the background.
 
-Its weights are trained by `benchmarks/sprites_judge.py` on renders and stand beside this file's package data; it needs no font.
+Its weights are trained by `benchmarks/sprites_judge.py` on renders; it needs no font.
 """
 
 from __future__ import annotations
