@@ -70,8 +70,9 @@ def boxes(away: Array, seen: float) -> Int[np.ndarray, "n 4"]:
     """Boxes (left, top, right, bottom, ends excluded) around what stands out of the background of one frame; near parts belong together."""
     rows, columns = away.shape[:2]
     short = min(rows, columns)
-    labels, count = ndimage.label(np.linalg.norm(away, axis=-1) > seen, np.ones((3, 3)))
-    if not count:
+    labels = np.zeros((rows, columns), np.int32)
+    ndimage.label(np.linalg.norm(away, axis=-1) > seen, np.ones((3, 3), int), output=labels)
+    if not labels.any():
         return np.zeros((0, 4), int)
     areas = np.bincount(labels.ravel())[1:]
     found = [(x.start, y.start, x.stop, y.stop) for y, x in ndimage.find_objects(labels)]
