@@ -11,9 +11,10 @@ from types import FunctionType
 from typing import Any, get_args, get_type_hints
 
 import jaxtyping
-from beartype import beartype
+from beartype import BeartypeConf, beartype
 
 _WHOLE = jaxtyping.jaxtyped
+_PLAIN = beartype(conf=BeartypeConf(is_pep484_tower=True, violation_type=TypeError))  # an int is a float, as for type checkers
 
 
 def lighten() -> None:
@@ -35,7 +36,7 @@ def _checked(*, typechecker: Any) -> Callable[[Any], Any]:
         if any(map(_has_shape, hints.values())):
             return whole(thing)
         thing.__annotations__ = hints
-        return beartype(thing)
+        return _PLAIN(thing)
 
     return decorated
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from beartype.roar import BeartypeCallHintViolation
 from jaxtyping import TypeCheckError
 
 from videodit.cli import terminal
@@ -26,7 +25,7 @@ def test_shapes_are_checked() -> None:
 def test_plain_types_are_checked_and_so_is_what_a_dataclass_is_made_of() -> None:
     wrong: Any = 3
     terminal.check_ranges(argparse.Namespace(count=1), ["count"])
-    with pytest.raises(BeartypeCallHintViolation):
+    with pytest.raises(TypeError):
         terminal.check_ranges(argparse.Namespace(count=1), wrong)
-    with pytest.raises(BeartypeCallHintViolation):
+    with pytest.raises(TypeError):
         Times(shift="much")  # type: ignore[arg-type]

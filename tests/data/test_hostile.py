@@ -199,5 +199,5 @@ def test_shards_lead_nowhere(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["a.tar", "b.mp4", "in", "secret.mp4"]
     cut = tmp_path / "in" / "a.tar"
     cut.write_bytes(cut.read_bytes()[: len(film)])
-    with pytest.raises(UserError, match=r"a\.tar cannot be read as a shard"):
+    with pytest.raises(UserError, match=r"a\.tar cannot be used \(it cannot be read as a shard"):
         sources.items(Shards(path=str(cut)))

@@ -9,7 +9,7 @@ from pathlib import Path
 from videodit import config
 from videodit.shapes import UserError
 
-KINDS = ("image-autoencoder", "autoencoder", "backbone")
+KINDS = ("image-autoencoder", "autoencoder", "backbone", "decoder")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
