@@ -5,6 +5,7 @@ Frames come back in memory that both share, so that nothing is copied; a request
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import json
 import mmap
@@ -110,6 +111,13 @@ class Worker:
 
 
 _IDLE: list[Worker] = []
+
+
+@atexit.register
+def _rest() -> None:
+    """What waits for more files ends with who asks."""
+    while _IDLE:
+        _IDLE.pop().end()
 
 
 def asked(request: dict[str, Any], seconds: float | None = None) -> Iterator[tuple[dict[str, Any], np.ndarray | None]]:
