@@ -58,8 +58,7 @@ def parse(cls: type[T] | UnionType, words: str, overrides: Sequence[str] = (), n
     except (ValueError, RecursionError) as error:
         raise UserError(f"{name} is not valid TOML: {str(error) or 'it nests too deeply'}.") from None
     changes, origins = _changes(overrides)
-    place = _Place(source=name, root=cls, origins=origins)
-    return _value(cls, _merge(cls, table, changes, MISSING), MISSING, place)
+    return _value(cls, _merge(cls, table, changes, MISSING), MISSING, _Place(source=name, root=cls, origins=origins))
 
 
 def write(settings: Any) -> str:

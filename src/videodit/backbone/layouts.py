@@ -17,6 +17,8 @@ from torch.nn import functional as F
 from videodit.backbone.attention import attend
 from videodit.shapes import Size, UserError
 
+Heads = Float[Tensor, "b k n d"]  # words behind each other, then tokens frame by frame
+
 
 class Clip(NamedTuple):
     """One of several clips in a sequence: its words, its tokens, and how many times it has, one for all or one a frame."""
@@ -74,9 +76,7 @@ class Layout(NamedTuple):
 class GlobalAttention(nn.Module):
     """Every token sees every visible one, over space and time alike: for one frame, the image model's own attention."""
 
-    def forward(
-        self, query: Float[Tensor, "b k n d"], key: Float[Tensor, "b k n d"], value: Float[Tensor, "b k n d"], layout: Layout
-    ) -> Float[Tensor, "b k n d"]:
+    def forward(self, query: Heads, key: Heads, value: Heads, layout: Layout) -> Heads:
         if layout.packed:
             return _clip_by_clip(query, key, value, layout)
         return attend(query, key, value, layout.visible)
@@ -111,14 +111,7 @@ class GroupedAttention(nn.Module):
     def sizes(self, grid: Size) -> dict[str, int]:
         return {"f": grid.frames, "h": grid.rows, "w": grid.columns}
 
-    def forward(
-        self,
-        query: Float[Tensor, "b k n d"],
-        key: Float[Tensor, "b k n d"],
-        value: Float[Tensor, "b k n d"],
-        layout: Layout,
-        words: Heard | None = None,
-    ) -> Float[Tensor, "b k n d"]:
+    def forward(self, query: Heads, key: Heads, value: Heads, layout: Layout, words: Heard | None = None) -> Heads:
         return self.within(query, key, value, layout.grid, None, words)
 
     def within(self, query: Tensor, key: Tensor, value: Tensor, grid: Size, visible: Tensor | None, words: Heard | None = None) -> Tensor:
@@ -164,9 +157,7 @@ class TemporalAttention(GroupedAttention):
 
     pattern = "b k (f h w) d -> (b h w) k f d"
 
-    def forward(
-        self, query: Float[Tensor, "b k n d"], key: Float[Tensor, "b k n d"], value: Float[Tensor, "b k n d"], layout: Layout
-    ) -> Float[Tensor, "b k n d"]:
+    def forward(self, query: Heads, key: Heads, value: Heads, layout: Layout) -> Heads:
         tokens, others = layout.parts
         if not tokens:
             return torch.zeros_like(value)
@@ -211,14 +202,7 @@ class WindowAttention(GroupedAttention):
             raise UserError(f"{grid.rows} x {grid.columns} tokens do not fit windows of {self.window}: use multiples of it.")
         return {"f": grid.frames, "p": grid.rows // h, "h": h, "q": grid.columns // w, "w": w}
 
-    def forward(
-        self,
-        query: Float[Tensor, "b k n d"],
-        key: Float[Tensor, "b k n d"],
-        value: Float[Tensor, "b k n d"],
-        layout: Layout,
-        words: Heard | None = None,
-    ) -> Float[Tensor, "b k n d"]:
+    def forward(self, query: Heads, key: Heads, value: Heads, layout: Layout, words: Heard | None = None) -> Heads:
         if not self.shifted:
             return super().forward(query, key, value, layout, words)
         sizes = self.sizes(layout.grid)
@@ -250,14 +234,7 @@ class SplitAttention(nn.Module):
         super().__init__()
         self.space, self.time = SpatialAttention(), TemporalAttention()
 
-    def forward(
-        self,
-        query: Float[Tensor, "b k n d"],
-        key: Float[Tensor, "b k n d"],
-        value: Float[Tensor, "b k n d"],
-        layout: Layout,
-        words: Heard | None = None,
-    ) -> Float[Tensor, "b k n d"]:
+    def forward(self, query: Heads, key: Heads, value: Heads, layout: Layout, words: Heard | None = None) -> Heads:
         """What stands in time sees no words."""
         half = query.shape[1] // 2
         space, time = zip(*(x.split([half, x.shape[1] - half], dim=1) for x in (query, key, value)), strict=True)
@@ -272,9 +249,7 @@ class JointAttention(nn.Module):
         super().__init__()
         self.video = video
 
-    def forward(
-        self, query: Float[Tensor, "b k n d"], key: Float[Tensor, "b k n d"], value: Float[Tensor, "b k n d"], layout: Layout
-    ) -> Float[Tensor, "b k n d"]:
+    def forward(self, query: Heads, key: Heads, value: Heads, layout: Layout) -> Heads:
         words = query.shape[2] - layout.grid.count
         said = attend(query[:, :, :words], key, value, layout.visible)
         heard = Heard(key[:, :, :words], value[:, :, :words], layout.visible)
