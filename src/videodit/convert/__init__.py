@@ -1,5 +1,6 @@
 """Image weights to video weights."""
 
+from videodit.convert.deeper import deepen
 from videodit.convert.from_image import inflate
 
-__all__ = ["inflate"]
+__all__ = ["deepen", "inflate"]

@@ -21,6 +21,7 @@ from videodit.autoencoder import PerFrame
 from videodit.backbone import DiT, DualTransformer, SingleTransformer, Transformer, flops
 from videodit.config import setting
 from videodit.convert import from_image
+from videodit.convert.deeper import deepened
 from videodit.data import sources, worlds
 from videodit.data.buckets import One, Sizes
 from videodit.data.labels import Labels, LabelSettings
@@ -34,6 +35,7 @@ from videodit.diffusion.tasks import Tasks, around
 from videodit.diffusion.times import Times
 from videodit.models import ModelFolder, Sampling
 from videodit.shapes import Size, Text, UserError, token_size
+from videodit.train.compiling import compile_blocks
 from videodit.train.latents import Batch, Latents
 from videodit.train.looks import Look, Looks, by_time, held
 from videodit.train.mixed import Mixed, Pack, missed
@@ -55,6 +57,7 @@ class Conversion:
         "global", doc="who attends to whom: the blocks over the clip, copies of them beside frozen ones, or of a DiT LAVITA's four"
     )
     branch: bool = setting(True, doc="whether the 3D patchify branch is added; without it frames have places in space alone")
+    depth: int = setting(0, doc="blocks to have: copies that add nothing at first come between those of `start`; 0: as many as it has")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +98,7 @@ class BackboneRun(Run):
         100, doc="steps between looks at what is left of the image model that a run starts from, logged as image_drift; 0: never"
     )
     recompute: Recompute = setting("none", doc=DOC)
+    compiled: bool = setting(False, doc="whether blocks are compiled (torch.compile): minutes before the first step, then faster ones")
     objective: Flow | Diffusion = setting(Flow(), doc="what the transformer answers with")
     times: Times = setting(Times(), doc="which times are trained")
     prior: Prior = setting(Prior(), doc="how alike the noise of frames is")
@@ -107,6 +111,8 @@ class BackboneRun(Run):
             raise UserError(
                 f"clips and pictures take 1 or more, not {self.clips} and {self.pictures}: joint.video_probability chooses between them."
             )
+        if self.compiled and self.kernels == "measured":
+            raise UserError("A compiled block calls no kernels that were measured: set compiled=false, or kernels=fixed.")
         if not isinstance(self.sizes, One) and (isinstance(self.data, Toybox) or self.tasks.gives):
             raise UserError(
                 f"sizes.kind={self.sizes.kind} is for files of which nothing is given: name them by data.kind and data.path, without tasks."
@@ -125,9 +131,11 @@ def job(settings: BackboneRun) -> Job:
     assert isinstance(text, TextEncoder | SD3Text | Labels) and isinstance(
         transformer, backbone.DualTransformer | backbone.SingleTransformer
     )
-    recompute(transformer.blocks, settings.recompute)
-    frozen = text if settings.start and not isinstance(text, Labels) else None
     one = isinstance(settings.sizes, One)
+    recompute(transformer.blocks, settings.recompute)
+    if settings.compiled:
+        compile_blocks(transformer.blocks, settings.device, alike=one)
+    frozen = text if settings.start and not isinstance(text, Labels) else None
     data = (Latents if one else partial(Mixed, shape=transformer.settings))(settings, autoencoder, frozen, text.takes)
     gauge = _gauge(settings, transformer, data)
     lookers = settings.parallel.shard  # processes that share weights compute together
@@ -248,7 +256,8 @@ def starting(settings: BackboneRun, autoencoder: PerFrame) -> nn.ModuleDict:
     image = models.load(settings.start)
     if models.latent_space(image.autoencoder) != models.latent_space(autoencoder):
         raise UserError(f"{settings.start} and {settings.autoencoder} have other latents: convert a model of the same image autoencoder.")
-    how, network = settings.conversion, image.backbone
+    how, before = settings.conversion, image.backbone
+    network: DualTransformer | SingleTransformer = convert.deepen(before, how.depth) if how.depth else before
     network = convert.inflate(network, how.layout, branch=how.branch) if _converts(network.settings, settings) else network
     network = told(network, settings)
     if settings.lora:
@@ -264,6 +273,7 @@ def _converts(shape: Transformer | DiT, settings: BackboneRun) -> bool:
 def seen(shape: Transformer | DiT, settings: BackboneRun) -> Transformer | DiT:
     """The shape that a run makes of the one it starts from."""
     how = settings.conversion
+    shape = deepened(shape, how.depth) if how.depth else shape
     return from_image.inflated(shape, how.layout, branch=how.branch) if _converts(shape, settings) else shape
 
 

@@ -1,0 +1,44 @@
+"""Compiled blocks learn what plain ones learn."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from videodit.shapes import UserError
+from videodit.train import recipes
+from videodit.train.compiling import compile_blocks
+
+RUN = Path(__file__).parents[2] / "runs/toybox_tiny.toml"
+
+
+@pytest.mark.slow
+def test_losses_are_those_of_plain_blocks(tmp_path: Path) -> None:
+    """In processes of their own: the checks of shapes are Python that cannot be traced."""
+    losses = {}
+    for compiled in ("false", "true"):
+        output = tmp_path / compiled
+        changes = [f"output={output}", "steps=4", "batch=4", "clips=16", "pictures=16", f"compiled={compiled}", "precision=fp32"]
+        environment = os.environ | {"JAXTYPING_DISABLE": "1", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "inductor")}
+        command = [sys.executable, "-m", "videodit", "train", str(RUN), *changes]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr[-3000:]
+        losses[compiled] = [json.loads(line)["loss"] for line in (output / "log.jsonl").read_text().splitlines()]
+    assert any((tmp_path / "inductor").rglob("*.so"))
+    assert losses["true"] == pytest.approx(losses["false"], rel=1e-4)
+
+
+def test_without_a_compiler_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(UserError, match="no-such-compiler, which is not there: install it, or leave compiled out"):
+        compile_blocks([], "cpu", alike=True)
+
+
+def test_measured_kernels_and_compiled_blocks_exclude_each_other() -> None:
+    with pytest.raises(UserError, match="kernels=fixed"):
+        recipes.read(RUN, ["compiled=true", "kernels=measured"])
