@@ -98,10 +98,20 @@ def test_a_stream_comes_in_pieces_and_may_be_left(tmp_path: Path, monkeypatch: p
 
 
 def test_a_time_limit(tmp_path: Path) -> None:
-    path = films.film(tmp_path / "a.mp4", FRAMES)
+    path = films.film(tmp_path / "a.mp4", films.numbered(40, 480, 640))
     with pytest.raises(Unreadable, match="it takes longer than"):
         video.read(path, seconds=0.001)
     assert len(video.read(path)[0]) == 40
+
+
+def test_frames_stay_what_they_are_while_others_are_read(tmp_path: Path) -> None:
+    first, second = (films.film(tmp_path / name, frames) for name, frames in (("a.mp4", FRAMES), ("b.mp4", FRAMES[::-1])))
+    kept = video.read(first)[0][3:5]
+    before = kept.copy()
+    for path in (second, first, second):
+        video.read(path)
+    assert np.array_equal(kept, before) and films.numbers(kept) == [3, 4]
+    assert films.numbers(video.read(second, frames=2)[0]) == [39, 38]
 
 
 def test_a_decoder_that_dies_takes_nothing_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

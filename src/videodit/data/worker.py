@@ -1,6 +1,6 @@
 """The process that decodes what strangers made: it may die, hang or eat memory, and its parent goes on and knows why.
 
-Frames come back in memory that both share, so that nothing is copied; a request is one message, an answer one or more.
+Frames come back in memory that both share (`rooms`), so that nothing is copied; a request is one message, an answer one or more.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import atexit
 import ctypes
 import json
-import mmap
 import os
 import resource
 import signal
@@ -21,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from videodit.data.rooms import Room, Rooms
 
 SECONDS = 600.0  # of work on one file
 MEMORY = 6 << 30  # bytes of address space that decoding may take
@@ -52,48 +53,51 @@ class Worker:
             command, env=environment, pass_fds=[its.fileno()], stdin=nothing, stdout=nothing, stderr=nothing, start_new_session=True
         )
         its.close()
-        self.socket = mine
+        self.socket, self.rooms = mine, Rooms()
 
     def ask(self, request: dict[str, Any], seconds: float) -> Iterator[tuple[dict[str, Any], np.ndarray | None]]:
         """The answers to a request; all waits together take so many seconds at most."""
         spent = 0.0
-        self._send(request)
+        room = self._send(request)
         while True:
             start = time.monotonic()
-            answer, frames = self._answer(seconds - spent, seconds)
+            answer = self._answer(seconds - spent, seconds)
             spent += time.monotonic() - start
             if "fault" in answer:
                 raise Faulty(answer["fault"])
-            if frames is not None:
-                self._send({"more": True})  # the next piece is made while this one is used
-            yield answer, frames
+            filled = room
+            if "shape" in answer:
+                room = self._send({"more": True})  # the next piece is made while this one is used
+            yield answer, self._filled(filled, tuple(answer["shape"])) if "shape" in answer else None
             if answer.get("done"):
-                return
+                return self.rooms.give_back(room)
 
-    def _send(self, message: dict[str, Any]) -> None:
+    def _send(self, message: dict[str, Any]) -> Room:
+        """With a room to be filled."""
+        room = self.rooms.take()
         try:
-            self.socket.send(json.dumps(message).encode())
+            socket.send_fds(self.socket, [json.dumps(message).encode()], [room.handle])
         except OSError:
             raise Died(self._ending()) from None
+        return room
 
-    def _answer(self, left: float, seconds: float) -> tuple[dict[str, Any], np.ndarray | None]:
+    def _filled(self, room: Room, shape: tuple[int, ...]) -> np.ndarray:
+        try:
+            return self.rooms.seen(room, shape)
+        except (ValueError, OverflowError):
+            raise Died("its decoder announced more than it gave") from None
+
+    def _answer(self, left: float, seconds: float) -> dict[str, Any]:
         self.socket.settimeout(max(left, 0.001))
         try:
-            text, handles, _, _ = socket.recv_fds(self.socket, _LONGEST, 1)
+            text = self.socket.recv(_LONGEST)
         except TimeoutError:
             raise Died(f"it takes longer than {seconds:g} s") from None
         except OSError:
-            text, handles = b"", []
+            text = b""
         if not text:
             raise Died(self._ending())
-        answer = json.loads(text)
-        if not handles:
-            return answer, None
-        try:
-            shape = tuple(answer["shape"])
-            return answer, np.frombuffer(mmap.mmap(handles[0], int(np.prod(shape))), np.uint8).reshape(shape)
-        finally:
-            os.close(handles[0])
+        return json.loads(text)
 
     def _ending(self) -> str:
         try:
@@ -146,69 +150,81 @@ def asked(request: dict[str, Any], seconds: float | None = None) -> Iterator[tup
 # --- In the process ---
 
 
-def _serve(channel: socket.socket) -> None:
+class Channel:
+    """The process's side: messages, and the room that came with the last one."""
+
+    def __init__(self, handle: int) -> None:
+        self.socket = socket.socket(fileno=handle)
+        self.room = os.memfd_create("room")
+
+    def message(self) -> dict[str, Any] | None:
+        """The next one; None: whoever asked is gone."""
+        text, handles, _, _ = socket.recv_fds(self.socket, _LONGEST, 1)
+        for handle in handles:
+            os.dup2(handle, self.room)
+            os.close(handle)
+            os.lseek(self.room, 0, os.SEEK_SET)
+        return json.loads(text) if text else None
+
+    def tell(self, message: dict[str, Any]) -> None:
+        self.socket.send(json.dumps(message).encode())
+
+
+def _serve(channel: Channel) -> None:
     from videodit.data import reader
 
     reader.listen()
-    while text := channel.recv(_LONGEST):
-        request = json.loads(text)
+    while request := channel.message():
         try:
             _answered(channel, request, reader.Reader)
         except reader.Fault as fault:
-            _tell(channel, {"fault": str(fault)[:2000]})
+            channel.tell({"fault": str(fault)[:2000]})
         except MemoryError:
-            _tell(channel, {"fault": "it needs more memory than one file may have"})
+            channel.tell({"fault": "it needs more memory than one file may have"})
         except Exception as error:
-            _tell(channel, {"fault": f"{type(error).__name__}: {error}"[:2000]})
+            channel.tell({"fault": f"{type(error).__name__}: {error}"[:2000]})
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def _answered(channel: socket.socket, request: dict[str, Any], reader: Any) -> None:
+def _answered(channel: Channel, request: dict[str, Any], reader: Any) -> None:
     signal.setitimer(signal.ITIMER_REAL, request["seconds"] + 5)  # for a process whose parent is gone
     file = reader(request["path"], request["at"], request["size"])
     try:
         if request["what"] == "note":
-            return _tell(channel, {"note": file.note()[:30_000], "done": True})
+            return channel.tell({"note": file.note()[:30_000], "done": True})
         count = len(file.probe.shown)
         told = {"fps": file.probe.fps, "frames": count, "size": file.probe.size, "kind": file.probe.kind}
-        _tell(channel, {**told, "done": request["what"] == "probe"})
+        channel.tell({**told, "done": request["what"] == "probe"})
         if request["what"] == "frames":
             stop = count if request.get("stop") is None else min(request["stop"], count)
             _frames(channel, file.frames(request.get("start", 0), stop), request)
-            _tell(channel, {"done": True})
+            channel.tell({"done": True})
     finally:
         file.close()
 
 
-def _frames(channel: socket.socket, frames: Iterator[np.ndarray], request: dict[str, Any]) -> None:
-    handle, shape, count = -1, (), 0
+def _frames(channel: Channel, frames: Iterator[np.ndarray], request: dict[str, Any]) -> None:
+    shape, count = (), 0
     for frame in frames:
-        if handle < 0:
-            handle, shape, count = os.memfd_create("frames"), frame.shape, 0
         rest = np.ascontiguousarray(frame).data.cast("B")
         if (count + 1) * len(rest) > ROOM:
             raise MemoryError
         while rest:
-            rest = rest[os.write(handle, rest) :]
-        count += 1
+            rest = rest[os.write(channel.room, rest) :]
+        shape, count = frame.shape, count + 1
         if request.get("piece") and (count + 1) * frame.nbytes > request["piece"]:
-            _hand(channel, handle, (count, *shape), request["seconds"])
-            handle = -1
-    if handle >= 0:
-        _hand(channel, handle, (count, *shape), request["seconds"])
+            _hand(channel, (count, *shape), request["seconds"])
+            count = 0
+    if count:
+        _hand(channel, (count, *shape), request["seconds"])
 
 
-def _hand(channel: socket.socket, handle: int, shape: tuple[int, ...], seconds: float) -> None:
-    socket.send_fds(channel, [json.dumps({"shape": shape}).encode()], [handle])
-    os.close(handle)
+def _hand(channel: Channel, shape: tuple[int, ...], seconds: float) -> None:
+    channel.tell({"shape": shape})
     signal.setitimer(signal.ITIMER_REAL, 0)
-    if not channel.recv(_LONGEST):
+    if not channel.message():
         sys.exit()
     signal.setitimer(signal.ITIMER_REAL, seconds + 5)
-
-
-def _tell(channel: socket.socket, message: dict[str, Any]) -> None:
-    channel.send(json.dumps(message).encode())
 
 
 def _bounded() -> None:
@@ -220,4 +236,4 @@ def _bounded() -> None:
 
 if __name__ == "__main__":
     _bounded()
-    _serve(socket.socket(fileno=int(sys.argv[1])))
+    _serve(Channel(int(sys.argv[1])))
