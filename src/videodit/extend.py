@@ -90,6 +90,7 @@ def at_once(
             progress(step, how.steps)
 
     times = model.times(None, how.steps, latents(clip))
+    start = model.model.settings.objective.begin(start, times[0])
     whole = sampler_of(how.sampler)(field, start, times, partial(model.fresh, seed, 0, start), seen)
     return model.decode(whole, frames)[0]
 
@@ -140,9 +141,9 @@ def rolled(
     start = noise(seed, [0], shape, prior=model.model.settings.prior).to(model.device)
     how = model.sampling(None, guidance, None)
     field = model.field([prompt], negative, how.guidance, None)
-    clip = sampler_of(how.sampler)(
-        field, start, model.times(None, how.steps, latents), partial(model.fresh, seed, 0, start), lambda s, x: None
-    )
+    times = model.times(None, how.steps, latents)
+    begun = model.model.settings.objective.begin(start, times[0])
+    clip = sampler_of(how.sampler)(field, begun, times, partial(model.fresh, seed, 0, start), lambda s, x: None)
     levels = model.times(None, latents.frames, latents).flip(0)
     later = (autoencoder.channels, 1, *latents[1:])
     queue = rolling.rolling(field, rolling.queued(clip, start, levels), levels, lambda n: noise(seed, [0], later, start=latents.frames + n))

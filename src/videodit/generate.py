@@ -96,7 +96,7 @@ class Generator:
             if preview:
                 preview(step, self.decode(field.expected, size.frames))
 
-        start = start.to(self.device)
+        start = self.model.settings.objective.begin(start.to(self.device), times[0])
         start = start if told is None else told.hold(self.lent(start, told, prior))
         latents = sampler_of(how.sampler)(field, start, times, partial(self.fresh, seed, first, start), seen)
         latents = latents if told is None else told.hold(latents)

@@ -212,3 +212,14 @@ def test_times_of_sampling_go_from_noise_to_data() -> None:
     torch.testing.assert_close(plain, torch.arange(6, 0, -1) / 7)
     levels = Diffusion().schedule(Times(), 7, 0)
     assert len(levels) == 8 and levels[-1] == 0 and levels[0] == Diffusion().levels[-1].float() and (levels.diff() < 0).all()
+
+
+@pytest.mark.parametrize("betas", ["linear", "scaled-linear", "cosine"])
+def test_sampling_begins_at_noise_of_its_own_size(betas: str) -> None:
+    """A diffusion's last level keeps a little of the data, and what sampling begins with is pure noise in the diffusion's own grid."""
+    heard = []
+    objective, noise = Diffusion(betas=betas), torch.randn(2, 4, 3, 2, 2, generator=torch.Generator().manual_seed(1))
+    t = objective.schedule(Times(), 8, 0)[0]
+    objective.flow(lambda x, t, text: (heard.append(x), x)[1])(objective.begin(noise, t), t.expand(2), None)
+    torch.testing.assert_close(heard[0], noise, rtol=1e-5, atol=1e-6)
+    assert torch.equal(Flow().begin(noise, t), noise)

@@ -145,9 +145,7 @@ def test_ancestral_is_ddpm_of_diffusers(betas: str, learned: bool) -> None:
     for count in (40, 8):
         times = objective.schedule(Times(), count, 0)
         flow = objective.flow(network)
-        ours = ancestral(
-            lambda x, t, flow=flow: flow(x, t, None), noise / sum(objective.shares(times[0])), times, partial(fresh, like=noise)
-        )
+        ours = ancestral(lambda x, t, flow=flow: flow(x, t, None), objective.begin(noise, times[0]), times, partial(fresh, like=noise))
         theirs.set_timesteps(timesteps=torch.linspace(39, 0, count).round().long().tolist())
         x, draws = noise, iter(range(count))
         for level in theirs.timesteps:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from videodit.convert.pipeline import Converted
 
 
+HOW = ("time", "frames", "size", "fps", "layout", "side", "autoencoder")
 LAVITA = ("late", "interleaved", "factorised", "split")
 
 
@@ -22,7 +23,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=Path, metavar="SOURCE", help="a pipeline's or transformer's folder (SD3, SD3.5, DiT), or one file")
     parser.add_argument("out", type=Path, metavar="OUT", help="the folder to write, which must not exist")
     parser.add_argument("--to", choices=("video", "diffusers"), default="video", help="what to write (default: video)")
-    parser.add_argument("--time", type=int, metavar="N", help="frames of a group of pictures (default 4)")
+    parser.add_argument("--time", type=int, metavar="N", help="frames of a group of pictures (default 4; LAVITA's layouts 1)")
     parser.add_argument("--frames", type=int, metavar="N", help="frames of the clips it will make (default: 8 groups)")
     parser.add_argument("--size", metavar="HxW", help="their rows and columns (default: the image model's, at most 512x512)")
     parser.add_argument("--fps", type=float, metavar="F", help="their frames a second (default 24)")
@@ -32,14 +33,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="attention over the clip by the blocks, or by copies beside them; of a DiT also LAVITA's four",
     )
     parser.add_argument("--side", type=int, metavar="N", help="interpolate the places of LAVITA's for N tokens a side")
+    parser.add_argument(
+        "--autoencoder", type=Path, metavar="FOLDER", help="an AutoencoderKL, which makes DiT's or Latte's transformer whole"
+    )
     parser.add_argument("--pickle", action="store_true", help="open a .pt of DiT or Latte, so that only tensors are built")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(given: argparse.Namespace) -> None:
-    chosen = {
-        name: getattr(given, name) for name in ("time", "frames", "size", "fps", "layout", "side") if getattr(given, name) is not None
-    }
+    chosen = {name: getattr(given, name) for name in HOW if getattr(given, name) is not None}
     if given.to == "diffusers" and chosen:
         raise UserError(f"--{next(iter(chosen))} says how to make a video model: leave it out with --to diffusers.")
     terminal.check_ranges(given, ("time", "frames", "fps"))

@@ -9,27 +9,35 @@ from pathlib import Path
 
 import diffusers
 import torch
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from safetensors.torch import save_file
 
-from videodit import autoencoder, models
-from videodit.autoencoder import DPVAESettings
-from videodit.backbone import DiT, DualTransformer, Transformer
+from videodit import models
+from videodit.backbone import DiT, DualTransformer, SingleTransformer, Transformer
 from videodit.convert import files, names, sources
+from videodit.convert.beside import beside, schedule
 from videodit.convert.foreign import SD3
 from videodit.convert.foreign_dit import DIT
 from videodit.convert.from_image import Layout, image_half, inflate
 from videodit.convert.names import Weights
 from videodit.convert.proof import prove
-from videodit.convert.sources import Source
-from videodit.data.text_sd3 import PARTS, SD3Text, SD3TextSettings, kept
-from videodit.diffusion.guidance import Guidance
-from videodit.diffusion.times import Times
-from videodit.models import BackboneFolder, Model, ModelFolder, Proof, Provenance, Sampling, parameters
+from videodit.data.labels import Labels
+from videodit.data.text import TextEncoder
+from videodit.data.text_sd3 import PARTS, SD3Text, kept
+from videodit.diffusion.objectives import Diffusion
+from videodit.models import BackboneFolder, Model, ModelFolder, Proof, Provenance, parameters
 from videodit.shapes import Size, UserError, latent_size
 
-GROUPS, LARGEST, FPS = 8, 512, 24.0  # latent frames, rows and columns, frames a second where none are given
-STEPS, GUIDANCE = 28, 7.0  # the defaults of diffusers' pipeline
+GROUPS, FRAMES, LARGEST, FPS = 8, 16, 512, 24.0  # groups, or frames where each stands alone; rows and columns; frames a second
+CLASSES = {
+    "tokenizer": "CLIPTokenizer",
+    "tokenizer_2": "CLIPTokenizer",
+    "tokenizer_3": "T5TokenizerFast",
+    "text_encoder": "CLIPTextModelWithProjection",
+    "text_encoder_2": "CLIPTextModelWithProjection",
+    "text_encoder_3": "T5EncoderModel",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,44 +55,43 @@ def to_video(
     path: Path,
     out: Path,
     *,
-    time: int = 4,
+    time: int | None = None,
     frames: int | None = None,
     extent: tuple[int, int] | None = None,
     fps: float = FPS,
     layout: Layout = "global",
     side: int = 0,
     pickled: bool = False,
+    autoencoder: Path | None = None,
 ) -> Converted:
-    """An image model becomes a video model: SD3's whole pipeline a whole model, a transformer a transformer."""
+    """An image model becomes a video model: a whole pipeline a whole model, a transformer a transformer, or whole with an autoencoder."""
     _free(out)
     source = files.read(path, pickled=pickled) if path.is_file() else sources.read(path)
     sees_time = isinstance(source.settings, DiT) and source.settings.layout != "spatial"
     video = source.ours() if sees_time else inflate(source.ours(), layout, side=side)
-    if not isinstance(video, DualTransformer) or path.is_file() or sources.pipeline_in(path) is None:
-        proof = None if sees_time else prove(source, video)
-        provenance = Provenance(run=f"convert {path.name}", proof=proof)
+    parts = beside(path, source, video, autoencoder, time)
+    proof = None if sees_time else prove(source, video, parts and parts.autoencoder)
+    provenance = Provenance(run=f"convert {path.name}", proof=proof)
+    if parts is None:
         models.save_backbone(out, video, provenance, source.precision)
         return Converted(whole=False, parameters=parameters(video), unused=source.unused, proof=proof)
-    image = models.load_autoencoder(path / "vae")
-    whole = autoencoder.inflate(image.image, DPVAESettings(time=time)).eval()
-    size = Size(frames or GROUPS * time, *(extent or _extent(source, whole)))
-    latent_size(size, space=whole.space * source.settings.patch, time=time)
-    if whole.channels != source.settings.channels:
-        raise UserError(f"The transformer takes latents of {source.settings.channels} channels, the autoencoder makes {whole.channels}.")
-    text = _text(path, source)
-    proof = prove(source, video, whole)
+    group, space = parts.autoencoder.time, parts.autoencoder.space
+    size = Size(frames or (GROUPS * group if group > 1 else FRAMES), *(extent or _extent(video, space)))
+    latent_size(size, space=space * source.settings.patch, time=group)
     settings = ModelFolder(
         size=size,
         fps=fps,
-        text=text.settings,
+        text=parts.text.settings,
         backbone=video.settings,
-        times=Times(shift=float(sources.load_json(path / "scheduler" / "scheduler_config.json").get("shift", 1.0))),
-        sampling=Sampling(steps=STEPS, guidance=Guidance(scale=GUIDANCE)),
-        provenance=Provenance(run=f"convert {path.name}", proof=proof),
+        objective=parts.objective,
+        times=parts.times,
+        sampling=parts.sampling,
+        provenance=provenance,
     )
-    precisions = {"backbone": source.precision, "autoencoder": models.precision_of(path / "vae" / "diffusion_pytorch_model.safetensors")}
-    models.save(out, Model(settings, whole, text, video), precisions)
-    total = sum(map(parameters, (video, whole, text)))
+    weights = parts.image / "diffusion_pytorch_model.safetensors"
+    precisions = {"backbone": source.precision, "autoencoder": models.precision_of(weights) if weights.is_file() else torch.half}
+    models.save(out, Model(settings, parts.autoencoder, parts.text, video), precisions)
+    total = sum(map(parameters, (video, parts.autoencoder, parts.text)))
     return Converted(whole=True, parameters=total, unused=source.unused, proof=proof)
 
 
@@ -114,20 +121,9 @@ def _free(out: Path) -> None:
         raise UserError(f"{out.absolute().parent} does not exist: make it first, or give another folder.")
 
 
-def _text(path: Path, source: Source) -> SD3Text:
-    text = SD3Text.of_pipeline(path, SD3TextSettings(width=source.settings.text))
-    blank = text([""])
-    assert blank.sequence is not None and blank.pooled is not None
-    found, wanted = (blank.sequence.shape[-1], blank.pooled.shape[-1]), (source.settings.text, source.settings.pooled)
-    if found != wanted:
-        raise UserError(
-            f"The text encoders make {found[0]} channels a token and {found[1]} in all, the transformer takes {wanted[0]} and {wanted[1]}."
-        )
-    return text
-
-
-def _extent(source: Source, whole: autoencoder.DPVAE) -> tuple[int, int]:
-    side = min(LARGEST, getattr(source.settings.places, "base", LARGEST) * source.settings.patch * whole.space)
+def _extent(video: DualTransformer | SingleTransformer, space: int) -> tuple[int, int]:
+    places = video.settings.places
+    side = min(LARGEST, getattr(places, "side" if isinstance(video, SingleTransformer) else "base", LARGEST) * video.settings.patch * space)
     return side, side
 
 
@@ -139,22 +135,34 @@ def _write_transformer(folder: Path, weights: Weights, described: Mapping[str, o
 
 def _write_pipeline(folder: Path, model: Model) -> None:
     """Everything but the transformer."""
-    if not isinstance(model.text, SD3Text):
+    if isinstance(model.text, TextEncoder):
         raise UserError("This model has a text encoder of its own, which diffusers has not: only models converted from it go back.")
     model.autoencoder.image.save_pretrained(folder / "vae")
-    model.text.save(folder)
-    FlowMatchEulerDiscreteScheduler(shift=model.settings.times.shift).save_pretrained(folder / "scheduler")
-    classes = {
-        "tokenizer": "CLIPTokenizer",
-        "tokenizer_2": "CLIPTokenizer",
-        "tokenizer_3": "T5TokenizerFast",
-        "text_encoder": "CLIPTextModelWithProjection",
-        "text_encoder_2": "CLIPTextModelWithProjection",
-        "text_encoder_3": "T5EncoderModel",
-    }
-    there = {path.parent.name for path in kept(folder)}
-    index = {part: ["transformers", classes[part]] if part in there else [None, None] for part in PARTS}
-    index |= {"scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"], "vae": ["diffusers", "AutoencoderKL"]}
-    index |= {"transformer": ["diffusers", SD3.name], "image_encoder": [None, None], "feature_extractor": [None, None]}
-    described = {"_class_name": "StableDiffusion3Pipeline", "_diffusers_version": diffusers.__version__, **index}
+    index = _dit_index(folder, model) if isinstance(model.text, Labels) else _sd3_index(folder, model, model.text)
+    described = {"_diffusers_version": diffusers.__version__, "vae": ["diffusers", "AutoencoderKL"], **index}
     (folder / "model_index.json").write_text(json.dumps(described, indent=2))
+
+
+def _sd3_index(folder: Path, model: Model, text: SD3Text) -> dict[str, object]:
+    text.save(folder)
+    FlowMatchEulerDiscreteScheduler(shift=model.settings.times.shift).save_pretrained(folder / "scheduler")
+    there = {path.parent.name for path in kept(folder)}
+    return {
+        "_class_name": "StableDiffusion3Pipeline",
+        **{part: ["transformers", CLASSES[part]] if part in there else [None, None] for part in PARTS},
+        "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+        "transformer": ["diffusers", SD3.name],
+        "image_encoder": [None, None],
+        "feature_extractor": [None, None],
+    }
+
+
+def _dit_index(folder: Path, model: Model) -> dict[str, object]:
+    assert isinstance(model.text, Labels) and isinstance(model.settings.objective, Diffusion)
+    DDIMScheduler.from_config(schedule(model.settings.objective)).save_pretrained(folder / "scheduler")  # pyright: ignore
+    return {
+        "_class_name": "DiTPipeline",
+        "id2label": {str(i): name for i, name in enumerate(model.text.settings.names)},
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "transformer": ["diffusers", DIT.name],
+    }

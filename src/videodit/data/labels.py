@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Literal
 
 import torch
@@ -11,6 +13,8 @@ from torch import nn
 
 from videodit.config import setting
 from videodit.shapes import Text, UserError
+
+MANY = 16  # labels that a sentence still lists
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,22 +26,34 @@ class LabelSettings:
 
 
 class Labels(nn.Module):
-    """Names to labels; the empty name is the blank, the last. Without names a model is told nothing."""
+    """Names to labels; the empty name is the blank, the last. Without names a model is told nothing.
+
+    A name may say several things, with commas between, as ImageNet's do: each of them is known if no other name says it.
+    """
 
     def __init__(self, settings: LabelSettings) -> None:
         super().__init__()
         self.settings = settings
+        parts = [(part.strip(), i) for i, name in enumerate(settings.names) for part in name.split(",")]
+        often = Counter(part for part, _ in parts)
+        whole = {name: i for i, name in enumerate((*settings.names, ""))}
+        self.known = {part: i for part, i in parts if often[part] == 1} | whole
 
     @property
     def takes(self) -> Literal["label", "nothing"]:
         return "label" if self.settings.names else "nothing"
 
     def forward(self, names: Sequence[str]) -> Text:
-        known = (*self.settings.names, "")
-        if unknown := [name for name in names if name not in known]:
-            there = f"use one of {', '.join(self.settings.names)}" if self.settings.names else "this model is told nothing, so leave it out"
-            raise UserError(f"There is no label {unknown[0]!r}: {there}.")
-        return Text(label=torch.tensor([known.index(name) for name in names])) if self.settings.names else Text()
+        if unknown := [name for name in names if name not in self.known]:
+            raise UserError(f"There is no label {unknown[0]!r}: {self._instead(unknown[0])}.")
+        return Text(label=torch.tensor([self.known[name] for name in names])) if self.settings.names else Text()
+
+    def _instead(self, name: str) -> str:
+        names = self.settings.names
+        if not names:
+            return "this model is told nothing, so leave it out"
+        near = get_close_matches(name, self.known, MANY) if len(names) > MANY else names
+        return f"use one of {', '.join(near or names[:MANY])}" + (f" (of {len(names)})" if len(names) > MANY else "")
 
     def unknown_words(self, prompt: str) -> list[str]:
         return []

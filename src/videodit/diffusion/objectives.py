@@ -50,6 +50,10 @@ class Flow:
         """Times from noise to data for sampling: steps + 1 of them."""
         return times.schedule(steps, places)
 
+    def begin(self, noise: Grid, t: Tensor) -> Grid:
+        """Where sampling begins, at the first time of its schedule."""
+        return noise
+
     def corrupt(self, clean: Grid, noise: Grid, t: Time) -> Grid:
         """The straight line from data to noise."""
         t = spread(t, clean)
@@ -116,6 +120,11 @@ class Diffusion:
     def schedule(self, times: Times, steps: int, places: int) -> Float[Tensor, "s"]:
         at = torch.linspace(self.steps - 1, 0, min(steps, self.steps)).round().long()
         return torch.cat([self.levels[at], self.levels.new_zeros(1)]).float()
+
+    def begin(self, noise: Grid, t: Tensor) -> Grid:
+        """Pure noise in the diffusion's own grid, although its last level keeps a little of the data."""
+        a, s = self.shares(t)
+        return noise / (a + s).to(noise)
 
     def corrupt(self, clean: Grid, noise: Grid, t: Time) -> Grid:
         a, s = self.shares(spread(t, clean))

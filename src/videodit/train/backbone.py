@@ -39,6 +39,7 @@ from videodit.train.compiling import compile_blocks
 from videodit.train.latents import Batch, Latents
 from videodit.train.looks import Look, Looks, by_time, held
 from videodit.train.mixed import Mixed, Pack, missed
+from videodit.train.progress import note
 from videodit.train.recompute import DOC, Recompute, recompute
 from videodit.train.retention import COUNT, Retention
 from videodit.train.step import Job, Run, provenance
@@ -256,6 +257,9 @@ def starting(settings: BackboneRun, autoencoder: PerFrame) -> nn.ModuleDict:
     image = models.load(settings.start)
     if models.latent_space(image.autoencoder) != models.latent_space(autoencoder):
         raise UserError(f"{settings.start} and {settings.autoencoder} have other latents: convert a model of the same image autoencoder.")
+    if image.settings.objective != settings.objective:
+        kinds = f"{image.settings.objective.kind}, not {settings.objective.kind}"
+        note(f"{settings.start} learnt another objective ({kinds} as here): set [objective] as in its model.toml to keep what it can.")
     how, before = settings.conversion, image.backbone
     network: DualTransformer | SingleTransformer = convert.deepen(before, how.depth) if how.depth else before
     network = convert.inflate(network, how.layout, branch=how.branch) if _converts(network.settings, settings) else network
