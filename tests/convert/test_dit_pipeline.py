@@ -92,7 +92,7 @@ def test_it_makes_videos_at_once(converted: Path) -> None:
 def test_a_label_is_named_or_the_nearest_are_told(converted: Path) -> None:
     text = models.load(converted).text
     assert text(["crane", "wading bird", ""]).label.tolist() == [1, 2, len(LABELS)]
-    with pytest.raises(UserError, match="There is no label 'tenc': use one of tench .of 1000"):
+    with pytest.raises(UserError, match=r"There is no label 'tenc': use one of tench \(of 1000\)"):
         text(["tenc"])
 
 
