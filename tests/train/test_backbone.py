@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
+from einops import rearrange
+from torch import Tensor
 
 import tiny
 from videodit import backbone, config, models
 from videodit.autoencoder import PerFrame, inflate
 from videodit.models import Provenance
-from videodit.shapes import UserError
-from videodit.train import recipes
-from videodit.train.backbone import BackboneRun, starting
+from videodit.shapes import Text, UserError
+from videodit.train import planning, recipes
+from videodit.train.backbone import BackboneRun, Joint, starting
 
 
 def test_a_latent_space_is_that_of_the_image_autoencoder(world: tiny.World) -> None:
@@ -60,3 +63,52 @@ def test_a_shape_stands_in_a_presets_place(world: tiny.World, tmp_path: Path) ->
     network = starting(run, autoencoder)
     assert network["backbone"].settings == replace(wanted, channels=autoencoder.channels, variance=False)
     assert network["text"].takes == "nothing" and config.parse(recipes.Recipe, config.write(run)) == run
+
+
+# --- Pictures that train along with clips ---
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("each", ["clip", "frame"])
+def test_pictures_train_along_as_if_they_stood_behind_their_clip(each: Literal["clip", "frame"], world: tiny.World, tmp_path: Path) -> None:
+    """The loss is that of one pass in which they are the last frames, each with a label of its own: every frame counts alike."""
+    run = tiny.runs(world, tmp_path, steps=1)["video from nothing"]
+    assert isinstance(run, BackboneRun)
+    run = replace(
+        run, preset="latte-xl-v2-tiny", backbone=replace(backbone.PRESETS["latte-xl-v2-tiny"], labels=1), precision="fp32",
+        joint=Joint(video_probability=1.0, appended=2), times=replace(run.times, each=each),
+    )  # fmt: skip
+    job = recipes.JOBS["backbone"](run)
+    network, text = job.network["backbone"], job.network["text"]
+    tiny.randomised(network)
+    batch = job.batch(3)
+    loss, figures = job.loss(3, batch)
+    along = batch.appended
+    assert along is not None and len(along.clean) == 2 * len(batch.clean) and len({*figures} & {"video", "image"}) == 2
+
+    def behind(one: Tensor, other: Tensor) -> Tensor:
+        return torch.cat([one, rearrange(other, "(b i) c 1 h w -> b c i h w", i=2)], dim=2)
+
+    clean, noise = behind(batch.clean, along.clean), behind(batch.noise, along.noise)
+    frames = batch.clean.shape[2]
+    t = batch.times if each == "clip" else torch.cat([batch.times, along.times.view(-1, 2)], dim=1)
+    if each == "clip":
+        assert torch.equal(along.times.view(-1, 2), batch.times[:, None].expand(-1, 2))
+    label = torch.cat([text(batch.text).label[:, None].expand(-1, frames), text(along.text).label.view(-1, 2)], dim=1)
+    whole = network(run.objective.corrupt(clean, noise, t), t, Text(label=label), images=2)
+    torch.testing.assert_close(loss, (whole - (noise - clean)).square().mean(), rtol=1e-5, atol=1e-6)
+    alone, _ = job.loss(3, batch._replace(appended=None))
+    assert figures["tokens"] == job.loss(3, batch._replace(appended=None))[1]["tokens"] * (frames + 2) / frames and alone != loss
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_run_with_pictures_along_is_planned_and_trains(world: tiny.World, tmp_path: Path) -> None:
+    run = tiny.runs(world, tmp_path, steps=2)["video"]
+    assert isinstance(run, BackboneRun)
+    run = replace(run, joint=Joint(video_probability=1.0, appended=3))
+    assert [set(figures) >= {"video", "image"} for figures in recipes.train(run)] == [True, True]
+    plain = replace(run, joint=Joint(video_probability=1.0))
+    more, less = (planning.plan(one, whole=False)["cache_bytes"] for one in (run, plain))
+    assert more > less > 0  # pictures are encoded too
+    with pytest.raises(UserError, match="0 or more pictures, not -1"):
+        replace(run, joint=Joint(appended=-1))

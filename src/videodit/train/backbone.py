@@ -50,6 +50,15 @@ PASSES = 6  # whose shapes are measured
 @dataclass(frozen=True, kw_only=True)
 class Joint:
     video_probability: float = setting(0.8, doc="part of the iterations that train on clips; the others train on pictures")
+    appended: int = setting(
+        0, doc="pictures that train along with every clip, at its time and with words of their own; neither sees the other (LAVITA's)"
+    )
+
+    @property
+    def kinds(self) -> list[bool]:
+        """What is drawn from: False pictures, True clips."""
+        video = self.video_probability
+        return [kind for kind, used in ((False, video < 1 or self.appended > 0), (True, video > 0)) if used]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +121,10 @@ class BackboneRun(Run):
             raise UserError(
                 f"clips and pictures take 1 or more, not {self.clips} and {self.pictures}: joint.video_probability chooses between them."
             )
+        if self.joint.appended < 0:
+            raise UserError(f"joint.appended takes 0 or more pictures, not {self.joint.appended}.")
+        if self.joint.appended and not isinstance(self.sizes, One):
+            raise UserError(f"sizes.kind={self.sizes.kind} mixes pictures and clips by itself: leave joint.appended out.")
         if self.compiled and self.kernels == "measured":
             raise UserError("A compiled block calls no kernels that were measured: set compiled=false, or kernels=fixed.")
         if not isinstance(self.sizes, One) and (isinstance(self.data, Toybox) or self.tasks.gives):
@@ -149,6 +162,8 @@ def job(settings: BackboneRun) -> Job:
         miss: Any = missed if isinstance(batch, Pack) else _missed
         error, figures = miss(settings.objective, transformer, batch, words)
         figures |= _work(settings, transformer, batch.clean, words)
+        if isinstance(batch, Batch) and batch.appended is not None:
+            error, figures = _appended(settings, transformer, batch, text, error, figures)
         if gauge is not None and step % (settings.retention * settings.accumulate) < lookers:
             figures["image_drift"] = gauge.drift(transformer)
         if isinstance(batch.text, Text) or not isinstance(text, TextEncoder) or not settings.words:
@@ -203,7 +218,9 @@ def _on(batch: Batch | Pack, device: str) -> Batch | Pack:
         clean, noise = ([x.to(device) for x in grids] for grids in (batch.clean, batch.noise))
         return Pack(clean, text, batch.times.to(device), noise)
     given = None if batch.given is None else batch.given.to(device)
-    return Batch(batch.clean.to(device), text, batch.times.to(device), batch.noise.to(device), given)
+    appended = None if batch.appended is None else _on(batch.appended, device)
+    assert not isinstance(appended, Pack)
+    return Batch(batch.clean.to(device), text, batch.times.to(device), batch.noise.to(device), given, appended)
 
 
 def _missed(
@@ -217,6 +234,23 @@ def _missed(
     figures = {} if given is not None else by_time("loss", error.detach().flatten(1).mean(1), t)
     error = error.mean() if given is None else error.mul(1 - given.mask).mean() / (1 - given.mask).mean()
     return error, {"video" if clean.shape[2] > 1 else "image": error.detach(), **figures}
+
+
+def _appended(
+    settings: BackboneRun,
+    transformer: DualTransformer | SingleTransformer,
+    batch: Batch,
+    text: TextEncoder | SD3Text | Labels,
+    error: Tensor,
+    figures: dict[str, Tensor],
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """With the pictures that train along, each by itself, which is all that one behind a clip would see; every frame counts alike."""
+    assert batch.appended is not None
+    along, frames, pictures = batch.appended, batch.clean.shape[2], settings.joint.appended
+    words = along.text if isinstance(along.text, Text) else text(along.text)
+    missed, told = _missed(settings.objective, transformer, along, words)
+    work = {name: figures[name] + value for name, value in _work(settings, transformer, along.clean, words).items()}
+    return (frames * error + pictures * missed) / (frames + pictures), {**figures, **work, "image": told["image"]}
 
 
 def _work(

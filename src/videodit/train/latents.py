@@ -30,6 +30,7 @@ class Batch(NamedTuple):
     times: Tensor
     noise: Tensor
     given: Given | None = None
+    appended: Batch | None = None  # pictures that train along
 
 
 class Latents:
@@ -37,11 +38,10 @@ class Latents:
 
     def __init__(self, settings: BackboneRun, autoencoder: PerFrame, frozen: TextEncoder | SD3Text | None, takes: str) -> None:
         self.settings = settings
-        video = settings.joint.video_probability
-        kinds = [kind for kind, used in ((False, video < 1), (True, video > 0)) if used]
+        kinds = settings.joint.kinds
         self.pools = pools(settings, autoencoder, takes, kinds)
         if not isinstance(settings.sizes, One):
-            self.pools = dict.fromkeys(kinds, merged(self.pools, video))
+            self.pools = dict.fromkeys(kinds, merged(self.pools, settings.joint.video_probability))
         self.place = partial(given.place, autoencoder, settings.size.frames)
         of_each = {} if frozen is None else {id(pool): read(settings, frozen, pool.captions) for pool in self.pools.values()}
         self.features = {kind: of_each[id(pool)] for kind, pool in self.pools.items() if of_each}
@@ -64,7 +64,23 @@ class Latents:
         if settings.prior.kind != "independent":
             noise = settings.prior.correlated(noise, torch.randn(clean[:, :, :1].shape, generator=generator))
         given = self._given(mask, clean.shape[2], indices) if told else None
-        return Batch(clean, self._text(step, kind, indices, dropped), times, noise, given)
+        appended = self._appended(step, times) if kind and settings.joint.appended else None
+        return Batch(clean, self._text(step, kind, indices, dropped), times, noise, given, appended)
+
+    def _appended(self, step: int, times: Tensor) -> Batch:
+        """Pictures for every clip; where frames have times of their own, so have pictures."""
+        settings, pool = self.settings, self.pools[False]
+        count, rng = settings.joint.appended * settings.batch, np.random.default_rng([settings.seed, step, 12])
+        indices = pool.draw(rng, count, told=False)
+        dropped = rng.random(count) < settings.text_dropout
+        clean = pool.together(indices).float()
+        generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step + (1 << 62))
+        noise = torch.randn(clean.shape, generator=generator)
+        if times.ndim == 1:
+            times = times.repeat_interleave(settings.joint.appended)
+        else:
+            times = settings.objective.draw(settings.times, count, 1, clean[0, 0].numel(), generator)
+        return Batch(clean, self._text(step, False, indices, dropped), times, noise)
 
     def _given(self, mask: Mask, frames: int, indices: np.ndarray) -> Given | None:
         rows, parts = torch.from_numpy(indices), self.pools[True].parts

@@ -137,8 +137,14 @@ def _passes(settings: BackboneRun, missed: Callable[..., Tensor]) -> list[tuple[
     rates = [(1 - video, partial(missed, settings.batch, moves=False))]
     for given, names in GIVEN.items():
         rate = video * sum(settings.tasks.weights[name] for name in names) / every
-        rates.append((rate, partial(missed, settings.batch, given=given)))
+        clips = partial(missed, settings.batch, given=given)
+        rates.append((rate, partial(_along, clips, missed, settings) if settings.joint.appended else clips))
     return [(rate, one) for rate, one in rates if rate]
+
+
+def _along(clips: Pass, missed: Callable[..., Tensor], settings: BackboneRun) -> Tensor:
+    """Clips, and the pictures that train along with them."""
+    return clips() + missed(settings.batch * settings.joint.appended, moves=False)
 
 
 def _dealt(settings: BackboneRun, missed: Callable[..., Tensor], clip: int, picture: int) -> tuple[list[tuple[float, Pass]], float, int]:
@@ -232,9 +238,9 @@ def _kept(settings: BackboneRun, autoencoder: PerFrame, shape: Transformer | DiT
 
     latents = autoencoder.latents(settings.size)
     place = 2 * autoencoder.channels * latents.rows * latents.columns
-    video = settings.joint.video_probability
+    video, still = settings.joint.video_probability, False in settings.joint.kinds
     filed = not isinstance(settings.data, Drawn)  # of files one clip, or one picture where there are no clips
-    clips, pictures = (int(video > 0), int(video == 0)) if filed else (settings.clips * (video > 0), settings.pictures * (video < 1))
+    clips, pictures = (int(video > 0), int(video == 0)) if filed else (settings.clips * (video > 0), settings.pictures * still)
     size, frames = place * (clips * latents.frames + pictures), clips * settings.size.frames + pictures
     if settings.tasks.gives and clips:
         masks, told = settings.tasks.all(latents.frames), min(settings.tasks.clips, clips)

@@ -39,7 +39,7 @@ def prepare(settings: BackboneRun, *, processes: int = 1, clean: bool = False) -
     folder = pools.cache(settings)
     before = set(folder.glob("*.safetensors"))
     if processes > 1 and not isinstance(settings.data, Drawn):
-        pools.check(settings, _takes(settings), _kinds(settings))
+        pools.check(settings, _takes(settings), settings.joint.kinds)
         _spread(settings, processes)
     with noted() as used:
         found = _whole(settings)
@@ -58,7 +58,7 @@ def share(settings: BackboneRun, rank: int, size: int, parent: int = 0) -> None:
             return
     torch.set_num_threads(max(1, torch.get_num_threads() // size))
     autoencoder = models.load_autoencoder(settings.autoencoder, settings.device)
-    for kind in _kinds(settings):
+    for kind in settings.joint.kinds:
         pools.encode(settings, autoencoder, kind, slice(rank, None, size))
 
 
@@ -81,16 +81,11 @@ def _takes(settings: BackboneRun) -> str:
     return models.read(settings.start, models.ModelFolder)[1].takes
 
 
-def _kinds(settings: BackboneRun) -> list[bool]:
-    video = settings.joint.video_probability
-    return [kind for kind, used in ((False, video < 1), (True, video > 0)) if used]
-
-
 def _whole(settings: BackboneRun) -> tuple[int, int, int]:
     """What the run itself does when it starts: all entries are read, and verified, or made."""
     autoencoder = models.load_autoencoder(settings.autoencoder, settings.device)
     text = starting(settings, autoencoder)["text"]
-    found = pools.pools(settings, autoencoder, str(text.takes), _kinds(settings))
+    found = pools.pools(settings, autoencoder, str(text.takes), settings.joint.kinds)
     captions: set[str] = set()
     if settings.start and not isinstance(text, Labels):
         for pool in found.values():
