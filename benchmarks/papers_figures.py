@@ -16,8 +16,7 @@ from videodit.data import toybox
 from videodit.evaluate import extractors, tasks
 from videodit.evaluate.features import Features
 from videodit.evaluate.frechet import frechet
-from videodit.evaluate.suite import scenes
-from videodit.evaluate.toybox import judge, score, table
+from videodit.evaluate.judges import TOYBOX
 from videodit.generate import Generator, to_frames
 from videodit.models import Model
 from videodit.shapes import Size
@@ -57,15 +56,15 @@ def measured(settings: BackboneRun, also: Sequence[str]) -> tuple[dict[str, floa
 
 def sampled(model: Model, settings: BackboneRun) -> dict[str, float]:
     """How far generated clips are from scenes of the toybox, and what the judge says of those that were asked for by words."""
-    generator, wanted = Generator(model), scenes("seen", MADE)
+    generator, wanted = Generator(model), TOYBOX.scenes("seen", MADE)
     words = [toybox.prompt(what) if model.text.takes == "text" else "" for what in wanted]
     clips = [clip for at in range(0, MADE, BATCH) for clip in generator.generate(words[at : at + BATCH], first=at)]
     figures = {name: frechet(truth(name, settings.size).moments, features(name, clips).moments) for name in ("random-3d", "flow")}
     figures = {"frechet": figures["random-3d"], "motion": figures["flow"]}
     if model.text.takes != "text":
         return figures
-    rates = table(score(judge(clip), what) for clip, what in zip(clips, wanted, strict=True))
-    return figures | {name: rates[name] for name in looks.RATES}
+    rates = TOYBOX.rates(TOYBOX.score(TOYBOX.judge(clip), what) for clip, what in zip(clips, wanted, strict=True))
+    return figures | {name: rate for name, rate in rates.items() if rate is not None}
 
 
 @cache
@@ -93,9 +92,9 @@ def pictures(model: Model, settings: BackboneRun) -> dict[str, float]:
 
 def given(model: Model, settings: BackboneRun) -> dict[str, float]:
     """PSNR of all frames but the first, which is given; and of the first, repeated."""
-    generator, wanted, found = Generator(model), scenes("seen", GIVEN), []
+    generator, wanted, found = Generator(model), TOYBOX.scenes("seen", GIVEN), []
     for at in range(0, GIVEN, BATCH):
-        found += tasks.make("i2v", generator, wanted[at : at + BATCH], at).figures
+        found += tasks.make("i2v", generator, TOYBOX.world, wanted[at : at + BATCH], at).figures
     said = tasks.summary(found)
     return {"psnr": said["psnr"], "psnr_copy": said["references"]["repeat"]}
 
@@ -109,7 +108,7 @@ def alike(model: Model, size: Size) -> dict[str, float]:
     """
     independent = backbone.build(replace(model.settings.backbone, layout="spatial")).eval()
     independent.load_state_dict(model.backbone.state_dict())
-    wanted = scenes("seen", ALIKE)
+    wanted = TOYBOX.scenes("seen", ALIKE)
     real = np.stack([toybox.render(what, size) for what in wanted])
     found: dict[str, float] = {}
     clean = model.autoencoder.encode(torch.from_numpy(real).permute(0, 4, 1, 2, 3).float() / 127.5 - 1).mode()

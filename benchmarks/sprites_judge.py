@@ -2,7 +2,6 @@
 
     python benchmarks/sprites_judge.py train [--crops 40000] [--epochs 12]     leaves src/videodit/weights/sprites_judge.safetensors
     python benchmarks/sprites_judge.py measure [--count 2000] [--seed 78]     clean, and under noise, blur and compression
-    python benchmarks/sprites_judge.py ask --model M [--split held-out] [--count 500]     videos that a model makes of prompts
 
 Training draws single things by seed 5 with chance of its own; the measured scenes are of another seed and drawn as any clip is.
 """
@@ -25,14 +24,11 @@ from toybox_judge import CONDITIONS
 
 from videodit.data import glyphs, scenery, sprites
 from videodit.data.sprites import NOUNS, SHAPES, Thing
-from videodit.data.sprites_words import prompt
 from videodit.data.things import HIDDEN
 from videodit.evaluate import sprites_things as things
-from videodit.evaluate.sprites import SEEN, judge, score, table
-from videodit.generate import load
+from videodit.evaluate.sprites import SEEN, judge, score
+from videodit.evaluate.toybox import table
 from videodit.shapes import Size
-
-BATCH = 20
 
 # --- Training ---
 
@@ -119,20 +115,9 @@ def measure(count: int, seed: int, size: Size, font: Path, conditions: list[str]
         print(f"  {name:6}", "  ".join(f"{key} {value:.2%}" for key, value in table(some).items()))
 
 
-def ask(model: str, split: sprites.Split, count: int, seed: int) -> None:
-    """A model's videos of the prompts of scenes, judged."""
-    made, rows = load(model), []
-    whats = [sprites.scene(seed, i, split=split) for i in range(count)]
-    for start in range(0, count, BATCH):
-        part = whats[start : start + BATCH]
-        videos = made.generate([prompt(what) for what in part], first=start)
-        rows += [score(judge(video), what) for video, what in zip(videos, part, strict=True)]
-        print(f"{len(rows)} of {count}", "  ".join(f"{key} {value:.2%}" for key, value in table(rows).items()), flush=True)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="The judge of sprites.")
-    parser.add_argument("what", choices=("train", "measure", "ask"))
+    parser.add_argument("what", choices=("train", "measure"))
     parser.add_argument("--crops", type=int, default=40000)
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--count", type=int, default=2000)
@@ -142,13 +127,9 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=16)
     parser.add_argument("--conditions", nargs="+", choices=list(CONDITIONS), default=list(CONDITIONS))
     parser.add_argument("--weights", type=Path, default=things.WEIGHTS, help="of what names things")
-    parser.add_argument("--model", help="the folder of a model to ask")
-    parser.add_argument("--split", choices=("train", "held-out", "all"), default="held-out")
     given = parser.parse_args()
     if given.what == "train":
         train(given.crops, given.epochs, given.font, given.out)
-    elif given.what == "ask":
-        ask(given.model, given.split, given.count, given.seed)
     else:
         measure(given.count, given.seed, Size(given.frames, 64, 64), given.font, given.conditions, given.weights)
 

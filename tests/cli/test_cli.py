@@ -22,6 +22,7 @@ import videodit
 from videodit import config, request
 from videodit.autoencoder.perceptual import Perceptual
 from videodit.cli.main import LATER, VERBS, main
+from videodit.data.things import THINGS
 from videodit.data.video import write
 from videodit.generate import Generator
 from videodit.shapes import Size
@@ -221,22 +222,41 @@ def test_convert_prints_its_proof_and_what_to_type_next(tmp_path: Path, capsys: 
 
 def test_evaluate_prints_the_table_and_the_object(painter: Painter, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     from videodit.evaluate import suite
+    from videodit.evaluate.judges import TOYBOX
 
     def rates(value: float) -> dict[str, float]:
         return dict.fromkeys(("shape", "colour", "motion", "all"), value)
 
-    def measured(model, *, prompts: str, count: int, **rest) -> dict:
+    def measured(model, judge, *, prompts: str, count: int, **rest) -> dict:
         assert (model, prompts, rest["seed"], rest["steps"]) == (painter, "two", 3, 5)
-        return {"count": count, "model": rates(0.5), "truth": rates(1.0), "shuffled": rates(0.125)}
+        assert judge is TOYBOX
+        surface = {"flicker": {"model": 2.5, "truth": 2.0, "ratio": 1.25}, "sharpness": {"model": 9.0, "truth": 10.0, "ratio": 0.9}}
+        return {"count": count, "model": rates(0.5), "truth": rates(1.0), "shuffled": rates(0.125)} | surface
 
-    monkeypatch.setattr(suite, "toybox_table", measured)
+    monkeypatch.setattr(suite, "measure", measured)
     command = ["evaluate", "toybox", "--prompts", "two", "--count", "4", "--seed", "3", "--steps", "5"]
     assert main([*command, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["shuffled"]["all"] == 0.125
     assert main(command) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["4", "clips", "shape", "colour", "motion", "all"]
-    assert [line.split()[-2] for line in lines[2:]] == ["50.0", "100.0", "12.5"]
+    assert [line.split()[-2] for line in lines[2:5]] == ["50.0", "100.0", "12.5"]
+    assert lines[6] == "flicker: 2.50; of truth: 2.00; times truth's: 1.25"
+
+
+def test_evaluate_sprites_asks_for_a_model_and_draws_with_the_font_that_is_named(
+    world: tiny.World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    for noun in THINGS:
+        Image.new("RGBA", (9, 9), (250, 90, 200, 255)).save(tmp_path / f"{noun}.png")
+    command = ["evaluate", "sprites", "--model", str(world.video_model), "--count", "2", "--steps", "1"]
+    assert main([*command, "--font", str(tmp_path), "--prompts", "two", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert list(found["model"]) == ["object", "colour", "motion", "background", "count", "place", "all"]
+    assert found["truth"]["background"] == 1 and {"flicker", "sharpness", "shuffled"} <= found.keys()
+    assert main([*command, "--font", str(tmp_path / "none.ttf")]) == 2
+    assert "There is no colour font at" in capsys.readouterr().err
+    assert main(["evaluate", "sprites"]) == 2 and "--model" in capsys.readouterr().err
 
 
 def test_evaluate_reconstruction_measures_files_and_scenes(world: tiny.World, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -69,6 +69,12 @@ def test_the_toybox_is_a_world_too():
         assert (clip.video == plain.video).all() and (picture.video == still.video).all()
 
 
+def test_the_number_of_things_is_what_was_asked_for():
+    for number, groups in ((1, {"one"}), (2, {"alike", "beside"}), (3, {"alike"})):
+        some = [sprites.scene(5, i, objects=number) for i in range(40)]
+        assert {len(what.things) for what in some} == {number} and {what.group for what in some} == groups
+
+
 def test_training_never_shows_a_held_out_pair_but_everything_in_others():
     seen = {(t.noun, t.motion) for i in range(2500) for t in sprites.scene(17, i, objects=1).things}
     assert not seen & HELD_OUT and len(seen) > 0.8 * (len(PAIRS) - len(HELD_OUT))

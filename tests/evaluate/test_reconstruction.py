@@ -18,7 +18,7 @@ from videodit.autoencoder.perceptual import Perceptual
 from videodit.autoencoder.streaming import Windows
 from videodit.autoencoder.tiles import Tiles
 from videodit.data import toybox
-from videodit.evaluate import reconstruction
+from videodit.evaluate.judges import TOYBOX
 from videodit.evaluate.reconstruction import LatentMoments, Parts, fit, measure, previous, psnr, shrunk, ssim, temporal_error, toybox_clips
 from videodit.shapes import Size, UserError
 
@@ -275,7 +275,7 @@ def test_an_image_autoencoder_has_one_place_and_takes_any_number_of_frames():
 def test_toybox_clips_are_held_out():
     names, clips = zip(*toybox_clips(3, Size(4, 16, 24)), strict=True)
     assert names == ("toybox 0", "toybox 1", "toybox 2") and {clip.shape for clip in clips} == {(4, 16, 24, 3)}
-    assert (clips[0] == toybox.render(reconstruction.scenes("held-out", 1)[0], Size(4, 16, 24))).all()
+    assert (clips[0] == toybox.render(TOYBOX.scenes("held-out", 1)[0], Size(4, 16, 24))).all()
 
 
 def test_nothing_to_measure():

@@ -11,7 +11,8 @@ import tiny
 from videodit import backbone
 from videodit.data import toybox
 from videodit.evaluate import suite, tasks
-from videodit.evaluate.suite import scenes, toybox_table
+from videodit.evaluate.asked import TASKS, Task
+from videodit.evaluate.judges import TOYBOX
 from videodit.generate import Generator
 from videodit.models import Model
 from videodit.shapes import Size
@@ -44,9 +45,10 @@ class Oracle(Generator):
 
 def test_a_model_that_knows_the_scene_is_right_and_beats_all_copies(model: Generator) -> None:
     for task in ("t2v", "t2i", "i2v", "interpolate", "predict"):
-        found = toybox_table(Oracle(model, scenes("held-out", 6)), task=task, count=6)
+        found = suite.measure(Oracle(model, TOYBOX.scenes("held-out", 6)), TOYBOX, task=task, count=6)
         assert found["model"] == found["truth"] and found["task"] == task
         assert found["shuffled"]["all"] < found["truth"]["all"]
+        assert found["sharpness"]["ratio"] == 1 and found["flicker"]["ratio"] == (None if task == "t2i" else 1)
         if task in ("t2v", "t2i"):
             assert "psnr" not in found and (found["model"]["motion"] is None) == (task == "t2i")
         else:
@@ -64,15 +66,15 @@ def test_references_are_copies_of_what_is_given(model: Generator) -> None:
     assert one["blend"] == one["repeat"]
 
 
-@pytest.mark.parametrize("task", tasks.TASKS)
-def test_every_task_runs_on_a_model_that_is_told_of_what_is_given(task: tasks.Task, model: Generator) -> None:
-    found = toybox_table(model, task=task, count=2, steps=1)
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_runs_on_a_model_that_is_told_of_what_is_given(task: Task, model: Generator) -> None:
+    found = suite.measure(model, TOYBOX, task=task, count=2, steps=1)
     assert all(value is None or 0 <= value <= 1 for name in ("model", "truth", "shuffled") for value in found[name].values())
     wanted = {"t2v": set(), "t2i": set(), "extend": {"seam"}}.get(task, {"psnr", "reference_psnr", "references", "given_psnr"})
-    assert set(found) == {"count", "prompts", "task", "seed", "model", "truth", "shuffled"} | wanted
-    assert suite.toybox_table(model, task=task, count=2, steps=1) == found
+    assert set(found) == {"count", "prompts", "task", "seed", "model", "truth", "shuffled", "flicker", "sharpness"} | wanted
+    assert suite.measure(model, TOYBOX, task=task, count=2, steps=1) == found
 
 
 def test_a_video_is_extended_from_half_a_clip_and_its_end_is_judged(model: Generator) -> None:
-    made = tasks.make("extend", model, scenes("seen", 2), 0, steps=1)
+    made = tasks.make("extend", model, TOYBOX.world, TOYBOX.scenes("seen", 2), 0, steps=1)
     assert made.judged.shape == (2, *tiny.CLIP, 3) and all(one["seam"] > 0 for one in made.figures)

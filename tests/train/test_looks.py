@@ -40,7 +40,7 @@ def test_a_run_that_is_looked_at_is_the_same_run(world: tiny.World, tmp_path: Pa
     assert 0 < seen[0]["held"] < 20 and {"judged [shape]", "judged [all]"} <= seen[0].keys()
     folders = sorted((tmp_path / "told" / "samples").iterdir())
     assert [path.name for path in folders] == ["step-00000002", "step-00000004"]
-    said = toybox.sentence(SEED, 0, split="held-out")
+    said = toybox.prompt(toybox.scene(SEED, 0, split="held-out"))
     frames, fps = video.read(folders[0] / f"01 {said}.mp4")
     assert frames.shape == (*plain.size, 3) and fps == plain.fps and len(list(folders[0].iterdir())) == 2
 

@@ -18,6 +18,7 @@ from videodit.data.things import THINGS
 from videodit.shapes import UserError
 from videodit.train import backbone, recipes
 from videodit.train.backbone import BackboneRun
+from videodit.train.looks import Looks
 
 pytestmark = pytest.mark.usefixtures("two_threads", "unchecked")
 
@@ -44,7 +45,9 @@ def test_a_transformer_learns_from_sprites(source: Sprites, world: tiny.World, t
     run = tiny.runs(world, tmp_path, steps=2)["video from nothing"]
     assert isinstance(run, BackboneRun)
     run = replace(run, data=source, clips=4, pictures=4, text=replace(tiny.TEXT, length=128))
-    assert all(np.isfinite(figures["loss"]) for figures in recipes.train(run))
+    looks = Looks(every=2, clips=2, held=2)
+    *_, last = recipes.train(replace(run, looks=looks))
+    assert {"judged [object]", "judged [background]", "judged [all]", "held"} <= last.keys() and np.isfinite(last["loss"])
     made = models.load(run.output / "model")
     assert made.settings.provenance.sources == (worlds.origin(source),) and "licence is not known" in worlds.origin(source)
     spoken = made.text

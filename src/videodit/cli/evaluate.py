@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from videodit import folders
 from videodit.cli import report, scores, terminal
+from videodit.evaluate.asked import DRAWN, PROMPTS, TASKS
 from videodit.shapes import Size, UserError, parse_extent
 
 if TYPE_CHECKING:
+    from videodit.data.sources import Drawn
     from videodit.evaluate.reconstruction import Clip, Parts
 
-RATES = ("shape", "colour", "motion", "all")
-TASKS = ("t2v", "t2i", "i2v", "interpolate", "predict", "extend")
-DRAWN = "toybox"  # in place of a file: scenes of the toybox
 DRAWN_SIZE, DRAWN_COUNT = Size(16, 64, 64), 20
 
 
@@ -34,31 +34,37 @@ def run(given: argparse.Namespace) -> None:
     measure(given)
 
 
-# --- toybox ---
+# --- drawn worlds ---
 
 
-def _toybox_options(parser: argparse.ArgumentParser) -> None:
+def _judged_options(parser: argparse.ArgumentParser, *, world: str) -> None:
     parser.add_argument("rest", nargs="*", help=argparse.SUPPRESS)
-    parser.add_argument("--prompts", choices=("held-out", "seen", "two"), default="held-out", help="which scenes are asked for")
+    parser.add_argument("--prompts", choices=PROMPTS, default="held-out", help="which scenes are asked for")
     parser.add_argument("--count", type=int, default=200, metavar="N", help="how many (default 200)")
-    parser.add_argument("--model", default="toybox", metavar="M", help="a model folder (default: toybox, the bundled model)")
+    if world == "toybox":
+        parser.add_argument("--model", default="toybox", metavar="M", help="a model folder (default: toybox, the bundled model)")
+    else:
+        parser.add_argument("--model", required=True, metavar="M", help="a model folder")
+        parser.add_argument("--font", type=Path, metavar="FILE", help="a colour font, or a folder of pictures (default: Noto Color Emoji)")
     parser.add_argument("--steps", type=int, metavar="N", help="steps of the sampler")
     parser.add_argument("--guidance", type=float, metavar="G", help="how closely the prompt is followed")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the noise (default 0)")
     parser.add_argument("--task", choices=TASKS, default="t2v", help="what is given of each scene beside its words (default t2v: nothing)")
 
 
-def _toybox(given: argparse.Namespace) -> None:
+def _judged(given: argparse.Namespace, *, world: str) -> None:
     if given.rest:
-        raise UserError(f"evaluate toybox takes no {given.rest[0]!r}: give a model by --model.")
+        raise UserError(f"evaluate {world} takes no {given.rest[0]!r}: give a model by --model.")
     terminal.check_ranges(given, ("count", "steps", "guidance", "seed"))
     folders.locate(given.model)
+    source = _source(given, world)
 
     import videodit
-    from videodit.evaluate import suite
+    from videodit.evaluate import judges, suite
 
-    result = suite.toybox_table(
+    result = suite.measure(
         videodit.load(given.model),
+        judges.judge(source),
         prompts=given.prompts,
         task=given.task,
         count=given.count,
@@ -69,15 +75,34 @@ def _toybox(given: argparse.Namespace) -> None:
     )
     if given.json:
         terminal.print_json(result)
-        return
-    rows = [(name, *(_rate(result[name][rate]) for rate in RATES)) for name in ("model", "truth", "shuffled")]
-    terminal.print_table([(f"{result['count']} clips", *RATES), *rows])
+    else:
+        _print_judged(result)
+
+
+def _source(given: argparse.Namespace, world: str) -> Drawn:
+    from videodit.data import glyphs
+    from videodit.data.sources import Sprites, Toybox
+
+    if world == "toybox":
+        return Toybox()
+    source = Sprites(font=given.font or glyphs.FONT)
+    glyphs.pictures(source.font)  # says what is missing
+    return source
+
+
+def _print_judged(result: dict[str, Any]) -> None:
+    rates = list(result["model"])
+    rows = [(name, *(_rate(result[name][rate]) for rate in rates)) for name in ("model", "truth", "shuffled")]
+    terminal.print_table([(f"{result['count']} clips", *rates), *rows])
+    print()
+    for name in ("flicker", "sharpness"):
+        model, truth, ratio = (_cell(result[name][which], 2) for which in ("model", "truth", "ratio"))
+        print(f"{name}: {model}; of truth: {truth}; times truth's: {ratio}")
     if "psnr" in result:
-        print()
         copies = ", ".join(f"{name} {value:.2f}" for name, value in result["references"].items())
         print(f"PSNR of what was not given: {result['psnr']:.2f} dB; of copies: {copies}; of what was given: {result['given_psnr']:.2f}")
     if "seam" in result:
-        print(f"\nchange where chunks meet, in usual changes between frames: {result['seam']:.2f}")
+        print(f"change where chunks meet, in usual changes between frames: {result['seam']:.2f}")
 
 
 def _rate(value: float | None) -> str:
@@ -194,7 +219,10 @@ def _taken(clip: dict[str, Any]) -> str:
 
 
 MEASURES: dict[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], None], str]] = {
-    "toybox": (_toybox_options, _toybox, "does a model make what it is asked for: toybox scenes, judged by their pixels"),
+    **{
+        world: (partial(_judged_options, world=world), partial(_judged, world=world), f"does a model make what it is asked for: {what}")
+        for world, what in (("toybox", "toybox scenes, judged by their pixels"), ("sprites", "scenes of things, judged by their pixels"))
+    },
     "reconstruction": (_reconstruction_options, _reconstruction, "what an autoencoder leaves of videos: PSNR, SSIM, temporal error"),
     "report": (report.arguments, report.run, "runs, scores and videos side by side on one page that needs nothing beside it"),
     **scores.MEASURES,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from videodit.cli import terminal
+from videodit.evaluate.asked import DRAWN, KERNELS
 from videodit.shapes import UserError, parse_extent
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from videodit.evaluate.protocol import Estimator, Protocol, Score
 
 PROTOCOLS = ("own", "stylegan-v", "ucf101-zero-shot")
-KERNELS = ("area", "bicubic", "bilinear", "lanczos")
 # What looks unless --extractor says otherwise, and what the help says.
 VERBS: dict[str, tuple[str, str]] = {
     "fvd": ("i3d", "Frechet distance of clips, as I3D sees them"),
@@ -71,7 +71,7 @@ def measure(given: argparse.Namespace, *, verb: str) -> None:
     for source in (given.real, given.fake):
         if "://" in source:
             raise UserError(f"{source} is an address, and what is measured stands on this machine: fetch it first, and name its folder.")
-        if source != "toybox" and not Path(source).exists():
+        if source != DRAWN and not Path(source).exists():
             raise UserError(f"There is no {source}: name a folder of videos, a list of them, or toybox.")
     if given.out is not None:
         terminal.check_place(given.out)

@@ -127,6 +127,7 @@ def scene(seed: int, index: int, *, split: Split = "train", group: Group | None 
         raise UserError(f"A scene of sprites has 1, 2 or 3 objects, not {objects}.")
     rng = np.random.default_rng([seed, index, 1])
     chance, third = rng.random(2)
+    chance = (1 + chance) / 2 if objects == 2 else chance  # never one thing
     group = group or _GROUPS.get(objects) or ("one" if chance < 0.5 else "alike" if chance < 0.75 else "beside")
     number = {"one": 1, "beside": 2, "alike": objects or (2 if third < 0.6 else 3)}[group]
     while True:

@@ -34,6 +34,7 @@ class World:
 
     scene: Callable[..., Any]  # seed, index, split
     crowd: Callable[[int, int], Any]
+    prompt: Callable[..., str]  # scene: its plain sentence
     caption: Callable[..., str]  # scene, chance, moving
     render: Callable[..., NDArray[np.uint8]]  # scene, size, at
     sentences: Callable[[], Iterator[str]]  # for building a vocabulary
@@ -69,6 +70,7 @@ def _toybox() -> World:
     return World(
         scene=toybox.scene,
         crowd=toybox.crowd,
+        prompt=toybox.prompt,
         caption=toybox.caption,
         render=toybox.render,
         sentences=lambda: toybox.sentences(),
@@ -94,6 +96,7 @@ def _sprites(source: Sprites) -> World:
     return World(
         scene=sprites.scene,
         crowd=sprites.crowd,
+        prompt=sprites_words.prompt,
         caption=sprites_words.caption,
         render=render,
         sentences=sentences,

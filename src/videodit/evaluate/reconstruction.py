@@ -24,7 +24,7 @@ from videodit.autoencoder.perceptual import Perceptual
 from videodit.autoencoder.streaming import Windows, decode_in_windows, encode_in_windows
 from videodit.autoencoder.tiles import Tiles, tiled
 from videodit.data import toybox
-from videodit.evaluate.suite import scenes
+from videodit.evaluate.judges import TOYBOX
 from videodit.shapes import Size, UserError
 
 Frames = UInt8[np.ndarray, "f h w 3"]
@@ -118,7 +118,7 @@ REFERENCES: dict[str, Callable[[Pictures], Pictures]] = {
 
 def toybox_clips(count: int, size: Size) -> Iterable[Clip]:
     """Held-out scenes of the toybox, by name."""
-    for index, scene in enumerate(scenes("held-out", count)):
+    for index, scene in enumerate(TOYBOX.scenes("held-out", count)):
         yield f"toybox {index}", toybox.render(scene, size)
 
 

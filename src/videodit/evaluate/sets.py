@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,11 +22,11 @@ from torch.nn import functional as F
 from videodit.config import setting
 from videodit.data import sources, toybox, video
 from videodit.data.item import Item, content
-from videodit.evaluate.suite import scenes
+from videodit.evaluate.asked import DRAWN, Kernel
+from videodit.evaluate.judges import TOYBOX
 from videodit.shapes import Size, UserError
 
 Frames = UInt8[np.ndarray, "f h w 3"]
-DRAWN = "toybox"  # in place of files: held-out scenes of the toybox
 DRAWN_EXTENT = (64, 64)
 
 
@@ -39,7 +39,7 @@ class Taken:
     every: int = setting(1, doc="a clip takes every so many-th frame of its file")
     most: int = setting(1, doc="clips of a file at most")
     size: tuple[int, int] | None = setting(None, doc="rows and columns: frames are resized to cover them, and their middle is taken")
-    resize: Literal["area", "bicubic", "bilinear", "lanczos"] = setting("bicubic", doc="the kernel; each is as wide as frames shrink")
+    resize: Kernel = setting("bicubic", doc="the kernel; each is as wide as frames shrink")
     seed: int = setting(0, doc="which files, and where their clips begin")
 
     @property
@@ -74,7 +74,7 @@ class Set:
     @property
     def captions(self) -> list[str]:
         """What is said of each clip: the first words of its file; of a scene, its prompt."""
-        drawn = scenes("held-out", len(self.parts)) if self.parts[0].item is None else []
+        drawn = TOYBOX.scenes("held-out", len(self.parts)) if self.parts[0].item is None else []
         words = []
         for number, part in enumerate(self.parts):
             if part.item is not None and not part.item.captions:
@@ -86,7 +86,7 @@ class Set:
     def clips(self, first: int = 0, step: int = 1) -> Iterator[tuple[int, Frames]]:
         """Clips `first`, `first + step`, ... with their numbers."""
         number, wanted = 0, range(first, self.taken.count, step)
-        drawn = scenes("held-out", len(self.parts)) if self.parts[0].item is None else []
+        drawn = TOYBOX.scenes("held-out", len(self.parts)) if self.parts[0].item is None else []
         for place, part in enumerate(self.parts):
             numbers = range(number, number + len(part.starts))
             number += len(part.starts)

@@ -6,7 +6,7 @@ frame to frame, and their motions read as the toybox's judge reads them. What no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
@@ -208,31 +208,26 @@ def _motion(track: list[_Spot], frames: Array, away: Array) -> tuple[str | None,
 # --- Scores ---
 
 
-def score(verdict: Verdict, scene: sprites.Scene) -> dict[str, bool]:
-    """Which attributes of a scene the verdict names rightly; each is right only if it is right for every thing.
+def score(verdict: Verdict, scene: sprites.Scene) -> dict[str, bool | None]:
+    """Which attributes of a scene the verdict names rightly; each is right only if it is right for every thing that has it.
 
-    `count` means as many things as asked; `place` that of two different ones the first is the left one; `all` means object, colour, motion,
-    background, count and place.
+    `count` means as many things as asked; `place` that of two different ones the first is the left one. Where no thing has a colour, or
+    no place is said, these are None. `all` means all that was asked.
     """
     wanted, found = list(scene.things), [*verdict.things, *[None] * len(scene.things)]
-    best: dict[str, bool] = dict.fromkeys(("object", "colour", "motion"), False)
+    best: dict[str, bool | None] = dict.fromkeys(("object", "colour", "motion"), False)
     most, placed = -1, False
     for chosen in permutations(found[: len(wanted) + 3], len(wanted)):
         pairs = list(zip(wanted, chosen, strict=True))
         right = {
             "object": [one is not None and one.noun == thing.noun for thing, one in pairs],
-            "colour": [one is not None and (not thing.colour or one.colour == thing.colour) for thing, one in pairs],
+            "colour": [one is not None and one.colour == thing.colour for thing, one in pairs if thing.colour],
             "motion": [one is not None and one.motion == thing.motion for thing, one in pairs],
         }
         if (number := 2 * sum(right["object"]) + sum(right["colour"]) + sum(right["motion"])) > most:
-            most, best = number, {name: all(agree) for name, agree in right.items()}
+            most, best = number, {name: all(agree) if agree else None for name, agree in right.items()}
             columns = [one.place[0] for one in chosen if one is not None]
-            placed = scene.group != "beside" or (len(columns) == 2 and columns[0] < columns[1])
-    best |= {"background": verdict.background == scene.background, "count": len(verdict.things) == len(wanted), "place": placed}
-    return best | {"all": all(best.values())}
-
-
-def table(scores: Iterable[dict[str, bool]]) -> dict[str, float]:
-    """The mean of every score; of colours, those of scenes that have any stand in `colour`, as all others are right of themselves."""
-    rows = list(scores)
-    return {name: float(np.mean([row[name] for row in rows])) for name in (rows[0] if rows else {})}
+            placed = len(columns) == 2 and columns[0] < columns[1]
+    best |= {"background": verdict.background == scene.background, "count": len(verdict.things) == len(wanted)}
+    best |= {"place": placed if scene.group == "beside" else None}
+    return best | {"all": all(right is not False for right in best.values())}

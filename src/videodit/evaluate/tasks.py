@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
 
-from videodit.data import toybox
-from videodit.data.toybox import Scene
+from videodit.data.worlds import World
+from videodit.evaluate.asked import Task
 from videodit.extend import extended, seams
 from videodit.generate import Generator
 from videodit.given import encode_picture
 
-Task = Literal["t2v", "t2i", "i2v", "interpolate", "predict", "extend"]
-TASKS: tuple[Task, ...] = ("t2v", "t2i", "i2v", "interpolate", "predict", "extend")
 LONG = 4  # clips long is a video that is extended
 Videos = UInt8[np.ndarray, "b f h w 3"]
 
@@ -30,13 +28,13 @@ class Made:
     figures: list[dict[str, float]]
 
 
-def make(task: Task, model: Generator, wanted: Sequence[Scene], first: int, **how: Any) -> Made:
+def make(task: Task, model: Generator, world: World, wanted: Sequence[Any], first: int, **how: Any) -> Made:
     """A video of each scene: from its words, and from what the task gives of its rendering."""
-    prompts = [toybox.prompt(what) for what in wanted]
+    prompts = [world.prompt(what) for what in wanted]
     if task in ("t2v", "t2i"):
         size = model.size._replace(frames=1) if task == "t2i" else model.size
         return Made(model.generate(prompts, size=size, first=first, **how), [{} for _ in wanted])
-    truth = np.stack([toybox.render(what, model.size) for what in wanted])
+    truth = np.stack([world.render(what, model.size) for what in wanted])
     if task == "extend":
         return _extended(model, prompts, truth, first, how)
     known = given_frames(task, model.size.frames)

@@ -7,7 +7,7 @@ half the margin between colours and backgrounds, half the least that a motion go
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import permutations
 
@@ -266,7 +266,8 @@ def score(verdict: Verdict, scene: toybox.Scene) -> dict[str, bool]:
     return best
 
 
-def table(scores: Iterable[dict[str, bool]]) -> dict[str, float]:
-    """The mean of every score."""
+def table(scores: Iterable[Mapping[str, bool | None]]) -> dict[str, float]:
+    """The mean of every score, over the scenes that asked for it; what none asked for is left out."""
     rows = list(scores)
-    return {name: float(np.mean([row[name] for row in rows])) for name in (rows[0] if rows else {})}
+    asked = {name: [float(right) for row in rows if (right := row[name]) is not None] for name in (rows[0] if rows else {})}
+    return {name: float(np.mean(some)) for name, some in asked.items() if some}

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -15,13 +15,13 @@ from torch import Tensor
 
 from videodit.autoencoder import PerFrame
 from videodit.config import setting
-from videodit.data import sources, video, worlds
+from videodit.data import sources, video
 from videodit.data.buckets import One
 from videodit.data.cache import remembered
-from videodit.data.sources import Drawn, Source, Toybox
-from videodit.data.toybox import Scene
+from videodit.data.sources import Drawn, Source
 from videodit.diffusion.tasks import Tasks
-from videodit.evaluate.toybox import judge, score, table
+from videodit.evaluate import judges
+from videodit.evaluate.judges import Judge
 from videodit.generate import Generator
 from videodit.models import Model
 from videodit.shapes import UserError
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 SEED = 40_000  # of the held-out scenes of a drawn world that are looked at: neither training nor `evaluate` has it
 BATCH = 8
 BINS = (0.0, 0.25, 0.5, 0.75, 1.0)
-RATES = ("shape", "colour", "motion", "all")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,9 +42,9 @@ class Looks:
     every: int = setting(0, doc="steps between looks, and one at the end; 0: never")
     clips: int = setting(8, doc="videos made at each look, kept in OUTPUT/samples")
     held: int = setting(32, doc="clips that are not trained, whose loss is measured at each look; 0: none")
-    prompts: tuple[str, ...] = setting((), doc="what the videos are of; without any the words of the clips that are not trained")
+    prompts: tuple[str, ...] = setting((), doc="what the videos are of; without any the clips that are not trained are asked for")
     data: Source | None = setting(
-        None, doc="clips that are not trained, of a run on files; drawn worlds hold out their own, the toybox's are judged"
+        None, doc="clips that are not trained, of a run on files; drawn worlds hold out their own, which are judged"
     )
 
     def __post_init__(self) -> None:
@@ -54,18 +53,21 @@ class Looks:
 
 
 class Held(NamedTuple):
-    """What is not trained: latents (n c f h w), their words, and of the toybox the scenes, which are judged."""
+    """What is not trained: latents (n c f h w), their words, what is asked for, and of drawn worlds the scenes, which are judged."""
 
     latents: Tensor
     said: list[str]
-    scenes: list[Scene]
+    asked: list[str]
+    scenes: list[Any]
+    judge: Judge | None = None
 
 
 def held(settings: BackboneRun, autoencoder: PerFrame, takes: str) -> Held:
     """Clips, or pictures where a run has no clips."""
     looks, moving = settings.looks, settings.joint.video_probability > 0
     if isinstance(settings.data, Drawn):
-        size, world = settings.size if moving else settings.size._replace(frames=1), worlds.world(settings.data)
+        judge = judges.judge(settings.data)
+        size, world = settings.size if moving else settings.size._replace(frames=1), judge.world
         draw = world.clip if moving else world.picture
         drawn = [draw(SEED, i, size, split="held-out") for i in range(max(looks.clips, looks.held))]
         frames = [one.video for one in drawn]
@@ -74,12 +76,14 @@ def held(settings: BackboneRun, autoencoder: PerFrame, takes: str) -> Held:
         key |= {"split": "held-out", "count": looks.held, "precision": settings.precision}
         make = partial(encoded, settings, lambda start, stop: frames[start:stop], looks.held, parts)
         latents = remembered(cache(settings), key, make)["latents"] if looks.held else torch.zeros(0)
-        return Held(latents, [one.caption for one in drawn], [one.scene for one in drawn if isinstance(settings.data, Toybox)])
+        said, shown = [one.caption for one in drawn], [one.scene for one in drawn]
+        return Held(latents, said, [world.prompt(what) for what in shown] if moving else said, shown, judge)
     if looks.data is None or isinstance(looks.data, Drawn):
         words = [words for item in sources.items(settings.data) for words in item.captions[:1]]
-        return Held(torch.zeros(0), words[: looks.clips], [])
+        return Held(torch.zeros(0), words[: looks.clips], words, [])
     pool = pools(replace(settings, data=looks.data, tasks=Tasks(), sizes=One()), autoencoder, takes, [moving])[moving]
-    return Held(pool.together()[: looks.held], [pool.captions[whose[0]] for whose in pool.whose], [])
+    words = [pool.captions[whose[0]] for whose in pool.whose]
+    return Held(pool.together()[: looks.held], words, words, [])
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,7 @@ class Look:
             model.backbone.train()
 
     def _made(self, model: Model, step: int) -> dict[str, float]:
-        prompts, generator = self._prompts(model), Generator(model)
+        prompts, generator, judge = self._prompts(model), Generator(model), self.held.judge
         folder = self.settings.output / "samples" / f"step-{step:08d}"
         folder.mkdir(parents=True, exist_ok=True)
         scores = []
@@ -112,16 +116,17 @@ class Look:
             for at, clip in enumerate(generator.generate(prompts[start : start + BATCH], first=start), start):
                 name = re.sub(r"[^\w .,-]", "", prompts[at])[:80].strip()
                 video.write(folder / f"{at + 1:02d} {name}{'.mp4' if len(clip) > 1 else '.png'}", clip, generator.fps)
-                if self.held.scenes and len(clip) > 1 and prompts[at] == self.held.said[at]:
-                    scores.append(score(judge(clip), self.held.scenes[at]))
-        return {f"judged [{name}]": rate for name, rate in table(scores).items() if name in RATES}
+                if judge and len(clip) > 1 and prompts[at] == self.held.asked[at]:
+                    scores.append(judge.score(judge.judge(clip), self.held.scenes[at]))
+        rates = judge.rates(scores) if judge else {}
+        return {f"judged [{name}]": rate for name, rate in rates.items() if rate is not None}
 
     def _prompts(self, model: Model) -> list[str]:
         looks = self.settings.looks
         if model.text.takes != "text":
             names = getattr(model.settings.text, "names", ()) or ("",)
             return [names[i % len(names)] for i in range(looks.clips)]
-        return list(looks.prompts or self.held.said)[: looks.clips]
+        return list(looks.prompts or self.held.asked)[: looks.clips]
 
 
 def missed(settings: BackboneRun, model: Model, held: Held) -> dict[str, float]:
