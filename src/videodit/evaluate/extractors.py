@@ -21,7 +21,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from videodit.evaluate import efficientnet, motion
+from videodit.evaluate import c3d, efficientnet, motion
+from videodit.evaluate.c3d import C3D
 from videodit.evaluate.efficientnet import EfficientNetLite0
 from videodit.evaluate.i3d import I3D
 from videodit.evaluate.inception_v3 import InceptionV3
@@ -127,6 +128,13 @@ EXTRACTORS: dict[str, Kind] = {
         takes="clips at 224x224, bilinear, no antialiasing; -1..1; 400 values before the softmax; norms add 0.001",
         where="Kinetics-400 weights of RGB under pytorch-i3d's names",
     ),
+    "c3d-ucf101": Kind(
+        build=C3D,
+        together=2,
+        takes="clips of 16 frames at 112x112, bilinear, corners aligned; BGR, less the mean clip; 4,096 features of fc7, 101 answers",
+        named=c3d.named,
+        where="TGANv2's conv3d_deepnetA_ucf.npz and the mean of its mean2.npz in one file, as docs/evaluate.md says",
+    ),
 }
 
 
@@ -167,7 +175,10 @@ def read(path: Path, *, pickled: bool = False) -> dict[str, Tensor]:
     if path.suffix in PICKLES and not pickled:
         raise UserError(f"{path} is a pickle, which can run code: --pickle opens it so that only tensors are built.")
     try:
-        held = torch.load(path, map_location="cpu", weights_only=True) if path.suffix in PICKLES else load_file(path)
+        if path.suffix == ".npz":
+            held = _arrays(path)
+        else:
+            held = torch.load(path, map_location="cpu", weights_only=True) if path.suffix in PICKLES else load_file(path)
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} cannot be read as tensors: copy it again, or name another file.") from error
     except Exception as error:  # what bytes that are no tensors make of a reader is anything
@@ -176,6 +187,11 @@ def read(path: Path, *, pickled: bool = False) -> dict[str, Tensor]:
     if not isinstance(held, Mapping) or not all(isinstance(value, Tensor) for value in held.values()):
         raise UserError(f"{path} holds more than tensors by name: have its state_dict saved, and name that.")
     return {str(name): value for name, value in held.items()}
+
+
+def _arrays(path: Path) -> dict[str, Tensor]:
+    with np.load(path, allow_pickle=False) as held:
+        return {name: torch.from_numpy(held[name]) for name in held}
 
 
 def _checked(name: str, path: Path, kind: Kind, sha256: str | None) -> str:

@@ -57,7 +57,7 @@ MEASURES: dict[str, Measure] = {
     "fid": Measure(distance="frechet", proper=("inception-v3",)),
     "kvd": Measure(distance="kernel", proper=("i3d",)),
     "kid": Measure(distance="kernel", proper=("inception-v3",)),
-    "is": Measure(distance="inception", proper=("inception-v3",)),
+    "is": Measure(distance="inception", proper=("inception-v3", "c3d-ucf101")),
     "motion": Measure(distance="frechet", proper=("flow",)),
 }
 
