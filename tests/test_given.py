@@ -72,3 +72,23 @@ def test_what_is_assembled_holds_each_part_in_its_place() -> None:
     assert torch.equal(made.latents[:, :, 2:], run(2, 4)) and torch.equal(made.latents[:, :, :1], run(0, 1))
     assert torch.equal(made.images, picture(7)) and not made.latents[:, :, 1].any()
     assert given.assembled(Mask(), 4, partial(given.place, coder, 16), run, picture) is None
+
+
+@torch.no_grad()
+def test_a_picture_is_a_hint_beside_exactly_the_group_that_it_heads() -> None:
+    coder = autoencoder("symmetric")
+    run, picture = partial(given.encode_run, coder, VIDEO), partial(given.encode_picture, coder, VIDEO)
+    place = partial(given.place, coder, 16)
+    made = given.assembled(Mask((3,), (0, 8, -1)), 4, place, run, picture, hints=True)
+    assert made is not None and made.hint is not None and made.places == (3.75,)  # the last frame heads no group: it stands behind
+    assert made.hint[0, 0, :, 0, 0].tolist() == [1, 0, 1, 0] and made.mask[0, 0, :, 0, 0].tolist() == [0, 0, 0, 1]
+    assert torch.equal(made.hint[:, 1:, :1], picture(0)) and torch.equal(made.hint[:, 1:, 2:3], picture(8))
+    assert not made.hint[:, :, 1::2].any() and torch.equal(made.images, picture(-1)) and torch.equal(made.latents[:, :, 3:], run(3, 4))
+    whole = given.assembled(Mask((0,)), 4, place, run, picture, hints=True)
+    assert whole is not None and whole.hint is None
+
+
+def test_heads_are_the_first_frames_of_groups() -> None:
+    assert given.placed(autoencoder("symmetric"), Mask((1,), (-1,), (0, 3))) == Mask((1,), (-1, 0, 12))
+    assert given.placed(autoencoder("first alone"), Mask(heads=(0, 1, 2))) == Mask(images=(0, 1, 5))
+    assert given.placed(autoencoder("per frame"), Mask(heads=(0, 2))) == Mask(images=(0, 2))

@@ -30,9 +30,9 @@ FRAMES, ROWS, COLUMNS = tiny.CLIP
 VIDEO = np.random.default_rng(0).integers(0, 256, (24, ROWS, COLUMNS, 3), np.uint8)
 
 
-def told(how: str = "time", **changes: object) -> Generator:
+def told(how: str = "time", *, hints: bool = False, **changes: object) -> Generator:
     made = tiny.model(tiny.dpvae(trained=True), tiny.CLIP)
-    network = backbone.build(replace(made.backbone.settings, given=how, rotary="time")).eval()
+    network = backbone.build(replace(made.backbone.settings, given=how, hints=hints, rotary="time")).eval()
     network.load_state_dict(made.backbone.state_dict(), strict=False)
     return Generator(Model(replace(made.settings, backbone=network.settings, **changes), made.autoencoder, made.text, network))
 
@@ -64,6 +64,24 @@ def test_nothing_given_is_text_to_video_bit_for_bit(generator: Generator) -> Non
 def test_pictures_at_other_places_make_other_videos(generator: Generator) -> None:
     first, last = (generator.generate(PROMPT, seed=3, given={at: VIDEO[0]}) for at in (0, FRAMES - 1))
     assert apart(first, last) > 2 and apart(first, generator.generate(PROMPT, seed=3, given={0: VIDEO[1]})) > 2
+
+
+def test_a_first_picture_is_a_hint_and_a_last_one_stands_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the model takes hints; a branch at zero hears nothing."""
+    model, seen = told(hints=True), []
+    assert np.array_equal(model.generate(PROMPT, seed=3, given={0: VIDEO[0]}), model.generate(PROMPT, seed=3))
+    tiny.randomised(model.model.backbone.hints)
+    first, last = (model.generate(PROMPT, seed=3, given={at: VIDEO[0]}) for at in (0, FRAMES - 1))
+    assert apart(first, model.generate(PROMPT, seed=3)) > 2 and np.array_equal(last, told().generate(PROMPT, seed=3, given={7: VIDEO[0]}))
+    plain = model.model.backbone.forward
+    monkeypatch.setattr(model.model.backbone, "forward", lambda *told, **more: (seen.append((told, more)), plain(*told, **more))[1])
+    model.generate(PROMPT, seed=3, given={0: VIDEO[0], FRAMES - 1: VIDEO[1]})
+    (noisy, _, _, mask), more = seen[0]
+    pixels = torch.from_numpy(VIDEO[:1]).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
+    with torch.no_grad():
+        key = model.model.autoencoder.encode_image(pixels).mode()[:, :, 0]
+    assert torch.equal(more["hint"][:1, 1:, 0], key) and more["when"] == [0, 1, 1.75] and noisy.shape[2] == 3
+    assert mask[0, 0, :, 0, 0].tolist() == [0, 0, 1] and more["hint"][0, 0, :, 0, 0].tolist() == [1, 0, 0]
 
 
 def test_a_batch_of_four_is_four_singles(generator: Generator) -> None:

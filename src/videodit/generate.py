@@ -140,7 +140,8 @@ class Generator:
         autoencoder, video = self.model.autoencoder, video.to(self.device)
         mask, frames = givens.mask_of(autoencoder, numbers), autoencoder.latents(size).frames
         run, picture = (partial(encode, autoencoder, video) for encode in (givens.encode_run, givens.encode_picture))
-        return givens.assembled(mask, frames, partial(givens.place, autoencoder, size.frames), run, picture)
+        place = partial(givens.place, autoencoder, size.frames)
+        return givens.assembled(mask, frames, place, run, picture, hints=self.model.settings.backbone.hints)
 
     def _given(self, pictures: GivenFrames | Sequence[GivenFrames] | None, size: Size, clips: int) -> Given | None:
         if not pictures:
@@ -157,6 +158,7 @@ class Generator:
         prior = prior or self.model.settings.prior
         firsts = [told.images[:, :, at : at + 1] for at, place in enumerate(told.places) if place == 0]
         firsts += [told.latents[:, :, :1]] if bool(told.mask[:, :, 0].all()) else []
+        firsts += [told.hint[:, 1:, :1]] if told.hint is not None and bool(told.hint[:, 0, 0].all()) else []
         return first_frame_lows(start, firsts[0], prior.still, prior.lows) if prior.lows and firsts else start
 
     def prior(self, prior: Prior | None) -> Prior:

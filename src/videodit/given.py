@@ -1,7 +1,7 @@
 """Given frames -> given latents. What is given is encoded from its own pixels alone: latents cut out of a whole clip know its future.
 
 Frames that fill groups of the autoencoder's are given as those groups' latents; each run of groups is encoded by itself. Any other
-frame is a lone picture.
+frame is a lone picture; of one that heads a group, the group's z_k is known.
 """
 
 from __future__ import annotations
@@ -47,25 +47,44 @@ def encode_picture(autoencoder: PerFrame, video: Video, frame: int) -> Latents:
 
 
 def assembled(
-    mask: Mask, frames: int, place: Callable[[int], float], run: Callable[[int, int], Latents], picture: Callable[[int], Latents]
+    mask: Mask,
+    frames: int,
+    place: Callable[[int], float],
+    run: Callable[[int, int], Latents],
+    picture: Callable[[int], Latents],
+    *,
+    hints: bool = False,
 ) -> Given | None:
-    """What a mask gives of a clip of so many latent frames, from the latents of its runs and pictures."""
+    """What a mask gives of a clip of so many latent frames, from the latents of its runs and pictures.
+
+    `hints`: a picture that heads a group is a hint beside it. Others stand behind the clip.
+    """
     runs = {span: run(*span) for span in mask.runs}
-    pictures = [picture(frame) for frame in mask.images]
+    pictures = {place(frame): picture(frame) for frame in mask.images}
     if not runs and not pictures:
         return None
-    like = next(iter([*runs.values(), *pictures]))
+    like = next(iter([*runs.values(), *pictures.values()]))
     latents = like.new_zeros(*like.shape[:2], frames, *like.shape[3:])
     held = torch.zeros_like(latents[:, :1])
     for (start, stop), clean in runs.items():
         latents[:, :, start:stop], held[:, :, start:stop] = clean, 1
-    images = torch.cat(pictures, dim=2) if pictures else latents[:, :, :0]
-    return Given(held, latents, images, tuple(map(place, mask.images)))
+    heads = {int(at): pictures.pop(at) for at in list(pictures) if hints and at.is_integer()}
+    images = torch.cat(list(pictures.values()), dim=2) if pictures else latents[:, :, :0]
+    hint = torch.cat([torch.zeros_like(held), torch.zeros_like(latents)], dim=1) if heads else None
+    for group, clean in heads.items():
+        assert hint is not None
+        hint[:, :1, group], hint[:, 1:, group] = 1, clean[:, :, 0]
+    return Given(held, latents, images, tuple(pictures), hint)
 
 
 def place(autoencoder: PerFrame, frames: int, frame: int) -> float:
     """Where a frame of a clip of so many stands, counted in latent frames."""
     return (frame % frames + lead(autoencoder)) / autoencoder.time
+
+
+def placed(autoencoder: PerFrame, mask: Mask) -> Mask:
+    """The mask with every picture by the number of its frame."""
+    return mask.placed(autoencoder.time, lead(autoencoder))
 
 
 def lead(autoencoder: PerFrame) -> int:

@@ -85,3 +85,33 @@ def test_the_words_hear_the_noisiest_frame(monkeypatch: pytest.MonkeyPatch) -> N
         model(NOISY, TIMES, WORDS, given)
     for signal in heard[1:]:
         close(signal, heard[0])
+
+
+HINT = torch.cat([FIRST, tiny.grid(2, 8, 4, 4, 6, seed=8)], dim=1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_hints_start_as_the_model_without_them_bit_for_bit(kind: str) -> None:
+    plain, told = network(kind, "time"), backbone.build(replace(KINDS[kind], given="time", hints=True)).eval()
+    told.load_state_dict(plain.state_dict(), strict=False)
+    assert torch.equal(told(NOISY, TIMES, WORDS, hint=HINT), plain(NOISY, TIMES, WORDS))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_a_hint_is_a_mask_and_what_is_under_it(kind: str) -> None:
+    torch.manual_seed(4)
+    model = tiny.randomised(backbone.build(replace(KINDS[kind], hints=True)).eval())
+    told = model(NOISY, TIMES, WORDS, hint=HINT)
+    elsewhere = torch.cat([FIRST, torch.where(FIRST > 0, HINT[:, 1:], 9.0)], dim=1)
+    assert torch.equal(model(NOISY, TIMES, WORDS, hint=elsewhere), told)
+    assert torch.equal(model(NOISY, TIMES, WORDS, hint=0 * HINT), model(NOISY, TIMES, WORDS))
+    for other in (torch.cat([FIRST, HINT[:, 1:] + 1], dim=1), torch.cat([FIRST, 0 * HINT[:, 1:]], dim=1), 0 * HINT):
+        assert (model(NOISY, TIMES, WORDS, hint=other) - told).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_network_without_hints_refuses_them(kind: str) -> None:
+    with pytest.raises(ValueError, match="takes no hints"):
+        network(kind, "time")(NOISY, TIMES, WORDS, hint=HINT)

@@ -72,6 +72,31 @@ def test_frames_that_follow_each_other_need_no_places() -> None:
     assert torch.equal(network(NOISE, t, WORDS, when=[0, 1, 2, 3]), network(NOISE, t, WORDS))
 
 
+@torch.no_grad()
+def test_a_hint_is_told_and_not_held() -> None:
+    """Beside what is held and what stands behind, which have none of it."""
+    network, t = tiny.transformer(given="time", hints=True), torch.tensor([0.3, 0.8])
+    hint = torch.cat([FIRST_TWO.roll(2, dims=2), tiny.grid(2, 8, 4, 4, 6, seed=8)], dim=1)
+    alone = around(network, Given(NOTHING, CLEAN, IMAGE[:, :, :0], hint=hint))(NOISE, t, WORDS)
+    assert torch.equal(alone, network(NOISE, t, WORDS, hint=hint)) and (alone != 0).all()
+    beside = around(network, Given(FIRST_TWO, CLEAN, IMAGE, (3.75,), hint))(NOISE, t, WORDS)
+    whole, mask = torch.cat([torch.where(FIRST_TWO > 0, CLEAN, NOISE), IMAGE], dim=2), torch.ones(2, 1, 5, 4, 6)
+    mask[:, :, 2:4] = 0
+    longer = torch.cat([hint, torch.zeros(2, 9, 1, 4, 6)], dim=2)
+    by_hand = network(whole, t, WORDS, mask, hint=longer, when=[0, 1, 2, 3, 3.75])[:, :, :4]
+    assert torch.equal(beside[:, :, 2:], by_hand[:, :, 2:]) and not beside[:, :, :2].any()
+
+
+@torch.no_grad()
+def test_a_hint_is_told_to_every_part_of_guidance_but_the_one_that_is_told_less() -> None:
+    network, t = tiny.transformer(given="time", hints=True), torch.tensor([0.5, 0.5])
+    hint = torch.cat([FIRST_TWO, CLEAN], dim=1)
+    told = around(network, Given(NOTHING, CLEAN, IMAGE[:, :, :0], hint=hint))
+    push = guided(told, WORDS, BLANK, Guidance(scale=3.0, images=2.0), untold=network)(NOISE, t)
+    all_, blank, less = (network(NOISE, t, words, hint=h) for words, h in ((WORDS, hint), (BLANK, hint), (BLANK, None)))
+    torch.testing.assert_close(push, all_ + 2 * (all_ - blank) + (blank - less), rtol=1e-4, atol=1e-4)
+
+
 def test_runs_are_what_stands_together() -> None:
     assert Mask((0, 1, 3, 5, 6)).runs == [(0, 2), (3, 4), (5, 7)] and Mask().runs == []
 
@@ -81,7 +106,7 @@ def test_runs_are_what_stands_together() -> None:
 def test_every_mask_leaves_something_to_generate(name: str, frames: int) -> None:
     drawn = {MASKS[name](np.random.default_rng(i), frames) for i in range(60)}
     for mask in drawn:
-        assert len(set(mask.frames)) == len(mask.frames) < frames and all(0 <= i < frames for i in mask.frames)
+        assert len(set(mask.frames)) == len(mask.frames) < frames and all(0 <= i < frames for i in (*mask.frames, *mask.heads))
     spans = {"prefix": lambda m: m.frames[0] == 0, "suffix": lambda m: m.frames[-1] == frames - 1}
     assert all(spans.get(name, lambda m: True)(mask) for mask in drawn)
     if name in ("prefix", "suffix"):
@@ -100,9 +125,9 @@ def test_a_draw_follows_its_weights_and_a_picture_is_given_nothing() -> None:
 def test_all_masks_hold_every_run_that_a_draw_gives(name: str) -> None:
     tasks = replace(Tasks(none=0.0, **{name: 1.0}) if name != "none" else Tasks(), clips=3)
     known = tasks.all(5)
-    runs, images = {run for mask in known for run in mask.runs}, {image for mask in known for image in mask.images}
+    runs, images = {run for mask in known for run in mask.runs}, {image for mask in known for image in mask.placed(4).images}
     for i in range(200):
-        mask = tasks.draw(np.random.default_rng(1000 + i), 5)
+        mask = tasks.draw(np.random.default_rng(1000 + i), 5).placed(4)
         assert set(mask.runs) <= runs and set(mask.images) <= images
 
 

@@ -13,6 +13,10 @@ import tiny
 from videodit import given, models
 from videodit.data import toybox
 from videodit.diffusion.tasks import Tasks
+from videodit.evaluate import tasks
+from videodit.evaluate.suite import scenes
+from videodit.generate import Generator
+from videodit.shapes import UserError
 from videodit.train import backbone, planning, recipes
 from videodit.train.backbone import BackboneRun, Joint
 from videodit.train.latents import Latents
@@ -54,6 +58,66 @@ def test_what_is_given_is_encoded_from_given_pixels_alone(world: tiny.World, tmp
                 alone = given.encode_picture(coder, clips[first], frame)[0]
                 torch.testing.assert_close(batch.given.images[0, :, at : at + 1], alone, rtol=0, atol=2e-3)
     assert len(seen) == 5  # of two groups: the one, the other; the first frame, the last, both
+
+
+def test_lone_pictures_are_hints_beside_the_groups_that_they_head(world: tiny.World, tmp_path: Path) -> None:
+    settings = run(world, tmp_path, tasks=Tasks(none=0.0, both=1.0, keys=2.0, clips=8), lone="channels")
+    coder = models.load_autoencoder(settings.autoencoder)
+    data, clips, seen = Latents(settings, coder, None, "nothing"), [pixels(settings, i) for i in range(8)], set()
+    for step in range(24):
+        batch = data.batch(step)
+        assert batch.given is not None and batch.given.hint is not None and not batch.given.mask.any()
+        groups = batch.given.hint[0, 0].amax((1, 2)).nonzero().flatten().tolist()
+        seen.add((tuple(groups), batch.given.places))
+        first = next(i for i in range(8) if torch.equal(batch.clean[0], data.pools[True].latents[i].float()))
+        for group in groups:
+            with torch.no_grad():
+                alone = given.encode_picture(coder, clips[first], group * coder.time)[0, :, 0]
+            torch.testing.assert_close(batch.given.hint[0, 1:, group], alone, rtol=0, atol=2e-3)
+    assert seen == {((0,), (1.75,)), ((0,), ()), ((1,), ()), ((0, 1), ())}  # of two groups: first and last; heads
+
+
+def test_a_run_with_hints_starts_as_the_model_and_leaves_one_that_meets_a_picture(world: tiny.World, tmp_path: Path) -> None:
+    settings = run(world, tmp_path, tasks=Tasks(none=0.0, first=1.0, both=1.0, clips=8), lone="channels")
+    begun, plain = (backbone.job(one).network["backbone"].eval() for one in (settings, replace(settings, lone="frames")))
+    batch = backbone.job(settings).batch(0)
+    assert batch.given is not None and batch.given.hint is not None
+    words = tiny.text([3] * len(batch.clean))
+    with torch.no_grad():
+        assert torch.equal(begun(batch.noise, batch.times, words, hint=batch.given.hint), plain(batch.noise, batch.times, words))
+    recipes.train(settings)
+    assert planning.plan(settings)["trained"] == sum(p.numel() for p in begun.parameters())
+    model = Generator(models.load(settings.output / "model"))
+    assert model.model.settings.backbone.hints and model.model.backbone.hints.proj.weight.abs().max() > 0
+    made = tasks.make("i2v", model, scenes("held-out", 2), 0, seed=1)
+    picture = toybox.render(scenes("held-out", 2)[0], model.size)[0]
+    met = tasks.squared(made.judged[0][0], tasks._as_image(model, picture))
+    assert made.figures[0]["given"] == met > 0  # its frame against D_k(z_k), on pixels
+    other = Generator(models.load(world.video_model))
+    with pytest.raises(UserError, match="was not trained to go on from given frames"):
+        other.generate("a red circle moves right", given={0: picture})
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"tasks": Tasks(last=1.0)}, "lone=channels is for pictures that head a group"),
+        ({"tasks": Tasks(first=1.0), "autoencoder": "image_autoencoder"}, "no picture is less than a group"),
+    ],
+)
+def test_hints_are_refused_where_no_picture_is_lone(world: tiny.World, tmp_path: Path, changes: dict, words: str) -> None:
+    changes = {name: getattr(world, value) if isinstance(value, str) else value for name, value in changes.items()}
+    with pytest.raises(UserError, match=words):
+        backbone.job(run(world, tmp_path, lone="channels", **changes))
+
+
+def test_a_model_that_was_told_otherwise_goes_on(world: tiny.World, tmp_path: Path) -> None:
+    """What the run does not tell by channels is left out."""
+    first = run(world, tmp_path, tasks=Tasks(none=0.0, first=1.0, clips=8), lone="channels", given="channels")
+    recipes.train(first)
+    again = replace(first, output=tmp_path / "again", start=first.output / "model", lone="frames", given="time")
+    network = backbone.job(again).network["backbone"]
+    assert network.hints is None and network.given is None and network.settings.given == "time"
 
 
 def test_only_what_is_not_given_counts(world: tiny.World, tmp_path: Path) -> None:

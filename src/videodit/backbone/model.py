@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from videodit.backbone.arrangements import Arrangement, blocks
 from videodit.backbone.blocks import DualBlock, TimeBlock
-from videodit.backbone.conditioning import GIVEN_DOC, Given, Modulation, Signal, for_words, frame_times, modulate, of_video
+from videodit.backbone.conditioning import GIVEN_DOC, HINTS_DOC, Given, Modulation, Signal, for_words, frame_times, modulate, of_video
 from videodit.backbone.layouts import Layout
 from videodit.backbone.packed import Grid, Mask, packed
-from videodit.backbone.patches import GivenBranch, PatchEmbedding, VideoBranch, embedded, unpatch
+from videodit.backbone.patches import GivenBranch, PatchEmbedding, VideoBranch, embedded, hinted, unpatch
 from videodit.backbone.positions import Centred, Length, Places, Rotary, When, rotary_angles
 from videodit.backbone.variants import BLOCKS, DOC, arranged
 from videodit.config import setting
@@ -35,6 +35,7 @@ class Transformer:
     pooled: int = setting(2048, doc="channels of the pooled text")
     video: bool = setting(False, doc="whether the 3D patchify branch is there")
     given: Given = setting("refused", doc=GIVEN_DOC)
+    hints: bool = setting(False, doc=HINTS_DOC)
     normed: bool = setting(True, doc="whether queries and keys are normalised: in SD3.5 they are, in SD3 they are not")
     twice: int = setting(0, doc="first blocks in which the video also attends to itself alone; 13 in SD3.5 medium")
     places: Places = setting(Centred(), doc="the table of rows and columns")
@@ -57,6 +58,7 @@ class DualTransformer(nn.Module):
         self.patches = PatchEmbedding(settings.channels, width, settings.patch, settings.places)
         self.video = VideoBranch(settings.channels, width, settings.patch, scale=settings.length.scale) if settings.video else None
         self.given = GivenBranch(settings.channels, width, settings.patch) if settings.given == "channels" else None
+        self.hints = GivenBranch(settings.channels, width, settings.patch) if settings.hints else None
         self.text = nn.Linear(settings.text, width)
         self.signal = Signal(width, pooled=settings.pooled)
         self.blocks = blocks(settings.layout, self._block, settings.depth)
@@ -68,7 +70,7 @@ class DualTransformer(nn.Module):
         if settings.layout == "beside":  # only what the image model had not learns
             for name, parameter in self.named_parameters():
                 parameter.requires_grad_(
-                    name.startswith(("video.", "given.")) or bool({"joint", "to_words", "to_video"} & set(name.split(".")))
+                    name.startswith(("video.", "given.", "hints.")) or bool({"joint", "to_words", "to_video"} & set(name.split(".")))
                 )
 
     def forward(
@@ -78,6 +80,7 @@ class DualTransformer(nn.Module):
         text: Text,
         given: Float[Tensor, "b 1 f h w"] | Sequence[Mask] | None = None,
         *,
+        hint: Float[Tensor, "b k f h w"] | None = None,
         when: When = None,
     ) -> Float[Tensor, "b c f h w"] | list[Grid]:
         """The velocity; latent frames stand at the places `when` in time, or one after the other. A list of clips shares a sequence."""
@@ -88,7 +91,7 @@ class DualTransformer(nn.Module):
         assert text.sequence is not None and not isinstance(given, Sequence)
         if given is not None and self.settings.given == "time":
             t = frame_times(t, given)
-        video = embedded(noisy, given, self.patches, self.video, self.given, when)
+        video = hinted(embedded(noisy, given, self.patches, self.video, self.given, when), hint, self.hints)
         words, signal = self.text(text.sequence), for_words(self.signal(t, text), t)
         video = self.blocks(words, video, signal, self._layout(noisy, text, when))
         shift, scale = self.modulation(of_video(signal), video.shape[1])

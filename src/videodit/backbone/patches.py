@@ -84,15 +84,15 @@ class VideoBranch(nn.Module):
 
 
 class GivenBranch(nn.Module):
-    """What is given, as extra channels: the mask and the latents under it, through a projection that starts at zero."""
+    """What is given, or hinted at, as extra channels: a mask and the latents under it, through a projection that starts at zero."""
 
     def __init__(self, channels: int, width: int, patch: int, tube: int = 1) -> None:
         super().__init__()
         self.proj = nn.Conv3d(channels + 1, width, (tube, patch, patch), stride=(tube, patch, patch), bias=False)
         nn.init.zeros_(self.proj.weight)
 
-    def forward(self, latents: Float[Tensor, "b c f h w"], given: Float[Tensor, "b 1 f h w"]) -> Float[Tensor, "b n d"]:
-        return self.proj(torch.cat([given, given * latents], dim=1)).flatten(2).mT
+    def forward(self, mask: Float[Tensor, "b 1 f h w"], latents: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b n d"]:
+        return self.proj(torch.cat([mask, mask * latents], dim=1)).flatten(2).mT
 
 
 def embedded(
@@ -107,7 +107,16 @@ def embedded(
     tokens = patches(noisy).contiguous()
     if video is not None:
         tokens = tokens + video(noisy, when)
-    return tokens if told is None or given is None else tokens + told(noisy, given)
+    return tokens if told is None or given is None else tokens + told(given, noisy)
+
+
+def hinted(tokens: Float[Tensor, "b n d"], hint: Float[Tensor, "b k f h w"] | None, told: GivenBranch | None) -> Float[Tensor, "b n d"]:
+    """Tokens that know a hint: its first channel is a mask, the others latents."""
+    if hint is None:
+        return tokens
+    if told is None:
+        raise ValueError("this network takes no hints")
+    return tokens + told(hint[:, :1], hint[:, 1:])
 
 
 def unpatch(tokens: Float[Tensor, "b n e"], latents: Size, patch: Patch) -> Float[Tensor, "b c f h w"]:

@@ -11,9 +11,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from videodit.backbone.blocks import SingleBlock, TemporalBlock, Words
-from videodit.backbone.conditioning import GIVEN_DOC, Given, Modulation, Signal, Unmodulated, frame_times, modulate
+from videodit.backbone.conditioning import GIVEN_DOC, HINTS_DOC, Given, Modulation, Signal, Unmodulated, frame_times, modulate
 from videodit.backbone.layouts import Layout
-from videodit.backbone.patches import GivenBranch, Head, PatchEmbedding, TubeEmbedding, TubeHead, VideoBranch, embedded
+from videodit.backbone.patches import GivenBranch, Head, PatchEmbedding, TubeEmbedding, TubeHead, VideoBranch, embedded, hinted
 from videodit.backbone.positions import Cropped, Length, Places, When, rotary_angles, waves
 from videodit.backbone.variants import BLOCKS, DOC, ONE_CLIP, SHAPED, STILL, Variant, arranged
 from videodit.config import setting
@@ -47,6 +47,7 @@ class DiT:
     variance: bool = setting(False, doc="whether a variance is predicted beside the mean")
     video: bool = setting(False, doc="whether the 3D patchify branch is there")
     given: Given = setting("refused", doc=GIVEN_DOC)
+    hints: bool = setting(False, doc=HINTS_DOC)
     normed: bool = setting(False, doc="whether queries and keys are normalised")
     places: Places = setting(Cropped(side=16, base=16), doc="the table of rows and columns")
     time: Literal["table", "rotary", "none"] = setting(
@@ -77,6 +78,7 @@ class SingleTransformer(nn.Module):
         self.patches = TubeEmbedding(*grid, settings.places, settings.tube) if tubes else PatchEmbedding(*grid, settings.places)
         self.video = VideoBranch(*grid, settings.tube, scale=settings.length.scale) if settings.video else None
         self.given = GivenBranch(*grid, settings.tube) if settings.given == "channels" else None
+        self.hints = GivenBranch(*grid, settings.tube) if settings.hints else None
         self.signal = Signal(width, pooled=settings.pooled, labels=settings.labels, reached=settings.reached)
         self.text = nn.Sequential(nn.Linear(settings.text, width), nn.GELU("tanh"), nn.Linear(width, width)) if settings.text else None
         self.blocks = nn.ModuleList(self._block(name) for name in settings.arrangement)
@@ -99,6 +101,7 @@ class SingleTransformer(nn.Module):
         given: Float[Tensor, "b 1 f h w"] | None = None,
         *,
         images: int = 0,
+        hint: Float[Tensor, "b k f h w"] | None = None,
         when: When = None,
     ) -> Float[Tensor, "b _ f h w"]:
         """The prediction; the last `images` frames are pictures of their own, and so is a clip of one frame.
@@ -110,7 +113,7 @@ class SingleTransformer(nn.Module):
         layout = self._layout(noisy, images, when)
         if given is not None and self.settings.given == "time":
             t = frame_times(t, given, self.settings.tube)
-        x = embedded(noisy, given, self.patches, self.video, self.given, when)
+        x = hinted(embedded(noisy, given, self.patches, self.video, self.given, when), hint, self.hints)
         words, signal = self._words(text), self.signal(t, text)
         if self.settings.told == "token":
             x = _with_signal(x, signal, layout.grid.frames)

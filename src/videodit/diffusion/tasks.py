@@ -1,8 +1,9 @@
 """What is given of a clip, and a network that generates the rest around it.
 
 Given latent frames are held: the network finds them clean where the others are noisy, and their velocity is zero, so that they come out as
-they went in. A lone picture is the key frame of no group: it stands behind the clip as a latent frame of its own, clean and at its place
-in time, outside loss and decoding.
+they went in. A lone picture fixes no group: it stands behind the clip as a latent frame of its own, clean and at its place in time, outside
+loss and decoding; or, for networks that take hints, its latents stand as extra channels beside those of the group that it heads, which is
+generated whole.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from videodit.config import setting
 from videodit.diffusion.guidance import Network
@@ -22,33 +24,39 @@ from videodit.shapes import Text, UserError
 
 
 class Given(NamedTuple):
-    """`mask`: 1 where `latents` are given; `images` stand at `places`, counted in latent frames."""
+    """`mask`: 1 where `latents` are given; `images` stand at `places`, counted in latent frames; `hint`: a mask and latents, not held."""
 
     mask: Float[Tensor, "b 1 f h w"]
     latents: Float[Tensor, "b c f h w"]
     images: Float[Tensor, "b c i h w"]
     places: tuple[float, ...] = ()
+    hint: Float[Tensor, "b k f h w"] | None = None
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Given:
+        hint = None if self.hint is None else change(self.hint)
+        return Given(*(change(x) for x in self[:3]), places=self.places, hint=hint)
 
     def repeated(self, count: int) -> Given:
         """For a batch that holds this one several times."""
-        return Given(*(x.repeat(count // len(x), 1, 1, 1, 1) for x in self[:3]), places=self.places)
+        return self.map(lambda x: x.repeat(count // len(x), 1, 1, 1, 1))
 
     def to(self, device: torch.device | str) -> Given:
-        return Given(*(x.to(device) for x in self[:3]), places=self.places)
+        return self.map(lambda x: x.to(device))
 
     def hold(self, noisy: Float[Tensor, "b c f h w"]) -> Float[Tensor, "b c f h w"]:
         """The given latents over the noisy ones."""
         return torch.where(self.mask > 0, self.latents, noisy)
 
 
-Conditioned = Callable[..., Tensor]  # (noisy, t, text, given, when=): told what is given, and when its frames stand
+Conditioned = Callable[..., Tensor]  # (noisy, t, text, given, hint=, when=): told what is given, and when its frames stand
 
 
 def around(network: Conditioned, given: Given) -> Network:
     """The network that generates around what is given."""
     frames, images = given.latents.shape[2], len(given.places)
     when = [*range(frames), *given.places] if images else None
-    if not images and not given.mask.any():
+    held = bool(images or given.mask.any())
+    if not held and given.hint is None:
         return network
 
     def velocity(noisy: Tensor, t: Tensor, text: Text) -> Tensor:
@@ -56,16 +64,22 @@ def around(network: Conditioned, given: Given) -> Network:
         whole = torch.cat([here.hold(noisy), here.images], dim=2)
         mask = torch.cat([here.mask, torch.ones_like(here.images[:, :1])], dim=2)
         times = t if t.ndim == 1 or not images else torch.cat([t, t.new_zeros(len(t), images)], dim=1)
-        return network(whole, times, text, mask, when=when)[:, :, :frames] * (1 - here.mask)
+        told = {} if here.hint is None else {"hint": F.pad(here.hint, (0, 0, 0, 0, 0, images))}
+        return network(whole, times, text, mask if held else None, when=when, **told)[:, :, :frames] * (1 - here.mask)
 
     return velocity
 
 
 class Mask(NamedTuple):
-    """Which latent frames are given, and which lone pictures: 0 the first frame, -1 the last."""
+    """Which latent frames are given, and which lone pictures: 0 the first frame, -1 the last; or `heads`, the first of these groups."""
 
     frames: tuple[int, ...] = ()
     images: tuple[int, ...] = ()
+    heads: tuple[int, ...] = ()
+
+    def placed(self, time: int, lead: int = 0) -> Mask:
+        """The same with heads as pictures, where groups have so many frames, and the first lacks `lead`."""
+        return Mask(self.frames, (*self.images, *(max(time * group - lead, 0) for group in self.heads)))
 
     @property
     def runs(self) -> list[tuple[int, int]]:
@@ -83,6 +97,7 @@ class Tasks:
     first: float = setting(0.0, doc="the first frame, a picture")
     last: float = setting(0.0, doc="the last frame, a picture")
     both: float = setting(0.0, doc="the first frame and the last, pictures")
+    keys: float = setting(0.0, doc="the first frames of groups at random, pictures")
     prefix: float = setting(0.0, doc="the first groups of frames")
     suffix: float = setting(0.0, doc="the last groups of frames")
     every: float = setting(0.0, doc="every second or third group of frames")
@@ -112,6 +127,7 @@ class Tasks:
         """Every mask that a draw may give."""
         names = [name for name, weight in self.weights.items() if weight and name != "random"]
         drawn = {MASKS[name](np.random.default_rng(i), frames) for name in names for i in range(16 * frames)}
+        drawn |= {Mask(heads=(i,)) for i in range(frames) if self.keys}
         runs = [Mask(tuple(range(i, j))) for i in range(frames) for j in range(i + 1, frames + 1) if j - i < frames]
         return sorted(drawn | set(runs if self.random else []))
 
@@ -121,9 +137,8 @@ def _every(rng: np.random.Generator, frames: int) -> Mask:
     return Mask(tuple(range(int(rng.integers(min(step, frames))), frames, step)))
 
 
-def _random(rng: np.random.Generator, frames: int) -> Mask:
-    count = int(rng.integers(1, frames))
-    return Mask(tuple(sorted(int(i) for i in rng.choice(frames, count, replace=False))))
+def _some(rng: np.random.Generator, frames: int, most: int) -> tuple[int, ...]:
+    return tuple(sorted(int(i) for i in rng.choice(frames, int(rng.integers(1, most + 1)), replace=False)))
 
 
 MASKS: dict[str, Callable[[np.random.Generator, int], Mask]] = {
@@ -131,8 +146,9 @@ MASKS: dict[str, Callable[[np.random.Generator, int], Mask]] = {
     "first": lambda rng, frames: Mask(images=(0,)),
     "last": lambda rng, frames: Mask(images=(-1,)),
     "both": lambda rng, frames: Mask(images=(0, -1)),
+    "keys": lambda rng, frames: Mask(heads=_some(rng, frames, frames)),
     "prefix": lambda rng, frames: Mask(tuple(range(int(rng.integers(1, frames))))),
     "suffix": lambda rng, frames: Mask(tuple(range(int(rng.integers(1, frames)), frames))),
     "every": _every,
-    "random": _random,
+    "random": lambda rng, frames: Mask(_some(rng, frames, frames - 1)),
 }

@@ -94,6 +94,11 @@ class BackboneRun(Run):
     joint: Joint = setting(Joint(), doc="images and videos together")
     tasks: Tasks = setting(Tasks(), doc="what is given of clips, and how often")
     given: Literal["noise", "channels", "time"] = setting("time", doc="how the transformer is told of it, if anything is given")
+    lone: Literal["frames", "channels"] = setting(
+        "frames",
+        doc="how it is told of lone pictures: as latent frames behind the clip; or, of those that head a group, by extra channels beside "
+        "it, which start at zero",
+    )
     text_dropout: float = setting(0.1, doc="part of the captions left out, for guidance")
     words: float = setting(
         0.1, doc="weight of telling each word from its own state while the text encoder learns: pictures alone let words of motion go"
@@ -125,6 +130,8 @@ class BackboneRun(Run):
             raise UserError(f"joint.appended takes 0 or more pictures, not {self.joint.appended}.")
         if self.joint.appended and not isinstance(self.sizes, One):
             raise UserError(f"sizes.kind={self.sizes.kind} mixes pictures and clips by itself: leave joint.appended out.")
+        if self.lone == "channels" and not self.tasks.first + self.tasks.both + self.tasks.keys:
+            raise UserError("lone=channels is for pictures that head a group: set tasks.first, tasks.both or tasks.keys above 0.")
         if self.compiled and self.kernels == "measured":
             raise UserError("A compiled block calls no kernels that were measured: set compiled=false, or kernels=fixed.")
         if not isinstance(self.sizes, One) and (isinstance(self.data, Toybox) or self.tasks.gives):
@@ -140,6 +147,7 @@ class BackboneRun(Run):
 
 def job(settings: BackboneRun) -> Job:
     autoencoder = models.load_autoencoder(settings.autoencoder, settings.device)
+    _check(settings, autoencoder)
     network = starting(settings, autoencoder).to(settings.device)
     text, transformer = network["text"], network["backbone"]
     assert isinstance(text, TextEncoder | SD3Text | Labels) and isinstance(
@@ -193,6 +201,12 @@ def job(settings: BackboneRun) -> Job:
 
     look = Look(settings, model, held(settings, autoencoder, text.takes)) if settings.looks.every else None
     return Job(network=network, batch=data.batch, loss=loss, save=save, look=look)
+
+
+def _check(settings: BackboneRun, autoencoder: PerFrame) -> None:
+    """Refuse what does not go with an autoencoder."""
+    if settings.lone == "channels" and autoencoder.time == 1:
+        raise UserError("This autoencoder's groups have one frame each, so no picture is less than a group: leave lone=frames.")
 
 
 def _described(
@@ -320,14 +334,14 @@ def told(network: DualTransformer | SingleTransformer, settings: BackboneRun) ->
     shape = telling(network.settings, settings)
     if shape == network.settings:
         return network
-    made = backbone.build(shape)
-    made.load_state_dict({n: v for n, v in made.state_dict().items() if n.startswith("given.")} | network.state_dict())
+    made, known = backbone.build(shape), network.state_dict()
+    made.load_state_dict({name: known.get(name, fresh) for name, fresh in made.state_dict().items()})
     return made
 
 
 def telling(shape: Transformer | DiT, settings: BackboneRun) -> Transformer | DiT:
     """The shape of a transformer that is told of what the run gives."""
-    return replace(shape, given=settings.given) if settings.tasks.gives else shape
+    return replace(shape, given=settings.given, hints=settings.lone == "channels") if settings.tasks.gives else shape
 
 
 def _teller(settings: BackboneRun) -> TextEncoder | Labels:

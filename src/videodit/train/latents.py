@@ -42,7 +42,7 @@ class Latents:
         self.pools = pools(settings, autoencoder, takes, kinds)
         if not isinstance(settings.sizes, One):
             self.pools = dict.fromkeys(kinds, merged(self.pools, settings.joint.video_probability))
-        self.place = partial(given.place, autoencoder, settings.size.frames)
+        self.place, self.placed = partial(given.place, autoencoder, settings.size.frames), partial(given.placed, autoencoder)
         of_each = {} if frozen is None else {id(pool): read(settings, frozen, pool.captions) for pool in self.pools.values()}
         self.features = {kind: of_each[id(pool)] for kind, pool in self.pools.items() if of_each}
 
@@ -52,7 +52,7 @@ class Latents:
         rng.random()
         kind = bool(of_step.random() < settings.joint.video_probability)  # the same in all passes of a step, which may be shared
         pool = self.pools[kind]
-        mask = settings.tasks.draw(np.random.default_rng([settings.seed, step, 10]), pool.latents[0].shape[1])
+        mask = self.placed(settings.tasks.draw(np.random.default_rng([settings.seed, step, 10]), pool.latents[0].shape[1]))
         told = bool(mask.frames or mask.images)
         indices = pool.draw(rng, settings.batch, told=told)
         dropped = rng.random(settings.batch) < settings.text_dropout
@@ -90,6 +90,7 @@ class Latents:
             self.place,
             run=lambda start, stop: parts[f"{start}-{stop}"][rows].float(),
             picture=lambda frame: parts[f"{frame}"][rows].float(),
+            hints=self.settings.lone == "channels",
         )
 
     def _text(self, step: int, kind: bool, indices: np.ndarray, dropped: np.ndarray) -> Text | list[str]:

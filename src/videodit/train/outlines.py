@@ -24,6 +24,7 @@ from videodit.data import worlds
 from videodit.data.buckets import One, Packed
 from videodit.data.sources import Drawn, Source
 from videodit.data.text import TextEncoder, TextSettings, load_tokenizer
+from videodit.given import placed
 from videodit.shapes import Size, Text, UserError, latent_size, token_size
 from videodit.train import backbone as transformer
 from videodit.train import image_autoencoder
@@ -38,7 +39,6 @@ from videodit.train.recompute import recompute
 Recipe = ImageAutoencoderRun | AutoencoderRun | BackboneRun | DecoderRun
 Pass = Callable[[], Tensor]
 WORDS_OF_SD3 = 77 + 256
-GIVEN = {None: ("none",), 0: ("prefix", "suffix", "every", "random"), 1: ("first", "last"), 2: ("both",)}  # pictures behind a clip
 LOOKED_AT = 200  # captions, for how long they are
 
 
@@ -123,7 +123,7 @@ def _backbone(settings: BackboneRun, assumed: list[str]) -> Outline:
     extent: dict[str, Any] = {"latents": list(latents), "tokens": tokens}
     missed = partial(_missed, settings, built, shape, words, (autoencoder.channels, *latents))
     if isinstance(settings.sizes, One):
-        passes, clips = _passes(settings, missed), float(settings.batch)
+        passes, clips = _passes(settings, missed, latents.frames), float(settings.batch)
     else:
         fits(settings, shape)
         assumed.append(f"every file is taken to have the run's size: sizes.kind={settings.sizes.kind} deals them as they are")
@@ -131,14 +131,19 @@ def _backbone(settings: BackboneRun, assumed: list[str]) -> Outline:
     return Outline(network=network, extent=extent, passes=passes, clips=clips, kept=_kept(settings, autoencoder, shape, words, assumed))
 
 
-def _passes(settings: BackboneRun, missed: Callable[..., Tensor]) -> list[tuple[float, Pass]]:
+def _passes(settings: BackboneRun, missed: Callable[..., Tensor], frames: int) -> list[tuple[float, Pass]]:
     """Pictures, and clips by what is given of them: nothing, groups of frames, or so many pictures behind them."""
     video, every = settings.joint.video_probability, sum(settings.tasks.weights.values())
     rates = [(1 - video, partial(missed, settings.batch, moves=False))]
-    for given, names in GIVEN.items():
-        rate = video * sum(settings.tasks.weights[name] for name in names) / every
+    behind: dict[str, int | None] = {"none": None, "first": 1, "last": 1, "both": 2, "keys": (frames + 1) // 2}
+    behind |= {"first": 0, "both": 1, "keys": 0} if settings.lone == "channels" else {}
+    shares: dict[int | None, float] = {}
+    for name, weight in settings.tasks.weights.items():
+        given = behind.get(name, 0)
+        shares[given] = shares.get(given, 0.0) + video * weight / every
+    for given, share in shares.items():
         clips = partial(missed, settings.batch, given=given)
-        rates.append((rate, partial(_along, clips, missed, settings) if settings.joint.appended else clips))
+        rates.append((share, partial(_along, clips, missed, settings) if settings.joint.appended else clips))
     return [(rate, one) for rate, one in rates if rate]
 
 
@@ -243,7 +248,7 @@ def _kept(settings: BackboneRun, autoencoder: PerFrame, shape: Transformer | DiT
     clips, pictures = (int(video > 0), int(video == 0)) if filed else (settings.clips * (video > 0), settings.pictures * still)
     size, frames = place * (clips * latents.frames + pictures), clips * settings.size.frames + pictures
     if settings.tasks.gives and clips:
-        masks, told = settings.tasks.all(latents.frames), min(settings.tasks.clips, clips)
+        masks, told = [placed(autoencoder, mask) for mask in settings.tasks.all(latents.frames)], min(settings.tasks.clips, clips)
         runs, lone = {run for mask in masks for run in mask.runs}, {frame for mask in masks for frame in mask.images}
         groups = sum(stop - start for start, stop in runs)
         size += place * told * (groups + len(lone))

@@ -330,7 +330,7 @@ def _all_parts(settings: BackboneRun, autoencoder: PerFrame, video: bool) -> dic
 
 def _parts(settings: BackboneRun, autoencoder: PerFrame) -> dict[str, Part]:
     """All that a task may give of clips: runs of groups by their span, pictures by their frame, each encoded alone."""
-    masks = settings.tasks.all(autoencoder.latents(settings.size).frames)
+    masks = [given.placed(autoencoder, mask) for mask in settings.tasks.all(autoencoder.latents(settings.size).frames)]
     runs, pictures = sorted({run for mask in masks for run in mask.runs}), sorted({frame for mask in masks for frame in mask.images})
     parts: dict[str, Part] = {f"{start}-{stop}": partial(given.encode_run, autoencoder, start=start, stop=stop) for start, stop in runs}
     return parts | {f"{frame}": partial(given.encode_picture, autoencoder, frame=frame) for frame in pictures}
