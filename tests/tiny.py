@@ -32,6 +32,7 @@ from videodit.train.recipes import Recipe
 from videodit.train.step import Checkpoint
 
 CLIP, PICTURE = Size(8, 32, 32), Size(1, 32, 32)
+SIGHT = 12  # channels of what a picture shows
 TEXT = TextSettings(width=16, depth=1, heads=2)
 SAMPLING = Sampling(steps=3, guidance=Guidance(scale=2.0))
 
@@ -103,6 +104,18 @@ def text(words: Sequence[int], width: int = TEXT.width, seed: int = 4) -> Text:
         pooled=torch.randn(len(words), width, generator=generator),
         mask=mask,
     )
+
+
+def sight(folder: Path, seed: int = 0) -> Path:
+    """A folder of a tiny random CLIP image encoder, as transformers saves it."""
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    small: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+    torch.manual_seed(seed)
+    encoder = CLIPVisionModelWithProjection(CLIPVisionConfig(**small, image_size=24, patch_size=8, projection_dim=SIGHT))
+    randomised(encoder)
+    encoder.save_pretrained(folder)
+    return folder
 
 
 def grid(*shape: int, seed: int = 5) -> Tensor:

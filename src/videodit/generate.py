@@ -141,7 +141,9 @@ class Generator:
         mask, frames = givens.mask_of(autoencoder, numbers), autoencoder.latents(size).frames
         run, picture = (partial(encode, autoencoder, video) for encode in (givens.encode_run, givens.encode_picture))
         place = partial(givens.place, autoencoder, size.frames)
-        return givens.assembled(mask, frames, place, run, picture, hints=self.model.settings.backbone.hints)
+        given = givens.assembled(mask, frames, place, run, picture, hints=self.model.settings.backbone.hints)
+        sight = self.model.sight if mask.begins else None
+        return given and given._replace(picture=sight and sight(video[:, :, 0]))
 
     def _given(self, pictures: GivenFrames | Sequence[GivenFrames] | None, size: Size, clips: int) -> Given | None:
         if not pictures:

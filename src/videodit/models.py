@@ -25,7 +25,9 @@ from videodit.autoencoder import DPVAE, DPVAESettings, PerFrame
 from videodit.autoencoder.presets import ImageAutoencoder
 from videodit.backbone import DiT, DualTransformer, SingleTransformer, Transformer
 from videodit.config import setting
+from videodit.data import sight
 from videodit.data.labels import Labels, LabelSettings
+from videodit.data.sight import Sight
 from videodit.data.text import TextEncoder, TextSettings, load_tokenizer
 from videodit.data.text_sd3 import SD3Text, SD3TextSettings
 from videodit.diffusion.guidance import Guidance
@@ -141,11 +143,13 @@ class Model:
     autoencoder: PerFrame
     text: TextEncoder | SD3Text | Labels
     backbone: DualTransformer | SingleTransformer
+    sight: Sight | None = None  # where the transformer is told what a given first frame shows
 
 
 Folder = ModelFolder | BackboneFolder | AutoencoderFolder
 Kind = TypeVar("Kind")
 HOLDS: dict[type, str] = {ModelFolder: "a whole model", AutoencoderFolder: "an autoencoder", BackboneFolder: "a transformer alone"}
+SIGHT = "sight"  # a model's folder of CLIP's image encoder
 Precisions = Mapping[str, torch.dtype]  # on disk, by part; half where it is not said
 
 
@@ -167,6 +171,8 @@ def save(folder: Path, model: Model, precisions: Precisions | None = None) -> No
         elif isinstance(model.text, TextEncoder):
             model.text.tokenizer.save(str(aside / "tokenizer.json"))
             _save_part(model.text, aside / "text.safetensors")
+        if model.sight:
+            model.sight.save(aside / SIGHT)
         autoencoder = describe_autoencoder(model.autoencoder)
         described = replace(model.settings, takes=model.text.takes, autoencoder=autoencoder, digests=_digests(aside))
         (aside / "model.toml").write_text(config.write(described), encoding="utf-8")
@@ -231,7 +237,8 @@ def load(name: str | Path, device: str = "cpu") -> Model:
     autoencoder, network = settings.autoencoder.build(), backbone.build(settings.backbone)
     for part, file in ((autoencoder, "autoencoder"), (network, "backbone")):
         _fill(part.to(device).eval(), _checked(folder, f"{file}.safetensors", settings.digests))
-    return Model(settings, autoencoder, text.to(device), network)
+    seer = load_sight(folder, settings)
+    return Model(settings, autoencoder, text.to(device), network, seer and seer.to(device))
 
 
 def read(name: str | Path, *kinds: type[Kind]) -> tuple[Path, Kind]:
@@ -248,14 +255,20 @@ def _load_text(folder: Path, settings: ModelFolder) -> TextEncoder | SD3Text | L
     if isinstance(settings.text, LabelSettings):
         return Labels(settings.text)
     if isinstance(settings.text, SD3TextSettings):
-        for file in settings.digests:
-            if file.startswith("text/"):
-                _checked(folder, file, settings.digests)
+        _checked_all(folder, "text", settings.digests)
         return SD3Text.of_pipeline(folder / "text", settings.text).float()
     tokenizer = load_tokenizer(_checked(folder, "tokenizer.json", settings.digests), settings.text)
     text = TextEncoder(tokenizer, settings.text).eval()
     _fill(text, _checked(folder, "text.safetensors", settings.digests))
     return text
+
+
+def load_sight(folder: Path, settings: ModelFolder) -> Sight | None:
+    """What tells the transformer of a whole model what a picture shows."""
+    if not settings.backbone.picture:
+        return None
+    _checked_all(folder, SIGHT, settings.digests)
+    return sight.load(folder / SIGHT)
 
 
 def load_backbone(name: str | Path) -> DualTransformer | SingleTransformer:
@@ -320,6 +333,12 @@ def _checked(folder: Path, file: str, digests: dict[str, str]) -> Path:
     if file in digests and digest(path) != digests[file]:
         raise UserError(f"{path} is not the file that was saved (its SHA-256 differs from model.toml): copy the whole folder again.")
     return path
+
+
+def _checked_all(folder: Path, part: str, digests: dict[str, str]) -> None:
+    for file in digests:
+        if file.startswith(f"{part}/"):
+            _checked(folder, file, digests)
 
 
 def precision_of(path: Path) -> torch.dtype:

@@ -40,6 +40,7 @@ class Text(NamedTuple):
     pooled: Float[Tensor, "b d"] | None = None
     mask: Bool[Tensor, "b l"] | None = None
     label: Int[Tensor, "b"] | None = None
+    picture: Float[Tensor, "b e"] | None = None  # what a given first frame shows
 
     def map(self, change) -> Text:
         """The same record with `change` applied to every field that is there."""

@@ -115,3 +115,42 @@ def test_a_hint_is_a_mask_and_what_is_under_it(kind: str) -> None:
 def test_a_network_without_hints_refuses_them(kind: str) -> None:
     with pytest.raises(ValueError, match="takes no hints"):
         network(kind, "time")(NOISY, TIMES, WORDS, hint=HINT)
+
+
+# --- What a picture shows ---
+
+READING = {"dual": DUAL, "single": replace(SINGLE, text=tiny.TEXT.width, labels=0)}
+SHOWN = WORDS._replace(picture=tiny.grid(2, 5))
+
+
+@pytest.mark.parametrize("kind", READING)
+@torch.no_grad()
+def test_what_a_picture_shows_starts_as_nothing_bit_for_bit_and_is_then_told_to_the_words(kind: str) -> None:
+    torch.manual_seed(4)
+    plain = tiny.randomised(backbone.build(READING[kind]).eval())
+    model = backbone.build(replace(READING[kind], picture=5)).eval()
+    model.load_state_dict(plain.state_dict(), strict=False)
+    expected = plain(NOISY, TIMES, WORDS)
+    assert torch.equal(model(NOISY, TIMES, SHOWN), expected) and torch.equal(model(NOISY, TIMES, WORDS), expected)
+    tiny.randomised(model.picture)
+    told = model(NOISY, TIMES, SHOWN)
+    assert torch.equal(model(NOISY, TIMES, WORDS), expected)  # without a picture nothing changes, whatever was learnt
+    assert (told - expected).flatten(1).abs().amax(1).min() > 1e-3
+    other = SHOWN._replace(picture=torch.cat([SHOWN.picture[:1], -SHOWN.picture[1:]]))
+    again = model(NOISY, TIMES, other)
+    close(again[:1], told[:1])
+    assert (again[1] - told[1]).abs().max() > 1e-3  # each clip its own
+
+
+@pytest.mark.parametrize("kind", READING)
+def test_every_weight_of_it_learns(kind: str) -> None:
+    model = tiny.randomised(backbone.build(replace(READING[kind], picture=5)))
+    model(NOISY, TIMES, SHOWN).square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in model.picture.parameters())
+
+
+def test_a_picture_needs_words_and_a_network_that_is_shown_it() -> None:
+    with pytest.raises(UserError, match="is told to the words, and this transformer sees none"):
+        replace(SINGLE, picture=5)
+    with pytest.raises(ValueError, match="is shown no pictures"):
+        network("dual", "time")(NOISY, TIMES, SHOWN)

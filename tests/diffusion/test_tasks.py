@@ -97,6 +97,14 @@ def test_a_hint_is_told_to_every_part_of_guidance_but_the_one_that_is_told_less(
     torch.testing.assert_close(push, all_ + 2 * (all_ - blank) + (blank - less), rtol=1e-4, atol=1e-4)
 
 
+@torch.no_grad()
+def test_what_the_first_frame_shows_is_told_with_what_is_given() -> None:
+    network, t, shows = tiny.transformer(given="time", picture=5), torch.tensor([0.3, 0.8]), tiny.grid(1, 5)
+    told = around(network, given(FIRST_TWO)._replace(picture=shows))(NOISE, t, WORDS)
+    by_hand = around(network, given(FIRST_TWO))(NOISE, t, WORDS._replace(picture=shows.repeat(2, 1)))
+    assert torch.equal(told, by_hand) and (told - around(network, given(FIRST_TWO))(NOISE, t, WORDS)).abs().max() > 1e-3
+
+
 def test_runs_are_what_stands_together() -> None:
     assert Mask((0, 1, 3, 5, 6)).runs == [(0, 2), (3, 4), (5, 7)] and Mask().runs == []
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import tiny
 from videodit import given, models
-from videodit.data import toybox
+from videodit.data import sight, toybox
 from videodit.diffusion.tasks import Tasks
 from videodit.evaluate import tasks
 from videodit.evaluate.suite import scenes
@@ -118,6 +118,48 @@ def test_a_model_that_was_told_otherwise_goes_on(world: tiny.World, tmp_path: Pa
     again = replace(first, output=tmp_path / "again", start=first.output / "model", lone="frames", given="time")
     network = backbone.job(again).network["backbone"]
     assert network.hints is None and network.given is None and network.settings.given == "time"
+
+
+def test_what_a_first_frame_shows_is_read_once_learnt_and_kept_in_the_model(world: tiny.World, tmp_path: Path) -> None:
+    encoder = sight.load(tiny.sight(tmp_path / "clip"))
+    chances = Tasks(none=1.0, first=1.0, last=1.0, prefix=1.0, clips=8)
+    settings = run(world, tmp_path, tasks=chances, sight=encoder.folder)
+    data, seen = Latents(settings, models.load_autoencoder(settings.autoencoder), None, "nothing"), set()
+    for step in range(24):
+        batch = data.batch(step)
+        if batch.given is None:
+            continue
+        begins = bool(batch.given.mask[0, 0, 0].any()) or 0.0 in batch.given.places
+        seen.add(begins)
+        assert (batch.given.picture is not None) == begins
+        if batch.given.picture is not None:
+            first = next(i for i in range(8) if torch.equal(batch.clean[0], data.pools[True].latents[i].float()))
+            alone = encoder(pixels(settings, first)[:, :, 0])[0]
+            torch.testing.assert_close(batch.given.picture[0], alone, rtol=2e-3, atol=2e-3)
+    assert seen == {True, False}
+    recipes.train(settings)
+    made = models.load(settings.output / "model")
+    assert planning.plan(settings)["trained"] == sum(p.numel() for p in made.backbone.parameters())
+    assert made.sight and made.sight.content == encoder.content and made.backbone.picture.cross.out.weight.abs().max() > 0
+    tiny.randomised(made.backbone.picture)
+    generator, blind = Generator(made), Generator(replace(made, sight=None))
+    picture = toybox.render(scenes("held-out", 1)[0], generator.size)[0]
+    prompt = "a red circle moves right"
+    assert (generator.generate(prompt, given={0: picture}) != blind.generate(prompt, given={0: picture})).any()
+    for given_at in ({}, {generator.size.frames - 1: picture}):  # of no first frame anything is shown
+        assert (generator.generate(prompt, given=given_at) == blind.generate(prompt, given=given_at)).all()
+    again = replace(settings, output=tmp_path / "again", start=settings.output / "model", sight=None, steps=1)
+    recipes.train(again)
+    kept = models.load(again.output / "model").sight
+    assert kept and kept.content == encoder.content
+    (settings.output / "model" / "sight" / "model.safetensors").write_bytes(b"other")
+    with pytest.raises(UserError, match="is not the file that was saved"):
+        models.load(settings.output / "model")
+
+
+def test_sight_is_refused_where_no_first_frame_is_given(world: tiny.World, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="sight is for first frames that are given"):
+        run(world, tmp_path, tasks=Tasks(last=1.0), sight=tmp_path)
 
 
 def test_only_what_is_not_given_counts(world: tiny.World, tmp_path: Path) -> None:

@@ -170,6 +170,34 @@ class CrossAttention(nn.Module):
         return self.out(rearrange(seen, "b k n d -> b n (k d)"))
 
 
+class PictureBranch(nn.Module):
+    """What a picture shows, told to the words, which carry it wherever they are seen: they attend to a few tokens of it.
+
+    Tokens beside the words would take a share of every attention from the first step on; this adds zero at the start.
+    """
+
+    def __init__(self, channels: int, width: int, heads: int, tokens: int = 4) -> None:
+        super().__init__()
+        self.split = (tokens, width)
+        self.tokens, self.norm = nn.Linear(channels, tokens * width), nn.LayerNorm(width)
+        self.norm_words, self.cross = nn.LayerNorm(width, elementwise_affine=False), CrossAttention(width, heads)
+        nn.init.zeros_(self.cross.out.weight)
+        nn.init.zeros_(self.cross.out.bias)
+
+    def forward(self, words: Tokens, picture: Float[Tensor, "b e"]) -> Tokens:
+        tokens = self.norm(self.tokens(picture).unflatten(-1, self.split))
+        return words + self.cross(self.norm_words(words), (tokens, None))
+
+
+def shown(words: Tokens, picture: Float[Tensor, "b e"] | None, branch: PictureBranch | None) -> Tokens:
+    """Words that know what a picture shows."""
+    if picture is None:
+        return words
+    if branch is None:
+        raise ValueError("this network is shown no pictures")
+    return branch(words, picture)
+
+
 class SingleBlock(nn.Module):
     """DiT's block: tokens attend to each other in one way or several, then to the words if there are any, then the feed-forward."""
 

@@ -21,6 +21,7 @@ GIVEN_DOC = (
     "how it is told of given latents: it refuses them; not at all, they stand where noise would (noise); by extra channels, mask and "
     "latents (channels); or by time, given frames stand at t = 0 (time)"
 )
+PICTURE_DOC = "channels of what a given first frame shows (CLIP's image embedding), which is told to the words; 0 is none"
 HINTS_DOC = "whether it takes hints, extra channels beside the noisy latents: a mask and latents that are told and not held"
 
 

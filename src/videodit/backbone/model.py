@@ -10,8 +10,19 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from videodit.backbone.arrangements import Arrangement, blocks
-from videodit.backbone.blocks import DualBlock, TimeBlock
-from videodit.backbone.conditioning import GIVEN_DOC, HINTS_DOC, Given, Modulation, Signal, for_words, frame_times, modulate, of_video
+from videodit.backbone.blocks import DualBlock, PictureBranch, TimeBlock, shown
+from videodit.backbone.conditioning import (
+    GIVEN_DOC,
+    HINTS_DOC,
+    PICTURE_DOC,
+    Given,
+    Modulation,
+    Signal,
+    for_words,
+    frame_times,
+    modulate,
+    of_video,
+)
 from videodit.backbone.layouts import Layout
 from videodit.backbone.packed import Grid, Mask, packed
 from videodit.backbone.patches import GivenBranch, PatchEmbedding, VideoBranch, embedded, hinted, unpatch
@@ -19,6 +30,8 @@ from videodit.backbone.positions import Centred, Length, Places, Rotary, When, r
 from videodit.backbone.variants import BLOCKS, DOC, arranged
 from videodit.config import setting
 from videodit.shapes import Size, Text, token_size
+
+BRANCHES = ("video.", "given.", "hints.", "picture.")  # beside the blocks, what an image model lacks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +49,7 @@ class Transformer:
     video: bool = setting(False, doc="whether the 3D patchify branch is there")
     given: Given = setting("refused", doc=GIVEN_DOC)
     hints: bool = setting(False, doc=HINTS_DOC)
+    picture: int = setting(0, doc=PICTURE_DOC)
     normed: bool = setting(True, doc="whether queries and keys are normalised: in SD3.5 they are, in SD3 they are not")
     twice: int = setting(0, doc="first blocks in which the video also attends to itself alone; 13 in SD3.5 medium")
     places: Places = setting(Centred(), doc="the table of rows and columns")
@@ -60,6 +74,7 @@ class DualTransformer(nn.Module):
         self.given = GivenBranch(settings.channels, width, settings.patch) if settings.given == "channels" else None
         self.hints = GivenBranch(settings.channels, width, settings.patch) if settings.hints else None
         self.text = nn.Linear(settings.text, width)
+        self.picture = PictureBranch(settings.picture, width, settings.heads) if settings.picture else None
         self.signal = Signal(width, pooled=settings.pooled)
         self.blocks = blocks(settings.layout, self._block, settings.depth)
         self.modulation = Modulation(width, 2)
@@ -69,9 +84,7 @@ class DualTransformer(nn.Module):
         nn.init.zeros_(self.out.bias)
         if settings.layout == "beside":  # only what the image model had not learns
             for name, parameter in self.named_parameters():
-                parameter.requires_grad_(
-                    name.startswith(("video.", "given.", "hints.")) or bool({"joint", "to_words", "to_video"} & set(name.split(".")))
-                )
+                parameter.requires_grad_(name.startswith(BRANCHES) or bool({"joint", "to_words", "to_video"} & set(name.split("."))))
 
     def forward(
         self,
@@ -92,7 +105,7 @@ class DualTransformer(nn.Module):
         if given is not None and self.settings.given == "time":
             t = frame_times(t, given)
         video = hinted(embedded(noisy, given, self.patches, self.video, self.given, when), hint, self.hints)
-        words, signal = self.text(text.sequence), for_words(self.signal(t, text), t)
+        words, signal = shown(self.text(text.sequence), text.picture, self.picture), for_words(self.signal(t, text), t)
         video = self.blocks(words, video, signal, self._layout(noisy, text, when))
         shift, scale = self.modulation(of_video(signal), video.shape[1])
         patch = self.settings.patch

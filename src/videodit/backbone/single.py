@@ -10,8 +10,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from videodit.backbone.blocks import SingleBlock, TemporalBlock, Words
-from videodit.backbone.conditioning import GIVEN_DOC, HINTS_DOC, Given, Modulation, Signal, Unmodulated, frame_times, modulate
+from videodit.backbone.blocks import PictureBranch, SingleBlock, TemporalBlock, Words, shown
+from videodit.backbone.conditioning import GIVEN_DOC, HINTS_DOC, PICTURE_DOC, Given, Modulation, Signal, Unmodulated, frame_times, modulate
 from videodit.backbone.layouts import Layout
 from videodit.backbone.patches import GivenBranch, Head, PatchEmbedding, TubeEmbedding, TubeHead, VideoBranch, embedded, hinted
 from videodit.backbone.positions import Cropped, Length, Places, When, rotary_angles, waves
@@ -48,6 +48,7 @@ class DiT:
     video: bool = setting(False, doc="whether the 3D patchify branch is there")
     given: Given = setting("refused", doc=GIVEN_DOC)
     hints: bool = setting(False, doc=HINTS_DOC)
+    picture: int = setting(0, doc=PICTURE_DOC)
     normed: bool = setting(False, doc="whether queries and keys are normalised")
     places: Places = setting(Cropped(side=16, base=16), doc="the table of rows and columns")
     time: Literal["table", "rotary", "none"] = setting(
@@ -60,6 +61,9 @@ class DiT:
     def __post_init__(self) -> None:
         if self.told == "token" and self.layout in SHAPED:
             raise UserError(f"The layout {self.layout} has no place for a token beside the grid: tell it by modulation.")
+
+        if self.picture and not self.text:
+            raise UserError("What a picture shows is told to the words, and this transformer sees none: leave the picture out.")
 
     @property
     def arrangement(self) -> tuple[str, ...]:
@@ -81,6 +85,7 @@ class SingleTransformer(nn.Module):
         self.hints = GivenBranch(*grid, settings.tube) if settings.hints else None
         self.signal = Signal(width, pooled=settings.pooled, labels=settings.labels, reached=settings.reached)
         self.text = nn.Sequential(nn.Linear(settings.text, width), nn.GELU("tanh"), nn.Linear(width, width)) if settings.text else None
+        self.picture = PictureBranch(settings.picture, width, settings.heads) if settings.picture else None
         self.blocks = nn.ModuleList(self._block(name) for name in settings.arrangement)
         modulated = settings.told == "modulation"
         self.modulation = Modulation(width, 2) if modulated else Unmodulated(2)
@@ -143,7 +148,7 @@ class SingleTransformer(nn.Module):
         if self.text is None:
             return None
         assert text.sequence is not None
-        return self.text(text.sequence), text.mask
+        return shown(self.text(text.sequence), text.picture, self.picture), text.mask
 
     def _first_in_time(self) -> int:
         """The block before which frames get their places: the first that sees more than one."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from videodit import backbone
 from videodit.backbone import Cropped, DiT, DualTransformer, SingleTransformer, Transformer
+from videodit.backbone.model import BRANCHES
 from videodit.shapes import UserError
 
 Layout = Literal["global", "beside", "late", "interleaved", "factorised", "split"]
@@ -56,7 +57,7 @@ def stilled(video: SingleTransformer, image: DiT) -> SingleTransformer:
 def image_half(video: DualTransformer | SingleTransformer) -> dict[str, Tensor]:
     """The weights of the image model that is left in a video model."""
     new = tuple(f"blocks.{i}.{part}." for i in range(video.settings.depth) for part in ("joint", "to_words", "to_video"))
-    kept = {name: value for name, value in video.state_dict().items() if not name.startswith(("video.", *new))}
+    kept = {name: value for name, value in video.state_dict().items() if not name.startswith((*BRANCHES, *new))}
     return {name.replace(".spatial.", "."): value for name, value in kept.items()}
 
 

@@ -24,21 +24,23 @@ from videodit.shapes import Text, UserError
 
 
 class Given(NamedTuple):
-    """`mask`: 1 where `latents` are given; `images` stand at `places`, counted in latent frames; `hint`: a mask and latents, not held."""
+    """`mask`: 1 where `latents` are given; `images` stand at `places`, counted in latent frames; `hint`: a mask and latents, not held;
+    `picture`: what the first frame shows."""
 
     mask: Float[Tensor, "b 1 f h w"]
     latents: Float[Tensor, "b c f h w"]
     images: Float[Tensor, "b c i h w"]
     places: tuple[float, ...] = ()
     hint: Float[Tensor, "b k f h w"] | None = None
+    picture: Float[Tensor, "b e"] | None = None
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Given:
-        hint = None if self.hint is None else change(self.hint)
-        return Given(*(change(x) for x in self[:3]), places=self.places, hint=hint)
+        hint, picture = (None if x is None else change(x) for x in (self.hint, self.picture))
+        return Given(*(change(x) for x in self[:3]), places=self.places, hint=hint, picture=picture)
 
     def repeated(self, count: int) -> Given:
         """For a batch that holds this one several times."""
-        return self.map(lambda x: x.repeat(count // len(x), 1, 1, 1, 1))
+        return self.map(lambda x: x.repeat(count // len(x), *(1,) * (x.ndim - 1)))
 
     def to(self, device: torch.device | str) -> Given:
         return self.map(lambda x: x.to(device))
@@ -64,6 +66,7 @@ def around(network: Conditioned, given: Given) -> Network:
         whole = torch.cat([here.hold(noisy), here.images], dim=2)
         mask = torch.cat([here.mask, torch.ones_like(here.images[:, :1])], dim=2)
         times = t if t.ndim == 1 or not images else torch.cat([t, t.new_zeros(len(t), images)], dim=1)
+        text = text if here.picture is None else text._replace(picture=here.picture)
         told = {} if here.hint is None else {"hint": F.pad(here.hint, (0, 0, 0, 0, 0, images))}
         return network(whole, times, text, mask if held else None, when=when, **told)[:, :, :frames] * (1 - here.mask)
 
@@ -76,6 +79,11 @@ class Mask(NamedTuple):
     frames: tuple[int, ...] = ()
     images: tuple[int, ...] = ()
     heads: tuple[int, ...] = ()
+
+    @property
+    def begins(self) -> bool:
+        """Whether the first frame is given."""
+        return 0 in self.frames or 0 in self.images
 
     def placed(self, time: int, lead: int = 0) -> Mask:
         """The same with heads as pictures, where groups have so many frames, and the first lacks `lead`."""
@@ -116,6 +124,11 @@ class Tasks:
     def gives(self) -> bool:
         """Whether anything is ever given."""
         return any(weight for name, weight in self.weights.items() if name != "none")
+
+    @property
+    def begins(self) -> bool:
+        """Whether the first frame is ever given."""
+        return any((self.first, self.both, self.keys, self.prefix, self.every, self.random))
 
     def draw(self, rng: np.random.Generator, frames: int) -> Mask:
         """What is given of a clip of so many latent frames; of a single one, nothing."""

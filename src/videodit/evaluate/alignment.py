@@ -20,6 +20,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
+from videodit.data.sight import fitted
 from videodit.evaluate.extractors import Extractor, Looked
 from videodit.evaluate.protocol import Estimator, Protocol, Score, Seen
 from videodit.evaluate.scores import carded, interval
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from transformers import CLIPModel, PreTrainedTokenizerBase
 
 Features = Float[Tensor, "n d"]
-MEAN, DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # of CLIP's training pictures
 DECIDING = ("config.json", "tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "preprocessor_config.json")
 TAKES = "every frame, its shorter side by antialiased bicubic to what the model takes, the middle; CLIP's mean and deviation"
 
@@ -48,16 +48,8 @@ class Clip:
     @torch.inference_mode()
     def pictures(self, frames: UInt8[Tensor, "n h w 3"]) -> Features:
         """Features of length 1."""
-        side = self.side
-        pictures = rearrange(frames, "n h w c -> n c h w").float()
-        scale = side / min(pictures.shape[2:])
-        extent = tuple(max(side, int(length * scale)) for length in pictures.shape[2:])
-        if extent != pictures.shape[2:]:
-            pictures = F.interpolate(pictures, extent, mode="bicubic", antialias=True).round().clamp(0, 255)
-        top, left = (extent[0] - side) // 2, (extent[1] - side) // 2
-        pictures = pictures[:, :, top : top + side, left : left + side] / 255
-        mean, deviation = (torch.tensor(values)[:, None, None] for values in (MEAN, DEVIATION))
-        pooled = self.model.vision_model(pixel_values=(pictures - mean) / deviation).pooler_output
+        pictures = fitted(rearrange(frames, "n h w c -> n c h w").float(), self.side)
+        pooled = self.model.vision_model(pixel_values=pictures).pooler_output
         return F.normalize(self.model.visual_projection(pooled), dim=-1)
 
     @torch.inference_mode()

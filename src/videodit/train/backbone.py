@@ -22,6 +22,7 @@ from videodit.backbone import DiT, DualTransformer, SingleTransformer, Transform
 from videodit.config import setting
 from videodit.convert import from_image
 from videodit.convert.deeper import deepened
+from videodit.data import sight as sights
 from videodit.data import sources, worlds
 from videodit.data.buckets import One, Sizes
 from videodit.data.labels import Labels, LabelSettings
@@ -40,6 +41,7 @@ from videodit.train.latents import Batch, Latents
 from videodit.train.looks import Look, Looks, by_time, held
 from videodit.train.mixed import Mixed, Pack, missed
 from videodit.train.progress import note
+from videodit.train.pools import sight
 from videodit.train.recompute import DOC, Recompute, recompute
 from videodit.train.retention import COUNT, Retention
 from videodit.train.step import Job, Run, provenance
@@ -99,6 +101,10 @@ class BackboneRun(Run):
         doc="how it is told of lone pictures: as latent frames behind the clip; or, of those that head a group, by extra channels beside "
         "it, which start at zero",
     )
+    sight: Path | None = setting(
+        None,
+        doc="folder of CLIP's image encoder: what a given first frame shows is told to the words; none: that of `start`",
+    )
     text_dropout: float = setting(0.1, doc="part of the captions left out, for guidance")
     words: float = setting(
         0.1, doc="weight of telling each word from its own state while the text encoder learns: pictures alone let words of motion go"
@@ -132,6 +138,8 @@ class BackboneRun(Run):
             raise UserError(f"sizes.kind={self.sizes.kind} mixes pictures and clips by itself: leave joint.appended out.")
         if self.lone == "channels" and not self.tasks.first + self.tasks.both + self.tasks.keys:
             raise UserError("lone=channels is for pictures that head a group: set tasks.first, tasks.both or tasks.keys above 0.")
+        if self.sight and not self.tasks.begins:
+            raise UserError("sight is for first frames that are given: set tasks.first, tasks.both, tasks.keys or tasks.prefix above 0.")
         if self.compiled and self.kernels == "measured":
             raise UserError("A compiled block calls no kernels that were measured: set compiled=false, or kernels=fixed.")
         if not isinstance(self.sizes, One) and (isinstance(self.data, Toybox) or self.tasks.gives):
@@ -157,6 +165,7 @@ def job(settings: BackboneRun) -> Job:
     recompute(transformer.blocks, settings.recompute)
     if settings.compiled:
         compile_blocks(transformer.blocks, settings.device, alike=one)
+    seer = sight(settings)
     frozen = text if settings.start and not isinstance(text, Labels) else None
     data = (Latents if one else partial(Mixed, shape=transformer.settings))(settings, autoencoder, frozen, text.takes)
     gauge = _gauge(settings, transformer, data)
@@ -190,7 +199,7 @@ def job(settings: BackboneRun) -> Job:
         kernels.settle(transformer, few, learning=True, kept=settings.output / "kernels.json")
 
     def model() -> models.Model:
-        return models.Model(_described(settings, text, transformer), autoencoder, text, transformer)
+        return models.Model(_described(settings, text, transformer), autoencoder, text, transformer, seer)
 
     def save(folder: Path) -> None:
         whole = model()
@@ -341,7 +350,8 @@ def told(network: DualTransformer | SingleTransformer, settings: BackboneRun) ->
 
 def telling(shape: Transformer | DiT, settings: BackboneRun) -> Transformer | DiT:
     """The shape of a transformer that is told of what the run gives."""
-    return replace(shape, given=settings.given, hints=settings.lone == "channels") if settings.tasks.gives else shape
+    shape = replace(shape, given=settings.given, hints=settings.lone == "channels") if settings.tasks.gives else shape
+    return replace(shape, picture=sights.width(settings.sight)) if settings.sight else shape
 
 
 def _teller(settings: BackboneRun) -> TextEncoder | Labels:

@@ -17,7 +17,7 @@ from videodit.data.text import TextEncoder
 from videodit.data.text_sd3 import SD3Text
 from videodit.diffusion.tasks import Given, Mask
 from videodit.shapes import Text
-from videodit.train.pools import merged, pools
+from videodit.train.pools import SHOWN, merged, pools
 from videodit.train.words import read
 
 if TYPE_CHECKING:
@@ -84,7 +84,8 @@ class Latents:
 
     def _given(self, mask: Mask, frames: int, indices: np.ndarray) -> Given | None:
         rows, parts = torch.from_numpy(indices), self.pools[True].parts
-        return given.assembled(
+        shown = next((name for name in parts if name.startswith(SHOWN)), None) if mask.begins else None
+        made = given.assembled(
             mask,
             frames,
             self.place,
@@ -92,6 +93,7 @@ class Latents:
             picture=lambda frame: parts[f"{frame}"][rows].float(),
             hints=self.settings.lone == "channels",
         )
+        return made and made._replace(picture=shown and parts[shown][rows].float())
 
     def _text(self, step: int, kind: bool, indices: np.ndarray, dropped: np.ndarray) -> Text | list[str]:
         pool = self.pools[kind]

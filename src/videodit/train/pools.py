@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,6 +25,8 @@ from videodit.data.buckets import One
 from videodit.data.cache import remembered
 from videodit.data.item import Item
 from videodit.data.quarantine import READER, Losses, Quarantine
+from videodit.data.sight import Sight
+from videodit.data.sight import load as load_sight
 from videodit.data.sources import Drawn
 from videodit.data.video import Unreadable
 from videodit.shapes import Size, UserError
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from videodit.train.backbone import BackboneRun
 
 ENCODE = 8  # clips encoded at a time
+SHOWN = "shown"  # what first frames show, among the parts, by which encoder
 Part = Callable[[Tensor], Tensor]
 How = Callable[[Item, str], "Making | None"]  # how an item of these bytes is encoded; None: it is too small, or too short
 
@@ -108,6 +111,24 @@ def merged(pools: dict[bool, Pool], video: float) -> Pool:
         captions += pool.captions
         weights.append(pool.weights / pool.weights.sum() * (video if kind else 1 - video))
     return Pool([one for kind in sorted(pools) for one in pools[kind].latents], captions, whose, weights=np.concatenate(weights))
+
+
+def sight(settings: BackboneRun) -> Sight | None:
+    """What tells the transformer what a given first frame shows: the run's own, or that of the model it starts from."""
+    if settings.sight:
+        return _sight(settings.sight, settings.device)
+    start = settings.start and models.read(settings.start, models.ModelFolder)
+    return _sight(start[0] / models.SIGHT, settings.device) if start and start[1].backbone.picture else None
+
+
+@lru_cache(maxsize=1)
+def _sight(folder: Path, device: str) -> Sight:
+    return load_sight(folder).to(device)
+
+
+def _shown(sight: Sight, video: Tensor) -> Tensor:
+    """Of first frames."""
+    return sight(video[:, :, 0])
 
 
 def patch(settings: BackboneRun) -> int:
@@ -333,7 +354,9 @@ def _parts(settings: BackboneRun, autoencoder: PerFrame) -> dict[str, Part]:
     masks = [given.placed(autoencoder, mask) for mask in settings.tasks.all(autoencoder.latents(settings.size).frames)]
     runs, pictures = sorted({run for mask in masks for run in mask.runs}), sorted({frame for mask in masks for frame in mask.images})
     parts: dict[str, Part] = {f"{start}-{stop}": partial(given.encode_run, autoencoder, start=start, stop=stop) for start, stop in runs}
-    return parts | {f"{frame}": partial(given.encode_picture, autoencoder, frame=frame) for frame in pictures}
+    parts |= {f"{frame}": partial(given.encode_picture, autoencoder, frame=frame) for frame in pictures}
+    seer = sight(settings) if any(mask.begins for mask in masks) else None
+    return parts | ({f"{SHOWN} {seer.content}": partial(_shown, seer)} if seer else {})
 
 
 @torch.no_grad()
