@@ -14,7 +14,7 @@ from videodit import given, models
 from videodit.data import sight, toybox
 from videodit.diffusion.tasks import Tasks
 from videodit.evaluate import tasks
-from videodit.evaluate.suite import scenes
+from videodit.evaluate.judges import TOYBOX
 from videodit.generate import Generator
 from videodit.shapes import UserError
 from videodit.train import backbone, planning, recipes
@@ -89,8 +89,8 @@ def test_a_run_with_hints_starts_as_the_model_and_leaves_one_that_meets_a_pictur
     assert planning.plan(settings)["trained"] == sum(p.numel() for p in begun.parameters())
     model = Generator(models.load(settings.output / "model"))
     assert model.model.settings.backbone.hints and model.model.backbone.hints.proj.weight.abs().max() > 0
-    made = tasks.make("i2v", model, scenes("held-out", 2), 0, seed=1)
-    picture = toybox.render(scenes("held-out", 2)[0], model.size)[0]
+    made = tasks.make("i2v", model, TOYBOX.scenes("held-out", 2), 0, seed=1)
+    picture = toybox.render(TOYBOX.scenes("held-out", 2)[0], model.size)[0]
     met = tasks.squared(made.judged[0][0], tasks._as_image(model, picture))
     assert made.figures[0]["given"] == met > 0  # its frame against D_k(z_k), on pixels
     other = Generator(models.load(world.video_model))
@@ -143,7 +143,7 @@ def test_what_a_first_frame_shows_is_read_once_learnt_and_kept_in_the_model(worl
     assert made.sight and made.sight.content == encoder.content and made.backbone.picture.cross.out.weight.abs().max() > 0
     tiny.randomised(made.backbone.picture)
     generator, blind = Generator(made), Generator(replace(made, sight=None))
-    picture = toybox.render(scenes("held-out", 1)[0], generator.size)[0]
+    picture = toybox.render(TOYBOX.scenes("held-out", 1)[0], generator.size)[0]
     prompt = "a red circle moves right"
     assert (generator.generate(prompt, given={0: picture}) != blind.generate(prompt, given={0: picture})).any()
     for given_at in ({}, {generator.size.frames - 1: picture}):  # of no first frame anything is shown

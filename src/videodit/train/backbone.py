@@ -40,8 +40,8 @@ from videodit.train.compiling import compile_blocks
 from videodit.train.latents import Batch, Latents
 from videodit.train.looks import Look, Looks, by_time, held
 from videodit.train.mixed import Mixed, Pack, missed
-from videodit.train.progress import note
 from videodit.train.pools import sight
+from videodit.train.progress import note
 from videodit.train.recompute import DOC, Recompute, recompute
 from videodit.train.retention import COUNT, Retention
 from videodit.train.step import Job, Run, provenance
