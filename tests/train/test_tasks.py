@@ -89,7 +89,7 @@ def test_a_run_with_hints_starts_as_the_model_and_leaves_one_that_meets_a_pictur
     assert planning.plan(settings)["trained"] == sum(p.numel() for p in begun.parameters())
     model = Generator(models.load(settings.output / "model"))
     assert model.model.settings.backbone.hints and model.model.backbone.hints.proj.weight.abs().max() > 0
-    made = tasks.make("i2v", model, TOYBOX.scenes("held-out", 2), 0, seed=1)
+    made = tasks.make("i2v", model, TOYBOX.world, TOYBOX.scenes("held-out", 2), 0, seed=1)
     picture = toybox.render(TOYBOX.scenes("held-out", 2)[0], model.size)[0]
     met = tasks.squared(made.judged[0][0], tasks._as_image(model, picture))
     assert made.figures[0]["given"] == met > 0  # its frame against D_k(z_k), on pixels

@@ -141,7 +141,7 @@ def _passes(settings: BackboneRun, missed: Callable[..., Tensor], frames: int) -
     for name, weight in settings.tasks.weights.items():
         given = behind.get(name, 0)
         shares[given] = shares.get(given, 0.0) + video * weight / every
-    for given, share in shares.items():
+    for given, share in sorted(shares.items(), key=lambda item: -1 if item[0] is None else item[0]):
         clips = partial(missed, settings.batch, given=given)
         rates.append((share, partial(_along, clips, missed, settings) if settings.joint.appended else clips))
     return [(rate, one) for rate, one in rates if rate]
