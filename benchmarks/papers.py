@@ -75,6 +75,7 @@ ROWS: dict[str, Row] = {
     "lavita-tubes": Row(run="lavita", settings=("backbone.tube=2",)),
     "lavita-tokens": Row(run="lavita", settings=("backbone.told=token",)),
     "lavita-rotary": Row(run="lavita", settings=("backbone.time=rotary",)),
+    "lavita-appended": Row(run="lavita", settings=("joint.appended=4",)),
     "prior-shared": Row(run="video", settings=("prior.kind=shared", "prior.share=0.5"), start="image"),
     "prior-progressive": Row(run="video", settings=("prior.kind=progressive", "prior.share=0.7"), start="image"),
     "given-channels": Row(run="video", settings=("tasks.none=0.0", "tasks.first=1.0", "given=channels"), start="image", also=("given",)),
@@ -122,6 +123,11 @@ CLAIMS: dict[str, Claim] = {
         says="LAVITA: S-AdaLN is better than all tokens", **less("lavita-v2", "lavita-tokens"), beside=("frechet", "parameters")
     ),
     "lavita-positions": Claim(says="LAVITA: absolute places in time are better than rotary", **less("lavita-v2", "lavita-rotary")),
+    "lavita-appended": Claim(
+        says="LAVITA: pictures appended behind clips make better videos",
+        **less("lavita-appended", "lavita-v2"),
+        beside=("frechet", "motion", "seconds"),
+    ),
     "prior-shared": Claim(
         says="VideoFusion: noise that frames share in part makes better videos",
         **less("prior-shared", "video", "frechet"),
