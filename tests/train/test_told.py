@@ -13,7 +13,7 @@ from videodit import models
 from videodit.cli.main import main
 from videodit.data import toybox
 from videodit.data.labels import Labels, LabelSettings
-from videodit.shapes import UserError
+from videodit.shapes import Text, UserError
 from videodit.train import planning, recipes
 from videodit.train.backbone import BackboneRun
 
@@ -70,4 +70,4 @@ def test_labels_and_the_blank() -> None:
     labels = Labels(LabelSettings(names=("up", "down")))
     told = labels(["down", "", "up"]).label
     assert told is not None and told.tolist() == [1, 2, 0]
-    assert Labels(LabelSettings())(["", ""]) == (None, None, None, None)
+    assert Labels(LabelSettings())(["", ""]) == Text()
