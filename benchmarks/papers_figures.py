@@ -21,7 +21,8 @@ from videodit.generate import Generator, to_frames
 from videodit.models import Model
 from videodit.shapes import Size
 from videodit.train import looks
-from videodit.train.backbone import BackboneRun, starting
+from videodit.train.backbone import BackboneRun
+from videodit.train.starting import starting
 
 REAL = 91  # seed of the scenes that generated clips are compared with
 MADE, TRUE = 32, 128  # clips that are generated, scenes they are compared with

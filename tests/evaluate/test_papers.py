@@ -13,7 +13,7 @@ import torch
 
 import tiny
 from videodit import backbone
-from videodit.train import backbone as transformer
+from videodit.train import starting
 from videodit.train.backbone import BackboneRun
 
 _path = Path(__file__).parents[2] / "benchmarks" / "papers.py"
@@ -96,9 +96,9 @@ def test_rows_can_be_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     for name, row in papers.ROWS.items():
         settings, _ = papers.settled(name, 0, tmp_path)
         assert settings.steps == 0 or settings.joint.video_probability == 0 or settings.looks.every * 4 == settings.steps, name
-        shapes[name] = transformer.shape(settings, 4)
+        shapes[name] = starting.shape(settings, 4)
         if row.start:
-            shapes[name] = transformer.telling(transformer.seen(shapes[row.start], settings), settings)
+            shapes[name] = starting.telling(starting.seen(shapes[row.start], settings), settings)
         with torch.device("meta"):
             assert backbone.build(shapes[name]).settings == shapes[name]
     assert shapes["untrained"] == shapes["video"] == replace(shapes["image"], video=True)

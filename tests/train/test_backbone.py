@@ -13,11 +13,15 @@ from torch import Tensor
 
 import tiny
 from videodit import backbone, config, models
+from videodit.adapters import LoRA
 from videodit.autoencoder import PerFrame, inflate
+from videodit.data.labels import Labels, LabelSettings
+from videodit.diffusion.objectives import Diffusion
 from videodit.models import Provenance
 from videodit.shapes import Text, UserError
 from videodit.train import planning, recipes
-from videodit.train.backbone import BackboneRun, Joint, starting
+from videodit.train.backbone import BackboneRun, Joint
+from videodit.train.starting import starting, told
 
 
 def test_a_latent_space_is_that_of_the_image_autoencoder(world: tiny.World) -> None:
@@ -112,3 +116,36 @@ def test_a_run_with_pictures_along_is_planned_and_trains(world: tiny.World, tmp_
     assert more > less > 0  # pictures are encoded too
     with pytest.raises(UserError, match="0 or more pictures, not -1"):
         replace(run, joint=Joint(appended=-1))
+
+
+# --- What a run starts from ---
+
+
+def test_a_model_of_another_objective_is_refused_where_its_answers_have_other_numbers(world: tiny.World, tmp_path: Path) -> None:
+    run = tiny.runs(world, tmp_path, steps=1)["video from nothing"]
+    assert isinstance(run, BackboneRun)
+    shape = replace(backbone.PRESETS["latte-xl-v2-tiny"], channels=8, variance=True)
+    text = Labels(LabelSettings())
+    settings = models.ModelFolder(size=tiny.CLIP, text=text.settings, backbone=shape, objective=Diffusion(variance=True))
+    models.save(tmp_path / "start", models.Model(settings, tiny.dpvae(trained=True), text, backbone.build(shape)))
+    with pytest.raises(UserError, match=r"set \[objective\] as in its model.toml, whose answers have a variance"):
+        starting(replace(run, start=tmp_path / "start"), models.load_autoencoder(world.autoencoder))
+
+
+def test_settings_that_would_change_nothing_are_refused(world: tiny.World, tmp_path: Path) -> None:
+    run = tiny.runs(world, tmp_path, steps=1)["video from nothing"]
+    assert isinstance(run, BackboneRun)
+    with pytest.raises(UserError, match="set start, or the depth in"):
+        replace(run, conversion=replace(run.conversion, depth=9))
+    with pytest.raises(UserError, match="lone=channels and sight add layers"):
+        replace(run, start=world.video_model, lora=LoRA(), lone="channels", tasks=replace(run.tasks, first=0.5))
+
+
+def test_what_a_model_was_told_by_is_not_lost_silently(world: tiny.World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tiny.runs(world, tmp_path, steps=1)["video"]
+    assert isinstance(run, BackboneRun)
+    tasks = replace(run.tasks, first=0.5)
+    with_hints = starting(replace(run, lone="channels", tasks=tasks), models.load_autoencoder(world.autoencoder))["backbone"]
+    assert with_hints.hints is not None
+    assert told(with_hints, replace(run, tasks=tasks)).hints is None
+    assert "was told by hints of what is given" in capsys.readouterr().err

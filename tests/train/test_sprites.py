@@ -16,7 +16,7 @@ from videodit.data.sources import Sprites
 from videodit.data.text import TextEncoder
 from videodit.data.things import THINGS
 from videodit.shapes import UserError
-from videodit.train import backbone, recipes
+from videodit.train import recipes, starting
 from videodit.train.backbone import BackboneRun
 from videodit.train.looks import Looks
 
@@ -53,7 +53,7 @@ def test_a_transformer_learns_from_sprites(source: Sprites, world: tiny.World, t
     spoken = made.text
     assert isinstance(spoken, TextEncoder) and spoken.unknown_words("the background") != ["the", "background"]
     with pytest.raises(UserError, match="have no colour each: set labels to motion or shape"):
-        backbone.names(replace(run, labels="colour"))
+        starting.names(replace(run, labels="colour"))
 
 
 def test_a_run_file_names_the_font(tmp_path: Path) -> None:

@@ -82,5 +82,6 @@ def _tell(done: Converted, given: argparse.Namespace) -> None:
     if done.left:
         terminal.say(f"Left out: the 3D branch, {terminal.amount(done.left)} parameters, for which diffusers has no place.")
     what = "A whole model" if done.whole else "A transformer"
-    then = f': videodit generate "..." --model {given.out} -o out.mp4' if done.whole and given.to == "video" else ""
+    said = {"text": ' "..."', "label": " --label NAME", "nothing": ""}
+    then = f": videodit generate{said[done.takes]} --model {given.out} -o out.mp4" if done.whole and given.to == "video" else ""
     terminal.say(f"{what} of {terminal.amount(done.parameters)} parameters is in {given.out}{then}")

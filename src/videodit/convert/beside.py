@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from videodit import autoencoder, models
-from videodit.autoencoder import DPVAESettings, PerFrame
+from videodit.autoencoder import DPVAE, DPVAESettings, PerFrame
 from videodit.backbone import DiT, DualTransformer, SingleTransformer, Transformer
 from videodit.convert import sources
 from videodit.convert.from_image import LAVITA
@@ -56,6 +57,8 @@ def beside(
     image = models.load_autoencoder(folder)
     lavita = video.settings.layout in LAVITA or (isinstance(source.settings, DiT) and source.settings.layout != "spatial")
     group = time or (1 if lavita else GROUP)
+    if isinstance(image, DPVAE):
+        raise UserError(f"{folder} is a video autoencoder, and the image model's is wanted: give an AutoencoderKL as diffusers saves it.")
     encoder = PerFrame(image.image) if group == 1 else autoencoder.inflate(image.image, DPVAESettings(time=group))
     if encoder.channels != source.settings.channels:
         raise UserError(f"The transformer takes latents of {source.settings.channels} channels, the autoencoder makes {encoder.channels}.")
@@ -95,7 +98,8 @@ def _labels(pipeline: Path | None, settings: DiT) -> Labels:
         names = tuple(str(named[str(i)]) for i in range(settings.labels))
     except (KeyError, TypeError):
         raise UserError(f"id2label in {index} does not name {settings.labels} labels: copy it again.") from None
-    return Labels(LabelSettings(names=names))
+    often = Counter(names)
+    return Labels(LabelSettings(names=tuple(name if often[name] == 1 else f"{name} ({i})" for i, name in enumerate(names))))
 
 
 def diffusion(schedule: Mapping[str, Any], *, variance: bool) -> Diffusion:

@@ -49,6 +49,7 @@ class Converted:
     unused: list[str]
     proof: Proof | None = None
     left: int = 0  # parameters that the other project has no place for
+    takes: str = "text"  # what a whole model is told: text, label or nothing
 
 
 def to_video(
@@ -92,7 +93,7 @@ def to_video(
     precisions = {"backbone": source.precision, "autoencoder": models.precision_of(weights) if weights.is_file() else torch.half}
     models.save(out, Model(settings, parts.autoencoder, parts.text, video), precisions)
     total = sum(map(parameters, (video, parts.autoencoder, parts.text)))
-    return Converted(whole=True, parameters=total, unused=source.unused, proof=proof)
+    return Converted(whole=True, parameters=total, unused=source.unused, proof=proof, takes=parts.text.takes)
 
 
 def to_diffusers(path: Path, out: Path) -> Converted:
@@ -158,7 +159,11 @@ def _sd3_index(folder: Path, model: Model, text: SD3Text) -> dict[str, object]:
 
 
 def _dit_index(folder: Path, model: Model) -> dict[str, object]:
-    assert isinstance(model.text, Labels) and isinstance(model.settings.objective, Diffusion)
+    assert isinstance(model.text, Labels)
+    if not isinstance(model.settings.objective, Diffusion):
+        raise UserError(
+            "A DiTPipeline samples diffusions, and this model answers with a flow: only those with objective.kind=diffusion go back."
+        )
     DDIMScheduler.from_config(schedule(model.settings.objective)).save_pretrained(folder / "scheduler")  # pyright: ignore
     return {
         "_class_name": "DiTPipeline",

@@ -108,7 +108,7 @@ def _font(path: Path) -> ImageFont.FreeTypeFont:
         return ImageFont.truetype(str(path), POINTS)
     except OSError:
         raise UserError(
-            f"There is no colour font at {path}: install Debian's fonts-noto-color-emoji, or name another (font=FILE)."
+            f"There is no colour font at {path}: install Debian's fonts-noto-color-emoji, or name the file of another."
         ) from None
 
 

@@ -53,7 +53,8 @@ class Labels(nn.Module):
         if not names:
             return "this model is told nothing, so leave it out"
         near = get_close_matches(name, self.known, MANY) if len(names) > MANY else names
-        return f"use one of {', '.join(near or names[:MANY])}" + (f" (of {len(names)})" if len(names) > MANY else "")
+        between = "; " if any("," in name for name in names) else ", "
+        return f"use one of {between.join(near or names[:MANY])}" + (f" (of {len(names)})" if len(names) > MANY else "")
 
     def unknown_words(self, prompt: str) -> list[str]:
         return []

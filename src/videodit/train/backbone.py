@@ -13,21 +13,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from videodit import adapters, backbone, convert, kernels, models
+from videodit import adapters, backbone, kernels, models
 from videodit.adapters import LoRA
 from videodit.autoencoder import PerFrame
 from videodit.backbone import DiT, DualTransformer, SingleTransformer, Transformer, flops
 from videodit.config import setting
 from videodit.convert import from_image
-from videodit.convert.deeper import deepened
-from videodit.data import sight as sights
-from videodit.data import sources, worlds
 from videodit.data.buckets import One, Sizes
-from videodit.data.labels import Labels, LabelSettings
-from videodit.data.sources import Drawn, Source, Toybox
-from videodit.data.text import TextEncoder, TextSettings, learn_tokenizer
+from videodit.data.labels import Labels
+from videodit.data.sources import Source, Toybox
+from videodit.data.text import TextEncoder, TextSettings
 from videodit.data.text_sd3 import SD3Text
 from videodit.diffusion.guidance import Guidance
 from videodit.diffusion.noise import Prior
@@ -41,9 +38,9 @@ from videodit.train.latents import Batch, Latents
 from videodit.train.looks import Look, Looks, by_time, held
 from videodit.train.mixed import Mixed, Pack, missed
 from videodit.train.pools import sight
-from videodit.train.progress import note
 from videodit.train.recompute import DOC, Recompute, recompute
 from videodit.train.retention import COUNT, Retention
+from videodit.train.starting import starting
 from videodit.train.step import Job, Run, provenance
 
 PASSES = 6  # whose shapes are measured
@@ -132,6 +129,10 @@ class BackboneRun(Run):
             raise UserError(
                 f"clips and pictures take 1 or more, not {self.clips} and {self.pictures}: joint.video_probability chooses between them."
             )
+        if self.conversion.depth and self.start is None:
+            raise UserError("conversion.depth makes a model that is there deeper: set start, or the depth in [backbone].")
+        if self.lora and (self.sight or self.lone == "channels"):
+            raise UserError("lora learns changes of layers alone, and lone=channels and sight add layers: leave one of them out.")
         if self.joint.appended < 0:
             raise UserError(f"joint.appended takes 0 or more pictures, not {self.joint.appended}.")
         if self.joint.appended and not isinstance(self.sizes, One):
@@ -301,90 +302,3 @@ def _gauge(settings: BackboneRun, transformer: DualTransformer | SingleTransform
     flow = settings.objective.flow
     to = settings.device
     return Retention(transformer, lambda network, x, t, text: flow(network)(x, t, text), pictures.to(to), words.map(lambda x: x.to(to)))
-
-
-def starting(settings: BackboneRun, autoencoder: PerFrame) -> nn.ModuleDict:
-    """The transformer and its text encoder as the run starts them."""
-    torch.manual_seed(settings.seed)
-    if settings.start is None:
-        if settings.lora:
-            raise UserError("lora changes a model that is there: give its folder by start=FOLDER, or leave lora out.")
-        text = _teller(settings)
-        return nn.ModuleDict({"backbone": backbone.build(telling(shape(settings, autoencoder.channels), settings)), "text": text})
-    image = models.load(settings.start)
-    if models.latent_space(image.autoencoder) != models.latent_space(autoencoder):
-        raise UserError(f"{settings.start} and {settings.autoencoder} have other latents: convert a model of the same image autoencoder.")
-    if image.settings.objective != settings.objective:
-        kinds = f"{image.settings.objective.kind}, not {settings.objective.kind}"
-        note(f"{settings.start} learnt another objective ({kinds} as here): set [objective] as in its model.toml to keep what it can.")
-    how, before = settings.conversion, image.backbone
-    network: DualTransformer | SingleTransformer = convert.deepen(before, how.depth) if how.depth else before
-    network = convert.inflate(network, how.layout, branch=how.branch) if _converts(network.settings, settings) else network
-    network = told(network, settings)
-    if settings.lora:
-        adapters.attach(network, settings.lora)
-    return nn.ModuleDict({"backbone": network.train(), "text": image.text.requires_grad_(False)})
-
-
-def _converts(shape: Transformer | DiT, settings: BackboneRun) -> bool:
-    """Whether what a run starts from does not see time yet, and has to."""
-    return settings.size.frames > 1 and not shape.video and getattr(shape, "layout", "global") in ("global", "spatial")
-
-
-def seen(shape: Transformer | DiT, settings: BackboneRun) -> Transformer | DiT:
-    """The shape that a run makes of the one it starts from."""
-    how = settings.conversion
-    shape = deepened(shape, how.depth) if how.depth else shape
-    return from_image.inflated(shape, how.layout, branch=how.branch) if _converts(shape, settings) else shape
-
-
-def told(network: DualTransformer | SingleTransformer, settings: BackboneRun) -> DualTransformer | SingleTransformer:
-    """The same transformer, told of what the run gives; what tells it by channels starts at zero."""
-    shape = telling(network.settings, settings)
-    if shape == network.settings:
-        return network
-    made, known = backbone.build(shape), network.state_dict()
-    made.load_state_dict({name: known.get(name, fresh) for name, fresh in made.state_dict().items()})
-    return made
-
-
-def telling(shape: Transformer | DiT, settings: BackboneRun) -> Transformer | DiT:
-    """The shape of a transformer that is told of what the run gives."""
-    shape = replace(shape, given=settings.given, hints=settings.lone == "channels") if settings.tasks.gives else shape
-    return replace(shape, picture=sights.width(settings.sight)) if settings.sight else shape
-
-
-def _teller(settings: BackboneRun) -> TextEncoder | Labels:
-    """What tells a transformer that starts from nothing: a text encoder, or labels if it takes them, or nothing."""
-    wanted = settings.backbone or backbone.PRESETS.get(settings.preset)
-    if isinstance(wanted, DiT):
-        return Labels(LabelSettings(names=names(settings) if wanted.labels else ()))
-    if isinstance(settings.data, Drawn):
-        return TextEncoder(learn_tokenizer(worlds.world(settings.data).sentences(), settings.text), settings.text)
-    said = (words for item in sources.items(settings.data) for words in item.captions)
-    return TextEncoder(learn_tokenizer(said, settings.text), settings.text)
-
-
-def names(settings: BackboneRun) -> tuple[str, ...]:
-    """The labels of a run's data."""
-    if isinstance(settings.data, Drawn):
-        known = worlds.world(settings.data).names
-        if settings.labels not in known:
-            raise UserError(f"Things of {settings.data.kind} have no {settings.labels} each: set labels to {' or '.join(known)}.")
-        return known[settings.labels]
-    if not (found := sources.labels(settings.data)):
-        raise UserError(f"{settings.data.path} names no labels: use data.kind=labelled, or another preset.")
-    return found
-
-
-def shape(settings: BackboneRun, channels: int) -> Transformer | DiT:
-    """The transformer of a run that starts from nothing."""
-    if settings.backbone is None and settings.preset not in backbone.PRESETS:
-        raise UserError(f"There is no transformer {settings.preset!r}: preset takes {', '.join(backbone.PRESETS)}.")
-    width, video, wanted = settings.text.width, settings.size.frames > 1, settings.backbone or backbone.PRESETS[settings.preset]
-    learned = settings.objective.variance
-    if isinstance(wanted, DiT):
-        return replace(wanted, channels=channels, labels=len(names(settings)) if wanted.labels else 0, variance=learned)
-    if learned:
-        raise UserError("A transformer of two streams answers with no variance: set objective.variance=false, or a preset of one stream.")
-    return replace(wanted, channels=channels, text=width, pooled=width, video=video)

@@ -20,14 +20,14 @@ from videodit.autoencoder.discriminator import PatchDiscriminator, fools, tells
 from videodit.autoencoder.loss import Draw, dpvae_loss
 from videodit.autoencoder.presets import PRESETS
 from videodit.backbone import DiT, Transformer
+from videodit.convert.deeper import deepened
 from videodit.data import worlds
 from videodit.data.buckets import One, Packed
 from videodit.data.sources import Drawn, Source
 from videodit.data.text import TextEncoder, TextSettings, load_tokenizer
 from videodit.given import placed
 from videodit.shapes import Size, Text, UserError, latent_size, token_size
-from videodit.train import backbone as transformer
-from videodit.train import image_autoencoder
+from videodit.train import image_autoencoder, starting
 from videodit.train.autoencoder import AutoencoderRun
 from videodit.train.backbone import BackboneRun
 from videodit.train.decoder import DecoderRun
@@ -102,13 +102,14 @@ def _autoencoder(settings: AutoencoderRun, assumed: list[str]) -> Outline:
 
 def _backbone(settings: BackboneRun, assumed: list[str]) -> Outline:
     autoencoder = _described(settings.autoencoder, settings.data, assumed).build()
-    shape, text = transformer.shape(settings, autoencoder.channels), settings.text
+    shape, text = starting.shape(settings, autoencoder.channels), settings.text
     if settings.start is not None and (str(settings.start) == "toybox" or (settings.start / "model.toml").is_file()):
         folder = models.read(settings.start, models.ModelFolder)[1]
-        shape, text = transformer.seen(folder.backbone, settings), folder.text
+        shape, text = starting.seen(folder.backbone, settings), folder.text
     elif settings.start is not None:
         assumed.append(f"{settings.start} is not there yet; the preset {settings.preset} is assumed")
-    shape, latents = transformer.telling(shape, settings), autoencoder.latents(settings.size)
+        shape = deepened(shape, depth) if (depth := settings.conversion.depth) else shape
+    shape, latents = starting.telling(shape, settings), autoencoder.latents(settings.size)
     built = backbone.build(shape)
     recompute(built.blocks, settings.recompute)
     network = nn.ModuleDict({"backbone": built})

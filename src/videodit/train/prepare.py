@@ -17,7 +17,8 @@ from videodit.data.labels import Labels
 from videodit.data.sources import Drawn
 from videodit.shapes import UserError
 from videodit.train import pools, words
-from videodit.train.backbone import BackboneRun, starting
+from videodit.train.backbone import BackboneRun
+from videodit.train.starting import starting
 
 
 class Prepared(NamedTuple):

@@ -1,0 +1,127 @@
+"""What a transformer's run starts from: nothing, or a model that is converted, made deeper, and told of what the run gives."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from videodit import adapters, backbone, convert, models
+from videodit.autoencoder import PerFrame
+from videodit.backbone import DiT, DualTransformer, SingleTransformer, Transformer
+from videodit.convert import from_image
+from videodit.convert.deeper import deepened
+from videodit.data import sight as sights
+from videodit.data import sources, worlds
+from videodit.data.labels import Labels, LabelSettings
+from videodit.data.sources import Drawn
+from videodit.data.text import TextEncoder, learn_tokenizer
+from videodit.shapes import UserError
+from videodit.train.progress import note
+
+if TYPE_CHECKING:
+    from videodit.train.backbone import BackboneRun
+
+
+def starting(settings: BackboneRun, autoencoder: PerFrame) -> nn.ModuleDict:
+    """The transformer and its text encoder as the run starts them."""
+    torch.manual_seed(settings.seed)
+    if settings.start is None:
+        if settings.lora:
+            raise UserError("lora changes a model that is there: give its folder by start=FOLDER, or leave lora out.")
+        text = _teller(settings)
+        return nn.ModuleDict({"backbone": backbone.build(telling(shape(settings, autoencoder.channels), settings)), "text": text})
+    image = models.load(settings.start)
+    if models.latent_space(image.autoencoder) != models.latent_space(autoencoder):
+        raise UserError(f"{settings.start} and {settings.autoencoder} have other latents: convert a model of the same image autoencoder.")
+    _same_objective(settings, image.settings)
+    how, before = settings.conversion, image.backbone
+    network: DualTransformer | SingleTransformer = convert.deepen(before, how.depth) if how.depth else before
+    network = convert.inflate(network, how.layout, branch=how.branch) if _converts(network.settings, settings) else network
+    network = told(network, settings)
+    if settings.lora:
+        adapters.attach(network, settings.lora)
+    return nn.ModuleDict({"backbone": network.train(), "text": image.text.requires_grad_(False)})
+
+
+def _same_objective(settings: BackboneRun, start: models.ModelFolder) -> None:
+    """A model may learn another objective, if its answers have as many numbers."""
+    if start.objective == settings.objective:
+        return
+    known = f"{settings.start} learnt another objective than this run's: set [objective] as in its model.toml"
+    if isinstance(start.backbone, DiT) and start.backbone.variance != settings.objective.variance:
+        raise UserError(f"{known}, whose answers {'have' if start.backbone.variance else 'lack'} a variance.")
+    note(f"{known} to keep what it can.")
+
+
+def _converts(shape: Transformer | DiT, settings: BackboneRun) -> bool:
+    """Whether what a run starts from does not see time yet, and has to."""
+    return settings.size.frames > 1 and not shape.video and getattr(shape, "layout", "global") in ("global", "spatial")
+
+
+def seen(shape: Transformer | DiT, settings: BackboneRun) -> Transformer | DiT:
+    """The shape that a run makes of the one it starts from."""
+    how = settings.conversion
+    shape = deepened(shape, how.depth) if how.depth else shape
+    return from_image.inflated(shape, how.layout, branch=how.branch) if _converts(shape, settings) else shape
+
+
+def told(network: DualTransformer | SingleTransformer, settings: BackboneRun) -> DualTransformer | SingleTransformer:
+    """The same transformer, told of what the run gives; what tells it by channels starts at zero."""
+    shape = telling(network.settings, settings)
+    if shape == network.settings:
+        return network
+    made, known = backbone.build(shape), network.state_dict()
+    if network.settings.picture and shape.picture != network.settings.picture:
+        raise UserError(
+            f"{settings.start} was told of pictures by an encoder of {network.settings.picture} channels, and {settings.sight} has "
+            f"{shape.picture}: leave sight out to go on with its own."
+        )
+    if left := sorted({name.split(".")[0] for name in known.keys() - made.state_dict().keys()}):
+        note(f"{settings.start} was told by {', '.join(left)} of what is given, and this run tells it otherwise: that part is left out.")
+    made.load_state_dict({name: known.get(name, fresh) for name, fresh in made.state_dict().items()})
+    return made
+
+
+def telling(shape: Transformer | DiT, settings: BackboneRun) -> Transformer | DiT:
+    """The shape of a transformer that is told of what the run gives."""
+    shape = replace(shape, given=settings.given, hints=settings.lone == "channels") if settings.tasks.gives else shape
+    return replace(shape, picture=sights.width(settings.sight)) if settings.sight else shape
+
+
+def _teller(settings: BackboneRun) -> TextEncoder | Labels:
+    """What tells a transformer that starts from nothing: a text encoder, or labels if it takes them, or nothing."""
+    wanted = settings.backbone or backbone.PRESETS.get(settings.preset)
+    if isinstance(wanted, DiT):
+        return Labels(LabelSettings(names=names(settings) if wanted.labels else ()))
+    if isinstance(settings.data, Drawn):
+        return TextEncoder(learn_tokenizer(worlds.world(settings.data).sentences(), settings.text), settings.text)
+    said = (words for item in sources.items(settings.data) for words in item.captions)
+    return TextEncoder(learn_tokenizer(said, settings.text), settings.text)
+
+
+def names(settings: BackboneRun) -> tuple[str, ...]:
+    """The labels of a run's data."""
+    if isinstance(settings.data, Drawn):
+        known = worlds.world(settings.data).names
+        if settings.labels not in known:
+            raise UserError(f"Things of {settings.data.kind} have no {settings.labels} each: set labels to {' or '.join(known)}.")
+        return known[settings.labels]
+    if not (found := sources.labels(settings.data)):
+        raise UserError(f"{settings.data.path} names no labels: use data.kind=labelled, or another preset.")
+    return found
+
+
+def shape(settings: BackboneRun, channels: int) -> Transformer | DiT:
+    """The transformer of a run that starts from nothing."""
+    if settings.backbone is None and settings.preset not in backbone.PRESETS:
+        raise UserError(f"There is no transformer {settings.preset!r}: preset takes {', '.join(backbone.PRESETS)}.")
+    width, video, wanted = settings.text.width, settings.size.frames > 1, settings.backbone or backbone.PRESETS[settings.preset]
+    learned = settings.objective.variance
+    if isinstance(wanted, DiT):
+        return replace(wanted, channels=channels, labels=len(names(settings)) if wanted.labels else 0, variance=learned)
+    if learned:
+        raise UserError("A transformer of two streams answers with no variance: set objective.variance=false, or a preset of one stream.")
+    return replace(wanted, channels=channels, text=width, pooled=width, video=video)
