@@ -54,33 +54,37 @@ class Latents:
         pool = self.pools[kind]
         mask = self.placed(settings.tasks.draw(np.random.default_rng([settings.seed, step, 10]), pool.latents[0].shape[1]))
         told = bool(mask.frames or mask.images)
-        indices = pool.draw(rng, settings.batch, told=told)
-        dropped = rng.random(settings.batch) < settings.text_dropout
-        clean = pool.together(indices).float()
         generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
-        noise = torch.randn(clean.shape, generator=generator)
+        indices, text, clean, noise = self._drawn(step, kind, settings.batch, rng, generator, told=told)
         frames, places = clean.shape[2], clean[0, 0].numel()
         times = settings.objective.draw(settings.times, len(clean), frames, places, generator)
         if settings.prior.kind != "independent":
             noise = settings.prior.correlated(noise, torch.randn(clean[:, :, :1].shape, generator=generator))
         given = self._given(mask, clean.shape[2], indices) if told else None
         appended = self._appended(step, times) if kind and settings.joint.appended else None
-        return Batch(clean, self._text(step, kind, indices, dropped), times, noise, given, appended)
+        return Batch(clean, text, times, noise, given, appended)
+
+    def _drawn(
+        self, step: int, kind: bool, count: int, rng: np.random.Generator, generator: torch.Generator, *, told: bool
+    ) -> tuple[np.ndarray, Text | list[str], Tensor, Tensor]:
+        """So many of a kind: which, their words, latents and noise."""
+        pool = self.pools[kind]
+        indices = pool.draw(rng, count, told=told)
+        dropped = rng.random(count) < self.settings.text_dropout
+        clean = pool.together(indices).float()
+        return indices, self._text(step, kind, indices, dropped), clean, torch.randn(clean.shape, generator=generator)
 
     def _appended(self, step: int, times: Tensor) -> Batch:
         """Pictures for every clip; where frames have times of their own, so have pictures."""
-        settings, pool = self.settings, self.pools[False]
+        settings = self.settings
         count, rng = settings.joint.appended * settings.batch, np.random.default_rng([settings.seed, step, 12])
-        indices = pool.draw(rng, count, told=False)
-        dropped = rng.random(count) < settings.text_dropout
-        clean = pool.together(indices).float()
         generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step + (1 << 62))
-        noise = torch.randn(clean.shape, generator=generator)
+        _, text, clean, noise = self._drawn(step, False, count, rng, generator, told=False)
         if times.ndim == 1:
             times = times.repeat_interleave(settings.joint.appended)
         else:
             times = settings.objective.draw(settings.times, count, 1, clean[0, 0].numel(), generator)
-        return Batch(clean, self._text(step, False, indices, dropped), times, noise)
+        return Batch(clean, text, times, noise)
 
     def _given(self, mask: Mask, frames: int, indices: np.ndarray) -> Given | None:
         rows, parts = torch.from_numpy(indices), self.pools[True].parts
