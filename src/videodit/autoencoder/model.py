@@ -7,7 +7,7 @@ goes in and out is normalised: (latent - shift) * scaling, as the image transfor
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,7 +17,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from videodit.autoencoder.pseudo3d import TEMPORAL, Decoder3D, Encoder3D, Past, Reach, each_frame
+from videodit.autoencoder.pseudo3d import LOOKS_BACK, TEMPORAL, Decoder3D, Encoder3D, Past, Reach, each_frame
 from videodit.config import setting
 from videodit.shapes import Size, UserError, latent_size
 
@@ -170,6 +170,13 @@ class DPVAE(PerFrame):
     def decode_step(self, latents: Latents, past: Past | None = None) -> Video:
         """The frames of whole groups by D."""
         return self.decoder(self._through(self.image.post_quant_conv, self._raw(_laid_out(latents))), past)
+
+    def decode_features(self, latents: Latents, stages: int) -> Iterator[Tensor]:
+        """What each of D's first stages makes of whole groups."""
+        features = self._through(self.image.post_quant_conv, self._raw(_laid_out(latents)))
+        for stage in self.decoder.stages[:stages]:
+            features = stage(features, None) if isinstance(stage, LOOKS_BACK) else stage(features)
+            yield features
 
     @property
     def lead(self) -> int:

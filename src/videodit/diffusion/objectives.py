@@ -70,6 +70,10 @@ class Flow:
     def loss(self, output: Grid, clean: Grid, noise: Grid, t: Time) -> Grid:
         return (output - self.target(clean, noise, t)).square()
 
+    def expected(self, output: Grid, noisy: Grid, t: Time) -> Grid:
+        """The data that an answer means."""
+        return noisy - spread(t, noisy) * output
+
     def flow(self, network: Network) -> Network:
         """The network as a velocity along the line, whatever it answers with."""
         return network
@@ -148,6 +152,10 @@ class Diffusion:
         mean, *raw = output.split(clean.shape[1], dim=1)
         error = (mean - self.target(clean, noise, t)).square()
         return error + self.bound(mean.detach(), raw[0], clean, noise, t) if raw else error
+
+    def expected(self, output: Tensor, noisy: Grid, t: Time) -> Grid:
+        """The data that an answer means."""
+        return self.parts(output[:, : noisy.shape[1]], noisy, t)[0]
 
     def flow(self, network: Network) -> Network:
         """The network on the line's grid, answering with the velocity; what it says of the variance comes after."""

@@ -34,6 +34,7 @@ from videodit.diffusion.times import Times
 from videodit.models import ModelFolder, Sampling
 from videodit.shapes import Size, Text, UserError, token_size
 from videodit.train.compiling import compile_blocks
+from videodit.train.decoded import Decoded, Seen
 from videodit.train.latents import Batch, Latents
 from videodit.train.looks import Look, Looks, by_time, held
 from videodit.train.mixed import Mixed, Pack, missed
@@ -119,6 +120,7 @@ class BackboneRun(Run):
     compiled: bool = setting(False, doc="whether blocks are compiled (torch.compile): minutes before the first step, then faster ones")
     objective: Flow | Diffusion = setting(Flow(), doc="what the transformer answers with")
     times: Times = setting(Times(), doc="which times are trained")
+    decoded: Decoded = setting(Decoded(), doc="what the decoder makes of the expected clip, as a loss of its own")
     prior: Prior = setting(Prior(), doc="how alike the noise of frames is")
     sampling: Sampling = setting(Sampling(), doc="the model's defaults of sampling")
     looks: Looks = setting(Looks(), doc="what is seen of the run while it lasts")
@@ -141,6 +143,8 @@ class BackboneRun(Run):
             raise UserError("lone=channels is for pictures that head a group: set tasks.first, tasks.both or tasks.keys above 0.")
         if self.sight and not self.tasks.begins:
             raise UserError("sight is for first frames that are given: set tasks.first, tasks.both, tasks.keys or tasks.prefix above 0.")
+        if self.decoded.weight and not isinstance(self.sizes, One):
+            raise UserError(f"decoded.weight looks at clips of one size, not at sizes.kind={self.sizes.kind}: leave one of them out.")
         if self.compiled and self.kernels == "measured":
             raise UserError("A compiled block calls no kernels that were measured: set compiled=false, or kernels=fixed.")
         if not isinstance(self.sizes, One) and (isinstance(self.data, Toybox) or self.tasks.gives):
@@ -170,6 +174,7 @@ def job(settings: BackboneRun) -> Job:
     frozen = text if settings.start and not isinstance(text, Labels) else None
     data = (Latents if one else partial(Mixed, shape=transformer.settings))(settings, autoencoder, frozen, text.takes)
     gauge = _gauge(settings, transformer, data)
+    look_at = settings.decoded.of(autoencoder)
     lookers = settings.parallel.shard  # processes that share weights compute together
 
     def loss(step: int, batch: Batch | Pack) -> tuple[Tensor, dict[str, Tensor]]:
@@ -177,7 +182,7 @@ def job(settings: BackboneRun) -> Job:
         words = batch.text if isinstance(batch.text, Text) else text(batch.text)
         if settings.lora and settings.lora.dropout:
             torch.manual_seed(settings.seed * 1_000_003 + step)
-        miss: Any = missed if isinstance(batch, Pack) else _missed
+        miss: Any = missed if isinstance(batch, Pack) else partial(_missed, look=look_at)
         error, figures = miss(settings.objective, transformer, batch, words)
         figures |= _work(settings, transformer, batch.clean, words)
         if isinstance(batch, Batch) and batch.appended is not None:
@@ -248,16 +253,22 @@ def _on(batch: Batch | Pack, device: str) -> Batch | Pack:
 
 
 def _missed(
-    objective: Flow | Diffusion, transformer: DualTransformer | SingleTransformer, batch: Batch, text: Text
+    objective: Flow | Diffusion, transformer: DualTransformer | SingleTransformer, batch: Batch, text: Text, look: Seen | None = None
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """By how much the answers miss, where nothing is given."""
+    """By how much the answers miss, where nothing is given; `look` sees what they expect of clips."""
     clean, noise, t, given = batch.clean, batch.noise, batch.times, batch.given
     network = transformer if given is None else around(transformer, given)
-    output = network(objective.corrupt(clean, noise, t), objective.clock(t), text)
+    noisy = objective.corrupt(clean, noise, t)
+    output = network(noisy, objective.clock(t), text)
     error = objective.loss(output.float(), clean, noise, t)
     figures = {} if given is not None else by_time("loss", error.detach().flatten(1).mean(1), t)
     error = error.mean() if given is None else error.mul(1 - given.mask).mean() / (1 - given.mask).mean()
-    return error, {"video" if clean.shape[2] > 1 else "image": error.detach(), **figures}
+    figures |= {"video" if clean.shape[2] > 1 else "image": error.detach()}
+    if look is not None and clean.shape[2] > 1:
+        expected = objective.expected(output.float(), noisy, t)
+        beside, told = look(expected if given is None else given.hold(expected), clean, t)
+        return error + beside, figures | told
+    return error, figures
 
 
 def _appended(
