@@ -45,13 +45,18 @@ class Decoded:
         return partial(self.missed, autoencoder.requires_grad_(False))
 
     def missed(self, autoencoder: DPVAE, expected: Latents, clean: Latents, t: Time) -> tuple[Tensor, dict[str, Tensor]]:
-        """How far features of the expected clips are from the true ones, as a part of the variance of these, weighted; and unweighted."""
+        """The weighted error of those clips of a batch that are looked at, and the error itself."""
         near = (t.view(len(t), -1).amax(1) <= self.most).nonzero()[: self.clips, 0]
         if not len(near):
             return expected.new_zeros(()), {}
-        with torch.no_grad():
-            truth = list(autoencoder.decode_features(clean[near], self.stages))
-        seen = autoencoder.decode_features(expected[near], self.stages)
-        parts = [(mine - true).float().square().mean() / true.float().var() for mine, true in zip(seen, truth, strict=True)]
-        error = torch.stack(parts).mean()
+        error = self.apart(autoencoder, expected[near], clean[near])
         return self.weight * error, {"decoded": error.detach()}
+
+    def apart(self, autoencoder: DPVAE, expected: Latents, clean: Latents) -> Float[Tensor, ""]:
+        """How far features of the expected clips are from the true ones, as a part of the variance of these."""
+        with torch.no_grad():
+            truth = list(autoencoder.decode_features(clean, self.stages))
+        seen = autoencoder.decode_features(expected, self.stages)
+        return torch.stack(
+            [(mine - true).float().square().mean() / true.float().var() for mine, true in zip(seen, truth, strict=True)]
+        ).mean()

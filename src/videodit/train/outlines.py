@@ -124,7 +124,7 @@ def _backbone(settings: BackboneRun, assumed: list[str]) -> Outline:
     extent: dict[str, Any] = {"latents": list(latents), "tokens": tokens}
     missed = partial(_missed, settings, built, shape, words, (autoencoder.channels, *latents))
     if isinstance(settings.sizes, One):
-        passes, clips = _passes(settings, missed, latents.frames), float(settings.batch)
+        passes, clips = _passes(settings, missed, latents.frames, _beside(settings, missed, autoencoder)), float(settings.batch)
     else:
         fits(settings, shape)
         assumed.append(f"every file is taken to have the run's size: sizes.kind={settings.sizes.kind} deals them as they are")
@@ -132,8 +132,8 @@ def _backbone(settings: BackboneRun, assumed: list[str]) -> Outline:
     return Outline(network=network, extent=extent, passes=passes, clips=clips, kept=_kept(settings, autoencoder, shape, words, assumed))
 
 
-def _passes(settings: BackboneRun, missed: Callable[..., Tensor], frames: int) -> list[tuple[float, Pass]]:
-    """Pictures, and clips by what is given of them: nothing, groups of frames, or so many pictures behind them."""
+def _passes(settings: BackboneRun, missed: Callable[..., Tensor], frames: int, beside: list[Pass]) -> list[tuple[float, Pass]]:
+    """Pictures, and clips by what is given of them: nothing, groups of frames, or so many pictures behind them; `beside`: with each clip."""
     video, every = settings.joint.video_probability, sum(settings.tasks.weights.values())
     rates = [(1 - video, partial(missed, settings.batch, moves=False))]
     behind: dict[str, int | None] = {"none": None, "first": 1, "last": 1, "both": 2, "keys": (frames + 1) // 2}
@@ -143,14 +143,21 @@ def _passes(settings: BackboneRun, missed: Callable[..., Tensor], frames: int) -
         given = behind.get(name, 0)
         shares[given] = shares.get(given, 0.0) + video * weight / every
     for given, share in sorted(shares.items(), key=lambda item: -1 if item[0] is None else item[0]):
-        clips = partial(missed, settings.batch, given=given)
-        rates.append((share, partial(_along, clips, missed, settings) if settings.joint.appended else clips))
+        rates.append((share, partial(_summed, [partial(missed, settings.batch, given=given), *beside])))
     return [(rate, one) for rate, one in rates if rate]
 
 
-def _along(clips: Pass, missed: Callable[..., Tensor], settings: BackboneRun) -> Tensor:
-    """Clips, and the pictures that train along with them."""
-    return clips() + missed(settings.batch * settings.joint.appended, moves=False)
+def _beside(settings: BackboneRun, missed: Callable[..., Tensor], autoencoder: PerFrame) -> list[Pass]:
+    """What goes with every pass of clips: pictures that train along, and what the decoder makes of some."""
+    beside: list[Pass] = [partial(missed, settings.batch * settings.joint.appended, moves=False)] if settings.joint.appended else []
+    if settings.decoded.of(autoencoder) and isinstance(autoencoder, DPVAE):
+        grid = (min(settings.batch, settings.decoded.clips), autoencoder.channels, *autoencoder.latents(settings.size))
+        beside.append(lambda: settings.decoded.apart(autoencoder, torch.randn(*grid, requires_grad=True), torch.randn(*grid)))
+    return beside
+
+
+def _summed(passes: list[Pass]) -> Tensor:
+    return torch.stack([one() for one in passes]).sum()
 
 
 def _dealt(settings: BackboneRun, missed: Callable[..., Tensor], clip: int, picture: int) -> tuple[list[tuple[float, Pass]], float, int]:
