@@ -133,7 +133,7 @@ def _backbone(settings: BackboneRun, assumed: list[str]) -> Outline:
 
 
 def _passes(settings: BackboneRun, missed: Callable[..., Tensor], frames: int, beside: list[Pass]) -> list[tuple[float, Pass]]:
-    """Pictures, and clips by what is given of them: nothing, groups of frames, or so many pictures behind them; `beside`: with each clip."""
+    """Pictures, and clips by what is given of them: nothing, groups of frames, or so many pictures behind them; `beside`: with each."""
     video, every = settings.joint.video_probability, sum(settings.tasks.weights.values())
     rates = [(1 - video, partial(missed, settings.batch, moves=False))]
     behind: dict[str, int | None] = {"none": None, "first": 1, "last": 1, "both": 2, "keys": (frames + 1) // 2}
