@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -13,8 +14,9 @@ import tiny
 import videodit
 from videodit import backbone, models
 from videodit.data import toybox
+from videodit.diffusion import rolling
 from videodit.diffusion.guidance import Guidance
-from videodit.diffusion.noise import Prior
+from videodit.diffusion.noise import Prior, noise
 from videodit.diffusion.objectives import Diffusion
 from videodit.diffusion.times import Times
 from videodit.edit import edit, encoded, led_back, reworded
@@ -228,6 +230,23 @@ def test_a_queue_rolls_on_for_models_whose_frames_have_their_own_times(generator
     assert long.shape == (22, ROWS, COLUMNS, 3) and long.std() > 1 and short.shape[0] == 12
     with pytest.raises(UserError, match=r"times\.each=frame or monotone"):
         rolled(generator, PROMPT, 12)
+
+
+def test_what_joins_a_queue_is_as_loud_as_its_last_level(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, joined = told(objective=Diffusion(), times=Times(each="monotone")), []
+
+    def roll(field: object, queue: torch.Tensor, levels: torch.Tensor, fresh: Callable[[int], torch.Tensor]) -> Iterator[torch.Tensor]:
+        joined.extend([levels[-1], fresh(1)])
+        return iter(queue.split(1, dim=2))
+
+    monkeypatch.setattr(rolling, "rolling", roll)
+    rolled(model, PROMPT, 4, seed=2)
+    last, frame = joined
+    latents = model.model.autoencoder.latents(model.size)
+    drawn = noise(2, [0], (model.model.autoencoder.channels, 1, *latents[1:]), start=latents.frames + 1)
+    assert 0.9 < last < 1
+    torch.testing.assert_close(frame / ((1 - last) ** 2 + last**2).sqrt(), drawn, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(frame, drawn, atol=1e-4)
 
 
 def test_a_first_frame_lends_its_low_frequencies_if_the_prior_says_so() -> None:

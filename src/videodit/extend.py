@@ -90,7 +90,7 @@ def at_once(
             progress(step, how.steps)
 
     times = model.times(None, how.steps, latents(clip))
-    start = model.model.settings.objective.begin(start, times[0])
+    start = model.begun(start, times[0])
     whole = sampler_of(how.sampler)(field, start, times, partial(model.fresh, seed, 0, start), seen)
     return model.decode(whole, frames)[0]
 
@@ -142,11 +142,14 @@ def rolled(
     how = model.sampling(None, guidance, None)
     field = model.field([prompt], negative, how.guidance, None)
     times = model.times(None, how.steps, latents)
-    begun = model.model.settings.objective.begin(start, times[0])
-    clip = sampler_of(how.sampler)(field, begun, times, partial(model.fresh, seed, 0, start), lambda s, x: None)
+    clip = sampler_of(how.sampler)(field, model.begun(start, times[0]), times, partial(model.fresh, seed, 0, start), lambda s, x: None)
     levels = model.times(None, latents.frames, latents).flip(0)
     later = (autoencoder.channels, 1, *latents[1:])
-    queue = rolling.rolling(field, rolling.queued(clip, start, levels), levels, lambda n: noise(seed, [0], later, start=latents.frames + n))
+
+    def coming(number: int) -> Tensor:
+        return model.begun(noise(seed, [0], later, start=latents.frames + number), levels[-1])
+
+    queue = rolling.rolling(field, rolling.queued(clip, start, levels), levels, coming)
     return model.decode(torch.cat(list(islice(queue, count)), dim=2), frames)[0]
 
 

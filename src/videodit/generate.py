@@ -96,7 +96,7 @@ class Generator:
             if preview:
                 preview(step, self.decode(field.expected, size.frames))
 
-        start = self.model.settings.objective.begin(start.to(self.device), times[0])
+        start = self.begun(start, times[0])
         start = start if told is None else told.hold(self.lent(start, told, prior))
         latents = sampler_of(how.sampler)(field, start, times, partial(self.fresh, seed, first, start), seen)
         latents = latents if told is None else told.hold(latents)
@@ -177,6 +177,10 @@ class Generator:
         if times != settings.times:
             _warn(f"This model was trained with times shifted by {settings.times.shift:g} and samples with {times.shift:g}.")
         return settings.objective.schedule(times, steps, grid.count)
+
+    def begun(self, noise: Tensor, t: Tensor) -> Tensor:
+        """Where sampling begins with some noise at its first time."""
+        return self.model.settings.objective.begin(noise.to(self.device), t)
 
     def fresh(self, seed: int, first: int, like: Tensor, step: int) -> Tensor:
         """Noise of a step, for samplers that add some."""
