@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from videodit.evaluate import tasks
 from videodit.evaluate.judges import TOYBOX
 from videodit.generate import Generator
 from videodit.shapes import UserError
-from videodit.train import backbone, planning, recipes
+from videodit.train import backbone, planning, prepare, recipes
 from videodit.train.backbone import BackboneRun, Joint
 from videodit.train.latents import Latents
 
@@ -191,3 +193,10 @@ def test_without_tasks_nothing_is_given(world: tiny.World, tmp_path: Path) -> No
     job = backbone.job(settings)
     assert all(job.batch(step).given is None for step in range(8))
     assert models.load_backbone(world.image_model).settings.given == job.network["backbone"].settings.given == "refused"
+
+
+@pytest.mark.parametrize("verb", [recipes.JOBS["backbone"], prepare.prepare, partial(planning.plan, whole=False)])
+def test_pictures_beside_groups_need_groups(verb: Callable[[BackboneRun], object], world: tiny.World, tmp_path: Path) -> None:
+    settings = run(world, tmp_path, lone="channels", autoencoder=world.image_model)
+    with pytest.raises(UserError, match="groups have one frame each"):
+        verb(settings)

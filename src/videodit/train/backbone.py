@@ -17,7 +17,6 @@ from torch import Tensor
 
 from videodit import adapters, backbone, kernels, models
 from videodit.adapters import LoRA
-from videodit.autoencoder import PerFrame
 from videodit.backbone import DiT, DualTransformer, SingleTransformer, Transformer, flops
 from videodit.config import setting
 from videodit.convert import from_image
@@ -160,7 +159,6 @@ class BackboneRun(Run):
 
 def job(settings: BackboneRun) -> Job:
     autoencoder = models.load_autoencoder(settings.autoencoder, settings.device)
-    _check(settings, autoencoder)
     network = starting(settings, autoencoder).to(settings.device)
     text, transformer = network["text"], network["backbone"]
     assert isinstance(text, TextEncoder | SD3Text | Labels) and isinstance(
@@ -216,12 +214,6 @@ def job(settings: BackboneRun) -> Job:
 
     look = Look(settings, model, held(settings, autoencoder, text.takes)) if settings.looks.every else None
     return Job(network=network, batch=data.batch, loss=loss, save=save, look=look)
-
-
-def _check(settings: BackboneRun, autoencoder: PerFrame) -> None:
-    """Refuse what does not go with an autoencoder."""
-    if settings.lone == "channels" and autoencoder.time == 1:
-        raise UserError("This autoencoder's groups have one frame each, so no picture is less than a group: leave lone=frames.")
 
 
 def _described(

@@ -102,6 +102,7 @@ def _autoencoder(settings: AutoencoderRun, assumed: list[str]) -> Outline:
 
 def _backbone(settings: BackboneRun, assumed: list[str]) -> Outline:
     autoencoder = _described(settings.autoencoder, settings.data, assumed).build()
+    starting.suited(settings, autoencoder)
     shape, text = starting.shape(settings, autoencoder.channels), settings.text
     if settings.start is not None and (str(settings.start) == "toybox" or (settings.start / "model.toml").is_file()):
         folder = models.read(settings.start, models.ModelFolder)[1]

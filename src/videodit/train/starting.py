@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 def starting(settings: BackboneRun, autoencoder: PerFrame) -> nn.ModuleDict:
     """The transformer and its text encoder as the run starts them."""
+    suited(settings, autoencoder)
     torch.manual_seed(settings.seed)
     if settings.start is None:
         if settings.lora:
@@ -44,6 +45,12 @@ def starting(settings: BackboneRun, autoencoder: PerFrame) -> nn.ModuleDict:
     if settings.lora:
         adapters.attach(network, settings.lora)
     return nn.ModuleDict({"backbone": network.train(), "text": image.text.requires_grad_(False)})
+
+
+def suited(settings: BackboneRun, autoencoder: PerFrame) -> None:
+    """Refuse what does not go with an autoencoder."""
+    if settings.lone == "channels" and autoencoder.time == 1:
+        raise UserError("This autoencoder's groups have one frame each, so no picture is less than a group: leave lone=frames.")
 
 
 def _same_objective(settings: BackboneRun, start: models.ModelFolder) -> None:
