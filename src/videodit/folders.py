@@ -1,7 +1,8 @@
-"""Where a model is: its folder by path, or the bundled one by its name; known before anything is loaded."""
+"""Where models and run files are: by path, or those that come with the package by name; known before anything is loaded."""
 
 from __future__ import annotations
 
+import difflib
 from importlib.resources import files
 from pathlib import Path
 
@@ -29,3 +30,23 @@ def locate(name: str | Path) -> Path:
             raise UserError(f"{path} is a pipeline of diffusers: `videodit convert {path} OUT` makes a model of it.")
         raise UserError(f"There is no model.toml in {path}: give the folder that training left in OUTPUT/model.")
     return path
+
+
+def runs() -> dict[str, Path]:
+    """The run files that come with the package, by name: toybox_tiny, papers/video."""
+    inside = Path(str(files("videodit")))
+    folder = inside / "runs" if (inside / "runs").is_dir() else inside.parents[1] / "runs"
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.toml"))}
+
+
+def run_file(name: str | Path) -> Path:
+    """A run file by path, or one of the package's by its name."""
+    path, known = Path(name), runs()
+    if path.exists():
+        return path
+    if str(name) in known:
+        return known[str(name)]
+    own = path.with_suffix("").as_posix().removeprefix("runs/")
+    near = [own] if own in known else difflib.get_close_matches(own, known, 1)
+    hint = f"; the package has one of its own by the name {near[0]}." if near else ", or a name that `videodit config` lists."
+    raise UserError(f"There is no file {name}: give the path of a TOML file{hint}")

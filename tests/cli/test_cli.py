@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,8 @@ from videodit.generate import Generator
 from videodit.shapes import Size
 from videodit.train import recipes
 from videodit.train.progress import Progress, counting, told
+
+RUNS = Path(__file__).parents[2] / "runs"
 
 
 class Painter(Generator):
@@ -149,7 +152,24 @@ def test_too_large_a_clip_is_a_sentence(
 
 def test_config_lists_the_names(capsys: pytest.CaptureFixture[str]):
     assert main(["config"]) == 0
-    assert capsys.readouterr().out.split() == list(recipes.TEMPLATES)
+    own = sorted(path.relative_to(RUNS).with_suffix("").as_posix() for path in RUNS.rglob("*.toml"))
+    assert capsys.readouterr().out.split() == [*recipes.TEMPLATES, *own]
+
+
+def test_a_run_file_of_the_packages_is_known_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(["config", "toybox_tiny", "steps=3"]) == 0
+    own = recipes.read(RUNS / "toybox_tiny.toml")
+    assert capsys.readouterr().out == config.write(replace(own, steps=3))
+    (tmp_path / "toybox_tiny").write_text(config.write(replace(own, steps=4)), encoding="utf-8")
+    assert recipes.read("toybox_tiny").steps == 4  # what is there goes first
+    for name in ("runs/toybox_tiny.toml", "toybox_tinny.toml"):
+        assert main(["train", name]) == 2
+        assert f"There is no file {name}: give the path of a TOML file; the package has one of its own by the name toybox_tiny." in (
+            capsys.readouterr().err
+        )
 
 
 @pytest.mark.parametrize("name", recipes.TEMPLATES)

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
-from videodit import config
+from videodit import config, folders
 from videodit.cli import terminal
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run_file", type=Path, metavar="RUN.toml", help="a run file, such as videodit config NAME prints")
+    parser.add_argument("run_file", metavar="RUN.toml", help="a run file, or the name of one of the package's (videodit config lists them)")
     parser.add_argument("overrides", nargs="*", metavar="a.b=value", help="settings to change")
     parser.add_argument("--shapes", action="store_true", help="shapes and counts alone, in a moment: no memory, no time")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(given: argparse.Namespace) -> None:
-    config.text(given.run_file)  # which says what is wrong with it before anything is loaded
+    config.text(folders.run_file(given.run_file))  # which says what is wrong with it before anything is loaded
 
     from videodit.train import recipes
     from videodit.train.planning import plan as planned

@@ -6,7 +6,7 @@ import argparse
 import time
 from pathlib import Path
 
-from videodit import config
+from videodit import config, folders
 from videodit.cli import terminal
 from videodit.shapes import UserError
 
@@ -24,11 +24,11 @@ def run(given: argparse.Namespace) -> None:
     if not 1 <= given.processes <= 256:
         raise UserError(f"--processes takes 1 to 256, not {given.processes}.")
     overrides = list(given.overrides)
-    listed = not given.source.endswith(".toml")
+    listed = not given.source.endswith(".toml") and (Path(given.source).exists() or given.source not in folders.runs())
     if listed:
         overrides = _changes(given, overrides)
     else:
-        config.text(given.source)
+        config.text(folders.run_file(given.source))
 
     from videodit.train import prepare, recipes
     from videodit.train.backbone import BackboneRun
@@ -47,7 +47,6 @@ def run(given: argparse.Namespace) -> None:
 
 def _changes(given: argparse.Namespace, overrides: list[str]) -> list[str]:
     """The settings of a run on a list, whose mistakes are said before anything is loaded."""
-    from videodit import folders
     from videodit.data import shards, sources
 
     if not overrides or "=" in overrides[0]:

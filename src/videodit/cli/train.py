@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import argparse
 import time
-from pathlib import Path
 
-from videodit import config
+from videodit import config, folders
 from videodit.cli import terminal
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run_file", type=Path, metavar="RUN.toml", help="a run file, such as videodit config NAME prints")
+    parser.add_argument("run_file", metavar="RUN.toml", help="a run file, or the name of one of the package's (videodit config lists them)")
     parser.add_argument("overrides", nargs="*", metavar="a.b=value", help="settings to change: TOML, or else a text")
     parser.add_argument("--json", action="store_true", help="print one JSON object when finished")
 
 
 def run(given: argparse.Namespace) -> None:
-    config.text(given.run_file)  # which says what is wrong with it before anything is loaded
+    config.text(folders.run_file(given.run_file))  # which says what is wrong with it before anything is loaded
 
     from videodit.train import recipes
     from videodit.train.progress import Progress

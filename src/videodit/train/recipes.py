@@ -8,6 +8,7 @@ from typing import Any
 
 from videodit import config
 from videodit.evaluate import report
+from videodit.folders import run_file
 from videodit.train import autoencoder, decoder, image_autoencoder
 from videodit.train import backbone as transformer
 from videodit.train.autoencoder import AutoencoderRun
@@ -36,8 +37,8 @@ TEMPLATES: dict[str, Recipe] = {
 
 
 def read(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """The settings of a run file, with `a.b=value` overrides on top."""
-    return config.read(Recipe, Path(path), overrides)
+    """The settings of a run file, or of one of the package's by its name, with `a.b=value` overrides on top."""
+    return config.read(Recipe, run_file(path), overrides)
 
 
 def read_text(text: str, overrides: Sequence[str]) -> Recipe:
