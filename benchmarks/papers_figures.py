@@ -13,7 +13,7 @@ import torch
 
 from videodit import backbone, models
 from videodit.data import toybox
-from videodit.evaluate import extractors, tasks
+from videodit.evaluate import extractors, reconstruction, tasks
 from videodit.evaluate.features import Features
 from videodit.evaluate.frechet import frechet
 from videodit.evaluate.judges import TOYBOX
@@ -21,18 +21,22 @@ from videodit.generate import Generator, to_frames
 from videodit.models import Model
 from videodit.shapes import Size
 from videodit.train import looks
+from videodit.train.autoencoder import AutoencoderRun
 from videodit.train.backbone import BackboneRun
 from videodit.train.starting import starting
 
 REAL = 91  # seed of the scenes that generated clips are compared with
 MADE, TRUE = 32, 128  # clips that are generated, scenes they are compared with
 ALIKE = 24  # clips whose frames are compared
+REBUILT = 64  # held-out scenes that autoencoders are measured on
 GIVEN = 32  # clips that are made around their first frame
 BATCH = 16
 
 
-def measured(settings: BackboneRun, also: Sequence[str]) -> tuple[dict[str, float], list[tuple[int, float]]]:
+def measured(settings: BackboneRun | AutoencoderRun, also: Sequence[str]) -> tuple[dict[str, float], list[tuple[int, float]]]:
     """The figures of a trained row, and its held-out loss over steps."""
+    if isinstance(settings, AutoencoderRun):
+        return rebuilt(settings), []
     model = models.load(settings.output / "model")
     model.backbone.eval()
     weights = list(model.backbone.parameters())
@@ -53,6 +57,14 @@ def measured(settings: BackboneRun, also: Sequence[str]) -> tuple[dict[str, floa
     for what in also:
         figures |= ALSO[what](model, settings)
     return {name: round(value, 6) for name, value in figures.items()}, curve
+
+
+def rebuilt(settings: AutoencoderRun) -> dict[str, float]:
+    """What an autoencoder leaves of held-out scenes; `image_decoder`: PSNR of key frames by D_k; `means`: how far latents' have moved."""
+    autoencoder = models.load_autoencoder(settings.output / "model")
+    found = reconstruction.measure(autoencoder, reconstruction.toybox_clips(REBUILT, settings.size))
+    figures = {"psnr": found["all"]["psnr"], "image_decoder": found["latents"]["image_decoder_psnr"], "means": found["latents"]["mean"]}
+    return {name: round(value, 6) for name, value in figures.items()}
 
 
 def sampled(model: Model, settings: BackboneRun) -> dict[str, float]:
