@@ -41,7 +41,7 @@ Verdict = Literal["held", "not held", "not decided"]
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A run file with some settings changed; `start` and `autoencoder` are the rows whose model it starts from and whose latents it learns."""
+    """A run file with some settings changed; `start`, `autoencoder`: the rows whose model it starts from, whose latents it learns."""
 
     run: str
     settings: tuple[str, ...] = ()

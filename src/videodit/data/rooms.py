@@ -1,6 +1,6 @@
-"""Memory that two processes share: one fills it, the other looks at it, and once nobody looks it is filled again.
+"""Memory that two processes share: one fills it, the other takes what is in it, again and again.
 
-New memory has to be found and cleared by the system page by page, which takes as long as decoding does.
+New memory has to be found and cleared by the system page by page, which takes as long as decoding does, so both map it once and keep it.
 """
 
 from __future__ import annotations
@@ -9,54 +9,38 @@ import fcntl
 import math
 import mmap
 import os
-import weakref
 
 import numpy as np
-
-KEPT = 256 << 20  # bytes that wait to be filled again
-_FORKS = [0]
-os.register_at_fork(before=lambda: _FORKS.append(_FORKS.pop() + 1))
 
 
 class Room:
     """A piece of such memory; it may grow, and nobody can make it smaller under who looks at it."""
 
-    def __init__(self) -> None:
+    def __init__(self, handle: int | None = None) -> None:
+        """`handle`: of a room that another process made."""
+        self.mapping: mmap.mmap | None = None
+        if handle is not None:
+            self.handle = handle
+            return
         self.handle = os.memfd_create("frames", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         fcntl.fcntl(self.handle, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
-        self.mapping: mmap.mmap | None = None
-        self.forks = 0
 
-    @property
-    def size(self) -> int:
-        return 0 if self.mapping is None else len(self.mapping)
+    def seen(self, shape: tuple[int, ...]) -> np.ndarray:
+        """What is in it, until it is filled again."""
+        size = math.prod(shape)
+        return np.frombuffer(self._mapped(size), np.uint8, size).reshape(shape)
+
+    def put(self, part: np.ndarray, at: int, likely: int) -> None:
+        """Fill it from a place on; one that is too small grows to what it `likely` has to hold."""
+        if os.fstat(self.handle).st_size < at + part.nbytes:
+            os.ftruncate(self.handle, max(at + part.nbytes, likely))
+        whole = np.frombuffer(self._mapped(at + part.nbytes), np.uint8)
+        whole[at : at + part.nbytes].reshape(part.shape)[...] = part
+
+    def _mapped(self, size: int) -> mmap.mmap:
+        if self.mapping is None or len(self.mapping) < size:
+            self.mapping = mmap.mmap(self.handle, max(size, os.fstat(self.handle).st_size))
+        return self.mapping
 
     def __del__(self) -> None:
         os.close(self.handle)
-
-
-class Rooms:
-    """Those of one process that fills them."""
-
-    def __init__(self) -> None:
-        self.free: list[Room] = []
-
-    def take(self) -> Room:
-        """One that nobody looks at."""
-        room = self.free.pop() if self.free else Room()
-        room.forks = _FORKS[0]
-        return room
-
-    def seen(self, room: Room, shape: tuple[int, ...]) -> np.ndarray:
-        """What a room was filled with; it is free again when the last array of it is gone."""
-        size = math.prod(shape)
-        if room.mapping is None or room.size < size:
-            room.mapping = mmap.mmap(room.handle, size)
-        whole = np.frombuffer(room.mapping, np.uint8, size)
-        weakref.finalize(whole, self.give_back, room).atexit = False
-        return whole.reshape(shape)
-
-    def give_back(self, room: Room) -> None:
-        """Keep it, unless that were too much, or a process that was forked meanwhile may look at it still."""
-        if room.forks == _FORKS[0] and sum(other.size for other in self.free) + room.size <= KEPT:
-            self.free.append(room)

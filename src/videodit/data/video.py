@@ -31,6 +31,7 @@ Picture = UInt8[np.ndarray, "h w 3"]
 Sheet = UInt8[np.ndarray, "y x 3"]
 Place = str | Path | Item  # a file, or what a source names
 
+MOST = 8 << 30  # bytes of frames that are read at once
 _BT709 = 1  # FFmpeg's number for it: the colours are stated in the file, because players guess them by size
 
 
@@ -50,19 +51,30 @@ def read(path: Place, *, frames: int | None = None, start: int = 0, seconds: flo
 
     `seconds`: of work that a file may take.
     """
+    item = _item(path)
     stop = None if frames is None else start + frames
     answers = _asked(path, {"what": "frames", "start": start, "stop": stop}, seconds)
-    fps = next(answers)[0]["fps"]
-    parts = [part for _, part in answers if part is not None]
-    if not parts:
-        raise Unreadable(_item(path).path, f"it has no frame {start}")
-    return parts[0], fps
+    told = next(answers)[0]
+    count, at = min(told["frames"], told["frames"] if stop is None else stop) - start, 0
+    if count < 1:
+        raise Unreadable(item.path, f"it has no frame {start}")
+    whole: Frames | None = None
+    for part in (part for _, part in answers if part is not None):
+        if count * part[0].nbytes > MOST:
+            raise Unreadable(item.path, "it needs more memory than one file may have")
+        whole = np.empty((count, *part.shape[1:]), np.uint8) if whole is None else whole
+        if part.shape[1:] != whole.shape[1:] or at + len(part) > count:
+            raise Unreadable(item.path, "its decoder gave other frames than it announced")
+        whole[at : at + len(part)], at = part, at + len(part)
+    if whole is None or at < count:
+        raise Unreadable(item.path, "its decoder gave fewer frames than it announced")
+    return whole, told["fps"]
 
 
 def stream(path: Place, *, start: int = 0, stop: int | None = None, seconds: float | None = None) -> Iterator[np.ndarray]:
     """The frames (h w 3) of a video one by one, for files that memory does not hold."""
-    for _, part in _asked(path, {"what": "frames", "start": start, "stop": stop, "piece": worker.PIECE}, seconds):
-        yield from () if part is None else part
+    for _, part in _asked(path, {"what": "frames", "start": start, "stop": stop}, seconds):
+        yield from () if part is None else part.copy()
 
 
 class Told(NamedTuple):

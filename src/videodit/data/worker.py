@@ -1,6 +1,7 @@
 """The process that decodes what strangers made: it may die, hang or eat memory, and its parent goes on and knows why.
 
-Frames come back in memory that both share (`rooms`), so that nothing is copied; a request is one message, an answer one or more.
+Frames come back in pieces, in two rooms that both share (`rooms`): one is filled while the other is emptied. A request is one message, an
+answer one or more.
 """
 
 from __future__ import annotations
@@ -16,17 +17,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from videodit.data.rooms import Room, Rooms
+from videodit.data.rooms import Room
 
 SECONDS = 600.0  # of work on one file
 MEMORY = 6 << 30  # bytes of address space that decoding may take
-ROOM = 8 << 30  # bytes of frames that are kept at once
-PIECE = 64 << 20  # bytes of frames that come at a time where they are read one by one
+PIECE = 32 << 20  # bytes of frames that come at a time
 _LONGEST = 1 << 16  # bytes of a message
 
 
@@ -44,46 +45,43 @@ class Worker:
     def __init__(self) -> None:
         self.owner = os.getpid()
         mine, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.socket, self.rooms = mine, [Room(), Room()]
+        shared = [its.fileno(), *(room.handle for room in self.rooms)]
         here = str(Path(__file__).parents[2])
         paths = os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
         environment = os.environ | {"PYTHONPATH": paths, "MALLOC_ARENA_MAX": "2", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        command = [sys.executable, "-P", "-m", "videodit.data.worker", str(its.fileno())]
+        command = [sys.executable, "-P", "-m", "videodit.data.worker", *map(str, shared)]
         nothing = subprocess.DEVNULL
         self.process = subprocess.Popen(
-            command, env=environment, pass_fds=[its.fileno()], stdin=nothing, stdout=nothing, stderr=nothing, start_new_session=True
+            command, env=environment, pass_fds=shared, stdin=nothing, stdout=nothing, stderr=nothing, start_new_session=True
         )
         its.close()
-        self.socket, self.rooms = mine, Rooms()
 
     def ask(self, request: dict[str, Any], seconds: float) -> Iterator[tuple[dict[str, Any], np.ndarray | None]]:
-        """The answers to a request; all waits together take so many seconds at most."""
-        spent = 0.0
-        room = self._send(request)
+        """The answers to a request, each with frames that stand there until the next; all waits together take so many seconds at most."""
+        spent, rooms = 0.0, cycle(self.rooms)
+        self._send(request)
         while True:
             start = time.monotonic()
             answer = self._answer(seconds - spent, seconds)
             spent += time.monotonic() - start
             if "fault" in answer:
                 raise Faulty(answer["fault"])
-            filled = room
             if "shape" in answer:
-                room = self._send({"more": True})  # the next piece is made while this one is used
-            yield answer, self._filled(filled, tuple(answer["shape"])) if "shape" in answer else None
+                self._send({"more": True})  # the next piece is made while this one is used
+            yield answer, self._filled(next(rooms), tuple(answer["shape"])) if "shape" in answer else None
             if answer.get("done"):
-                return self.rooms.give_back(room)
+                return
 
-    def _send(self, message: dict[str, Any]) -> Room:
-        """With a room to be filled."""
-        room = self.rooms.take()
+    def _send(self, message: dict[str, Any]) -> None:
         try:
-            socket.send_fds(self.socket, [json.dumps(message).encode()], [room.handle])
+            self.socket.send(json.dumps(message).encode())
         except OSError:
             raise Died(self._ending()) from None
-        return room
 
     def _filled(self, room: Room, shape: tuple[int, ...]) -> np.ndarray:
         try:
-            return self.rooms.seen(room, shape)
+            return room.seen(shape)
         except (ValueError, OverflowError):
             raise Died("its decoder announced more than it gave") from None
 
@@ -135,7 +133,7 @@ def asked(request: dict[str, Any], seconds: float | None = None) -> Iterator[tup
         worker = Worker()
     whole = False
     try:
-        yield from worker.ask({**request, "seconds": seconds}, seconds)
+        yield from worker.ask({**request, "seconds": seconds, "piece": PIECE}, seconds)
         whole = True
     except Faulty:
         whole = True
@@ -151,19 +149,14 @@ def asked(request: dict[str, Any], seconds: float | None = None) -> Iterator[tup
 
 
 class Channel:
-    """The process's side: messages, and the room that came with the last one."""
+    """The process's side: messages, and the rooms."""
 
-    def __init__(self, handle: int) -> None:
-        self.socket = socket.socket(fileno=handle)
-        self.room = os.memfd_create("room")
+    def __init__(self, handle: int, rooms: list[int]) -> None:
+        self.socket, self.rooms = socket.socket(fileno=handle), [Room(room) for room in rooms]
 
     def message(self) -> dict[str, Any] | None:
         """The next one; None: whoever asked is gone."""
-        text, handles, _, _ = socket.recv_fds(self.socket, _LONGEST, 1)
-        for handle in handles:
-            os.dup2(handle, self.room)
-            os.close(handle)
-            os.lseek(self.room, 0, os.SEEK_SET)
+        text = self.socket.recv(_LONGEST)
         return json.loads(text) if text else None
 
     def tell(self, message: dict[str, Any]) -> None:
@@ -197,29 +190,27 @@ def _answered(channel: Channel, request: dict[str, Any], reader: Any) -> None:
         channel.tell({**told, "done": request["what"] == "probe"})
         if request["what"] == "frames":
             stop = count if request.get("stop") is None else min(request["stop"], count)
-            _frames(channel, file.frames(request.get("start", 0), stop), request)
+            _frames(channel, file.frames(request.get("start", 0), stop), request["seconds"], request["piece"])
             channel.tell({"done": True})
     finally:
         file.close()
 
 
-def _frames(channel: Channel, frames: Iterator[np.ndarray], request: dict[str, Any]) -> None:
-    shape, count = (), 0
+def _frames(channel: Channel, frames: Iterator[np.ndarray], seconds: float, piece: int) -> None:
+    shape, count, rooms = (), 0, cycle(channel.rooms)
+    room = next(rooms)
     for frame in frames:
-        rest = np.ascontiguousarray(frame).data.cast("B")
-        if (count + 1) * len(rest) > ROOM:
-            raise MemoryError
-        while rest:
-            rest = rest[os.write(channel.room, rest) :]
+        room.put(frame, count * frame.nbytes, piece)
         shape, count = frame.shape, count + 1
-        if request.get("piece") and (count + 1) * frame.nbytes > request["piece"]:
-            _hand(channel, (count, *shape), request["seconds"])
-            count = 0
+        if (count + 1) * frame.nbytes > piece:
+            _hand(channel, (count, *shape), seconds)
+            room, count = next(rooms), 0
     if count:
-        _hand(channel, (count, *shape), request["seconds"])
+        _hand(channel, (count, *shape), seconds)
 
 
 def _hand(channel: Channel, shape: tuple[int, ...], seconds: float) -> None:
+    """Tell what is in a room, and wait until the other may be filled."""
     channel.tell({"shape": shape})
     signal.setitimer(signal.ITIMER_REAL, 0)
     if not channel.message():
@@ -236,4 +227,4 @@ def _bounded() -> None:
 
 if __name__ == "__main__":
     _bounded()
-    _serve(Channel(int(sys.argv[1])))
+    _serve(Channel(int(sys.argv[1]), [int(handle) for handle in sys.argv[2:]]))
