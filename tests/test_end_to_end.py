@@ -66,7 +66,7 @@ def test_a_prompt_becomes_a_picture(folder: Path, trained: Path) -> None:
 def test_the_model_is_measured(folder: Path, trained: Path) -> None:
     said = videodit(folder, "evaluate", "toybox", "--model", str(trained), "--count", "2", "--steps", "2")
     assert said["count"] == 2
-    assert all(0 <= rate <= 1 for name in ("model", "truth", "shuffled") for rate in said[name].values())
+    assert all(0 <= rate <= 1 for name in ("model", "rebuilt", "truth", "shuffled") for rate in said[name].values())
 
 
 def test_the_same_command_again_has_nothing_to_do(folder: Path, trained: Path) -> None:

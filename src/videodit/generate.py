@@ -123,6 +123,12 @@ class Generator:
     def decode(self, latents: Tensor, frames: int) -> Frames:
         return to_frames(self.model.autoencoder.decode(latents, frames=frames))
 
+    @torch.inference_mode()
+    def rebuilt(self, videos: Frames) -> Frames:
+        """Videos, b f h w c, through the autoencoder and back: what the transformer could reach at most."""
+        pixels = torch.from_numpy(videos).to(self.device).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+        return self.decode(self.model.autoencoder.encode(pixels).mode(), videos.shape[1])
+
     def encode_given(self, pictures: Sequence[GivenFrames], size: Size) -> Given | None:
         """Given pictures, for each clip, as latents: every clip has the same frames."""
         numbers = sorted(pictures[0])

@@ -251,7 +251,7 @@ def test_evaluate_prints_the_table_and_the_object(painter: Painter, monkeypatch:
         assert (model, prompts, rest["seed"], rest["steps"]) == (painter, "two", 3, 5)
         assert judge is TOYBOX
         surface = {"flicker": {"model": 2.5, "truth": 2.0, "ratio": 1.25}, "sharpness": {"model": 9.0, "truth": 10.0, "ratio": 0.9}}
-        return {"count": count, "model": rates(0.5), "truth": rates(1.0), "shuffled": rates(0.125)} | surface
+        return {"count": count, "model": rates(0.5), "rebuilt": rates(0.75), "truth": rates(1.0), "shuffled": rates(0.125)} | surface
 
     monkeypatch.setattr(suite, "measure", measured)
     command = ["evaluate", "toybox", "--prompts", "two", "--count", "4", "--seed", "3", "--steps", "5"]
@@ -260,8 +260,8 @@ def test_evaluate_prints_the_table_and_the_object(painter: Painter, monkeypatch:
     assert main(command) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["4", "clips", "shape", "colour", "motion", "all"]
-    assert [line.split()[-2] for line in lines[2:5]] == ["50.0", "100.0", "12.5"]
-    assert lines[6] == "flicker: 2.50; of truth: 2.00; times truth's: 1.25"
+    assert [line.split()[-2] for line in lines[2:6]] == ["50.0", "75.0", "100.0", "12.5"]
+    assert lines[7] == "flicker: 2.50; of truth: 2.00; times truth's: 1.25"
 
 
 def test_evaluate_sprites_asks_for_a_model_and_draws_with_the_font_that_is_named(

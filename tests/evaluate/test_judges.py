@@ -58,6 +58,9 @@ class Oracle(Generator):
         assert [self.judge.world.prompt(what) for what in part] == prompt
         return np.stack([self.through(self.judge.world.render(what, size or self.size)) for what in part])
 
+    def rebuilt(self, videos: np.ndarray) -> np.ndarray:
+        return 255 - videos
+
 
 def test_scenes_are_what_their_names_say(judge: Judge) -> None:
     held, seen, two = (judge.scenes(name, 40) for name in ("held-out", "seen", "two"))
@@ -77,6 +80,7 @@ def test_a_model_that_knows_the_scene_is_as_right_as_the_truth(task, judge: Judg
     assert found["truth"]["background"] == 1 and found["truth"]["count"] > 0.8
     assert found["shuffled"]["background"] < 0.6 and (found["model"]["motion"] is None) == (task == "t2i")
     assert found["sharpness"]["ratio"] == 1
+    assert found["rebuilt"]["background"] < found["truth"]["background"]  # the negative, which is what this one leaves
 
 
 def test_all_of_a_picture_is_everything_but_its_motion() -> None:

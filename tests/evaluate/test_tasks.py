@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 import tiny
 from videodit import backbone
@@ -13,7 +14,7 @@ from videodit.data import toybox
 from videodit.evaluate import suite, tasks
 from videodit.evaluate.asked import TASKS, Task
 from videodit.evaluate.judges import TOYBOX
-from videodit.generate import Generator
+from videodit.generate import Generator, to_frames
 from videodit.models import Model
 from videodit.shapes import Size
 
@@ -69,12 +70,25 @@ def test_references_are_copies_of_what_is_given(model: Generator) -> None:
 @pytest.mark.parametrize("task", TASKS)
 def test_every_task_runs_on_a_model_that_is_told_of_what_is_given(task: Task, model: Generator) -> None:
     found = suite.measure(model, TOYBOX, task=task, count=2, steps=1)
-    assert all(value is None or 0 <= value <= 1 for name in ("model", "truth", "shuffled") for value in found[name].values())
+    assert all(value is None or 0 <= value <= 1 for name in ("model", "rebuilt", "truth", "shuffled") for value in found[name].values())
     wanted = {"t2v": set(), "t2i": set(), "extend": {"seam"}}.get(task, {"psnr", "reference_psnr", "references", "given_psnr"})
-    assert set(found) == {"count", "prompts", "task", "seed", "model", "truth", "shuffled", "flicker", "sharpness"} | wanted
+    assert set(found) == {"count", "prompts", "task", "seed", "model", "rebuilt", "truth", "shuffled", "flicker", "sharpness"} | wanted
     assert suite.measure(model, TOYBOX, task=task, count=2, steps=1) == found
 
 
 def test_a_video_is_extended_from_half_a_clip_and_its_end_is_judged(model: Generator) -> None:
     made = tasks.make("extend", model, TOYBOX.world, TOYBOX.scenes("seen", 2), 0, steps=1)
     assert made.judged.shape == (2, *tiny.CLIP, 3) and all(one["seam"] > 0 for one in made.figures)
+
+
+def test_the_truth_rebuilt_is_what_the_autoencoder_leaves(model: Generator) -> None:
+    wanted = TOYBOX.scenes("held-out", 2)
+    for frames in (1, 6, 8):
+        drawn = np.stack([toybox.render(what, model.size._replace(frames=frames)) for what in wanted])
+        through = model.rebuilt(drawn)
+        video = torch.from_numpy(drawn).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+        autoencoder = model.model.autoencoder
+        with torch.inference_mode():
+            by_hand = autoencoder.decode_image(autoencoder.encode_image(video).mode())  # frame by frame
+        assert through.shape == drawn.shape
+        assert (np.abs(through[:, :1].astype(int) - to_frames(by_hand)[:, :1]).max() <= 1) == (frames == 1)

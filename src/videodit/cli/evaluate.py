@@ -92,7 +92,7 @@ def _source(given: argparse.Namespace, world: str) -> Drawn:
 
 def _print_judged(result: dict[str, Any]) -> None:
     rates = list(result["model"])
-    rows = [(name, *(_rate(result[name][rate]) for rate in rates)) for name in ("model", "truth", "shuffled")]
+    rows = [(name, *(_rate(result[name][rate]) for rate in rates)) for name in ("model", "rebuilt", "truth", "shuffled")]
     terminal.print_table([(f"{result['count']} clips", *rates), *rows])
     print()
     for name in ("flicker", "sharpness"):

@@ -1,4 +1,4 @@
-"""A model asked for scenes of a drawn world: the judge's table, and beside it for rendered truth and for shuffled captions."""
+"""A model asked for scenes of a drawn world: the judge's table, beside the truth, drawn and rebuilt, and shuffled captions."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def measure(
     guidance: float | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Rates in 0..1: `model`; `truth`, the same scenes drawn; `shuffled`, the model's videos against another scene's words.
+    """Rates in 0..1: `model`; `truth`, the same scenes drawn; `rebuilt`, these through its autoencoder; `shuffled`, against other words.
 
     `flicker` and `sharpness` are the model's beside the truth's. A task that is given frames adds what was measured of the others; a
     picture has no motion to judge.
     """
     world, wanted = judge.world, judge.scenes(prompts, count)
-    verdicts, truth, figures = [], [], []
+    verdicts, truth, rebuilt, figures = [], [], [], []
     surfaces: dict[str, list[dict[str, float | None]]] = {"made": [], "truth": []}
     size = model.size._replace(frames=1) if task == "t2i" else model.size
     for start in range(0, count, BATCH):
@@ -42,6 +42,7 @@ def measure(
         real = [world.render(what, size) for what in part]
         verdicts += [judge.judge(video) for video in made.judged]
         truth += [judge.score(judge.judge(video), what) for video, what in zip(real, part, strict=True)]
+        rebuilt += [judge.score(judge.judge(video), what) for video, what in zip(model.rebuilt(np.stack(real)), part, strict=True)]
         figures += made.figures
         surfaces["made"] += surface.figures(made.judged)
         surfaces["truth"] += surface.figures(real)
@@ -50,7 +51,7 @@ def measure(
     order = np.random.default_rng(SEED).permutation(count)
     shuffled = [judge.score(verdict, wanted[i]) for verdict, i in zip(verdicts, order, strict=True)]
     scores = [judge.score(verdict, what) for verdict, what in zip(verdicts, wanted, strict=True)]
-    rows = {"model": scores, "truth": truth, "shuffled": shuffled}
+    rows = {"model": scores, "rebuilt": rebuilt, "truth": truth, "shuffled": shuffled}
     rates = {name: judge.rates(row, still=task == "t2i") for name, row in rows.items()}
     asked = {"count": count, "prompts": prompts, "task": task, "seed": seed}
     return asked | rates | surface.beside(**surfaces) | tasks.summary(figures)
