@@ -103,3 +103,26 @@ def test_files_and_the_toybox_share_the_samples(run: AutoencoderRun, tmp_path: P
     assert 0.2 < grey.float().mean() < 0.4
     assert torch.equal(pixels.batch(7, 1)[0], clips[7])
     assert len(recipes.train(replace(mixed, batch=2, steps=1))) == 1
+
+
+# --- From another run's ---
+
+
+def test_a_run_goes_on_from_another_runs_end(run: AutoencoderRun, world: tiny.World, tmp_path: Path) -> None:
+    recipes.train(run)
+    left = models.load_autoencoder(run.output / "model")
+    again = replace(run, start=run.output / "model", output=tmp_path / "again")
+    job = autoencoder.job(again)
+    assert all(torch.equal(value, left.state_dict()[name]) for name, value in job.network.state_dict().items())
+    assert not job.fresh and autoencoder.job(run).fresh  # nothing is new any more
+    recipes.train(replace(again, steps=0))
+    assert models.load_autoencoder(tmp_path / "again" / "model").state_dict().keys() == left.state_dict().keys()
+    with pytest.raises(UserError, match=r"set \[groups\] as in its model\.toml"):
+        autoencoder.job(replace(again, groups=replace(run.groups, reach="causal")))
+    with pytest.raises(UserError, match="was inflated otherwise"):
+        autoencoder.job(replace(again, start=world.image_model))
+    other = tmp_path / "other"
+    tiny.randomised(image := tiny.image_autoencoder())
+    image.save_pretrained(other)
+    with pytest.raises(UserError, match="another image autoencoder"):
+        autoencoder.job(replace(again, image=other))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -12,7 +12,7 @@ from einops import rearrange
 from torch import Tensor
 
 from videodit import models
-from videodit.autoencoder import DPVAESettings, inflate, perceptual
+from videodit.autoencoder import DPVAE, DPVAESettings, inflate, perceptual
 from videodit.autoencoder.discriminator import Discriminator, PatchDiscriminator, fools, tells
 from videodit.autoencoder.loss import Critic, Distance, Draw, Weights, dpvae_loss
 from videodit.config import setting
@@ -42,6 +42,9 @@ class AutoencoderRun(Run):
 
     kind: Literal["autoencoder"] = "autoencoder"
     image: Path = setting(doc="folder of the image autoencoder, as diffusers saves it")
+    start: Path | None = setting(
+        None, doc="folder of a video autoencoder on that image autoencoder, whose E_r and D learn on; none: they start as its copies"
+    )
     size: Size = setting(Size(16, 64, 64), doc="frames, rows, columns of a sample")
     world: Drawn = setting(Toybox(), doc="what is drawn where no file is read")
     clips: Clips = setting(Clips(), doc="video files to learn from")
@@ -53,7 +56,7 @@ class AutoencoderRun(Run):
 
 def job(settings: AutoencoderRun) -> Job:
     torch.manual_seed(settings.seed)  # the starting weights of the temporal blocks
-    network = inflate(models.load_autoencoder(settings.image).image, settings.groups).to(settings.device)
+    network = _begun(settings).to(settings.device)
     for part in (network.encoder, network.decoder):
         recompute(part.stages, settings.recompute)
     pixels = Pixels(
@@ -85,9 +88,23 @@ def job(settings: AutoencoderRun) -> Job:
         batch=lambda index: pixels.batch(index * settings.batch, settings.batch),
         loss=loss,
         save=lambda folder: models.save_autoencoder(folder, network, provenance(settings)),
-        fresh=network.fresh(),
+        fresh=[] if settings.start else network.fresh(),
         rival=rival,
     )
+
+
+def _begun(settings: AutoencoderRun) -> DPVAE:
+    """The image autoencoder inflated, or as another run left it."""
+    network = inflate(models.load_autoencoder(settings.image).image, settings.groups)
+    if settings.start is None:
+        return network
+    given = models.load_autoencoder(settings.start)
+    if models.latent_space(given) != models.latent_space(network):
+        raise UserError(f"{settings.start} was trained on another image autoencoder than {settings.image}: name its own by image.")
+    if not isinstance(given, DPVAE) or given.settings != replace(settings.groups, step=given.settings.step):
+        raise UserError(f"{settings.start} was inflated otherwise than this run says: set [groups] as in its model.toml.")
+    network.load_state_dict(given.state_dict())
+    return network
 
 
 def _frozen(critic: PatchDiscriminator) -> Critic:
