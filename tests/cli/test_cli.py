@@ -264,6 +264,15 @@ def test_evaluate_prints_the_table_and_the_object(painter: Painter, monkeypatch:
     assert lines[7] == "flicker: 2.50; of truth: 2.00; times truth's: 1.25"
 
 
+@pytest.mark.parametrize(("takes", "said"), [("label", "is told a label"), ("nothing", "is told nothing")])
+def test_scenes_are_not_asked_of_a_model_that_reads_no_words(
+    takes: str, said: str, painter: Painter, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(Painter, "takes", takes)
+    assert main(["evaluate", "toybox"]) == 2
+    assert f"asks by words, and toybox {said}: compare its videos with others by evaluate fvd." in capsys.readouterr().err
+
+
 def test_evaluate_sprites_asks_for_a_model_and_draws_with_the_font_that_is_named(
     world: tiny.World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

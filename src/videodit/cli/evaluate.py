@@ -62,8 +62,12 @@ def _judged(given: argparse.Namespace, *, world: str) -> None:
     import videodit
     from videodit.evaluate import judges, suite
 
+    model = videodit.load(given.model)
+    if model.takes != "text":
+        told = f"is told a {model.takes}" if model.takes == "label" else "is told nothing"
+        raise UserError(f"{world} asks by words, and {given.model} {told}: compare its videos with others by evaluate fvd.")
     result = suite.measure(
-        videodit.load(given.model),
+        model,
         judges.judge(source),
         prompts=given.prompts,
         task=given.task,
