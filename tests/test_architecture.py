@@ -20,7 +20,7 @@ STOREYS = [
     {"shapes", "config"},
     {"data", "autoencoder", "backbone", "diffusion"},
     {"folders", "models", "parallel", "given", "kernels"},
-    {"convert", "adapters", "generate", "edit", "extend", "request", "record"},
+    {"convert", "adapters", "generate", "edit", "extend", "upscale", "request", "record"},
     {"evaluate"},
     {"train"},
     {"serve"},

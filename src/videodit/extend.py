@@ -82,7 +82,7 @@ def at_once(
     begins = windows.starts(grid.frames, window, window // 2 if overlap is None else overlap)
     start = noise(seed, [0], (model.model.autoencoder.channels, *grid), prior=model.model.settings.prior)
     start = (rescheduled(start, window, seed) if repeated else start).to(model.device)
-    words = [prompts[(2 * at + window) * len(prompts) // (2 * max(grid.frames, window) + 1)] for at in begins]
+    words = [prompts[i] for i in windows.shared(len(prompts), begins, window, grid.frames)]
     field = windows.windowed([model.field([word], negative, how.guidance, None) for word in words], begins, window)
 
     def seen(step: int, x: Tensor) -> None:

@@ -118,7 +118,8 @@ class Generator:
         network = self.model.settings.objective.flow(self.model.backbone)
         text, blank = self._texts(prompts, negative)
         whole: Network = network if told is None else around(network, told)
-        return Watched(guided(whole, text, blank, guidance, untold=network))
+        untold = whole if self.model.settings.upscale else network  # which never was without a clip to make larger
+        return Watched(guided(whole, text, blank, guidance, untold=untold))
 
     def decode(self, latents: Tensor, frames: int) -> Frames:
         return to_frames(self.model.autoencoder.decode(latents, frames=frames))
@@ -193,7 +194,13 @@ class Generator:
         clips, frames = range(first, first + len(like)), like.shape[2]
         return noise(seed, clips, tuple(like.shape[1:]), start=(step + 1) * frames).to(like.device)
 
-    def check(self, prompts: list[str], size: Size, seed: int) -> None:
+    def check(self, prompts: list[str], size: Size, seed: int, *, larger: bool = False) -> None:
+        """Refuse what cannot be made; `larger`: of a clip at a lower resolution."""
+        if self.model.settings.upscale and not larger:
+            raise UserError(
+                "This model makes a clip larger that is there, and none of its own: name one by --task upscale --video CLIP, "
+                "or name this model by --upscale beside one that makes clips."
+            )
         takes, empty = self.model.text.takes, not prompts or not all(prompt.strip() for prompt in prompts)
         if takes == "text" and empty:
             raise UserError("The prompt is empty: say what moves and how, such as 'a red circle moves right'.")

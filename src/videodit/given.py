@@ -1,4 +1,5 @@
-"""Given frames -> given latents. What is given is encoded from its own pixels alone: latents cut out of a whole clip know its future.
+"""Given frames, or a whole clip at a lower resolution -> given latents. What is given is encoded from its own pixels alone: latents cut
+out of a whole clip know its future.
 
 Frames that fill groups of the autoencoder's are given as those groups' latents; each run of groups is encoded by itself. Any other
 frame is a lone picture; of one that heads a group, the group's z_k is known.
@@ -9,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 import torch
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
 from videodit.autoencoder import DPVAE, PerFrame
 from videodit.diffusion.tasks import Given, Mask
@@ -44,6 +47,23 @@ def encode_picture(autoencoder: PerFrame, video: Video, frame: int) -> Latents:
     """One frame by the image encoder."""
     at = frame % video.shape[2]
     return autoencoder.encode_image(video[:, :, at : at + 1]).mode()
+
+
+def encode_low(autoencoder: PerFrame, video: Video, factor: int) -> Latents:
+    """A clip as it looks at a resolution that many times lower."""
+    return autoencoder.encode(enlarged(reduced(video, factor), factor).to(video)).mode()
+
+
+def reduced(video: Video, factor: int) -> Video:
+    """The means of squares of so many rows and columns, as files have them: in 8 bits."""
+    frames = F.avg_pool2d(rearrange(video.float(), "b c t h w -> (b t) c h w"), factor)
+    return rearrange(((frames + 1) * 127.5).round() / 127.5 - 1, "(b t) c h w -> b c t h w", b=len(video))
+
+
+def enlarged(video: Video, factor: int) -> Video:
+    """So many times as many rows and columns, bicubic."""
+    frames = F.interpolate(rearrange(video, "b c t h w -> (b t) c h w"), scale_factor=factor, mode="bicubic")
+    return rearrange(frames.clamp(-1, 1), "(b t) c h w -> b c t h w", b=len(video))
 
 
 def assembled(

@@ -35,6 +35,7 @@ from videodit.diffusion.noise import Prior
 from videodit.diffusion.objectives import Diffusion, Flow
 from videodit.diffusion.samplers import SAMPLERS
 from videodit.diffusion.times import Times
+from videodit.diffusion.upscaling import Upscale
 from videodit.folders import PICKLES, locate
 from videodit.shapes import Size, UserError
 
@@ -130,6 +131,7 @@ class ModelFolder:
     objective: Flow | Diffusion = setting(Flow(), doc="what the transformer answers with")
     times: Times = setting(Times(), doc="the times it was trained on; sampling visits them alike")
     prior: Prior = setting(Prior(), doc="the noise it was trained on")
+    upscale: Upscale | None = setting(None, doc="how it makes a clip larger that it is told of, if it does; else it makes its own")
     sampling: Sampling = setting(Sampling(), doc="defaults of sampling")
     provenance: Provenance = setting(Provenance(), doc="where the weights come from")
     digests: dict[str, str] = setting({}, doc="SHA-256 of each file")

@@ -34,6 +34,11 @@ class Given(NamedTuple):
     hint: Float[Tensor, "b k f h w"] | None = None
     picture: Float[Tensor, "b e"] | None = None
 
+    @property
+    def holds(self) -> bool:
+        """Whether any latents are given, not only told of."""
+        return bool(self.places or self.mask.any())
+
     def map(self, change: Callable[[Tensor], Tensor]) -> Given:
         hint, picture = (None if x is None else change(x) for x in (self.hint, self.picture))
         return Given(*(change(x) for x in self[:3]), places=self.places, hint=hint, picture=picture)
@@ -57,7 +62,7 @@ def around(network: Conditioned, given: Given) -> Network:
     """The network that generates around what is given."""
     frames, images = given.latents.shape[2], len(given.places)
     when = [*range(frames), *given.places] if images else None
-    held = bool(images or given.mask.any())
+    held = given.holds
     if not held and given.hint is None:
         return network
 

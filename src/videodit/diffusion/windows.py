@@ -21,6 +21,11 @@ def starts(frames: int, window: int, overlap: int) -> list[int]:
     return [*range(0, frames - window, window - overlap), frames - window]
 
 
+def shared(count: int, begins: Sequence[int], window: int, frames: int) -> list[int]:
+    """Which of so many each window has, where they share a clip's frames evenly: by its middle."""
+    return [(2 * at + window) * count // (2 * max(frames, window) + 1) for at in begins]
+
+
 def weights(window: int, first: bool, last: bool) -> Float[Tensor, "w"]:
     """Rising from a window's edges to its middle; the clip's own ends belong to one window alone."""
     rising = torch.arange(1, window + 1, dtype=torch.float32)

@@ -30,6 +30,7 @@ from videodit.diffusion.noise import Prior
 from videodit.diffusion.objectives import Diffusion, Flow
 from videodit.diffusion.tasks import Tasks, around
 from videodit.diffusion.times import Times
+from videodit.diffusion.upscaling import Upscale
 from videodit.models import ModelFolder, Sampling
 from videodit.shapes import Size, Text, UserError, token_size
 from videodit.train.compiling import compile_blocks
@@ -98,6 +99,9 @@ class BackboneRun(Run):
         doc="how it is told of lone pictures: as latent frames behind the clip; or, of those that head a group, by extra channels beside "
         "it, which start at zero",
     )
+    upscale: Upscale | None = setting(
+        None, doc="for a model that makes clips larger: every clip and picture is told of at a lower resolution, by extra channels"
+    )
     sight: Path | None = setting(
         None,
         doc="folder of CLIP's image encoder: what a given first frame shows is told to the words; none: that of `start`",
@@ -132,8 +136,14 @@ class BackboneRun(Run):
             )
         if self.conversion.depth and self.start is None:
             raise UserError("conversion.depth makes a model that is there deeper: set start, or the depth in [backbone].")
-        if self.lora and (self.sight or self.lone == "channels"):
-            raise UserError("lora learns changes of layers alone, and lone=channels and sight add layers: leave one of them out.")
+        if self.lora and (self.sight or self.upscale or self.lone == "channels"):
+            raise UserError("lora learns changes of layers alone, and lone=channels, upscale and sight add layers: leave one of them out.")
+        if self.upscale and (self.tasks.gives or not isinstance(self.sizes, One)):
+            raise UserError("upscale tells of whole clips of one size: leave tasks, and sizes.kind other than one, out.")
+        if self.upscale and self.looks.every:
+            raise UserError("looks make clips from words alone, and upscale tells of clips: leave looks.every at 0.")
+        if self.upscale:
+            self.upscale.lower(self.size)
         if self.joint.appended < 0:
             raise UserError(f"joint.appended takes 0 or more pictures, not {self.joint.appended}.")
         if self.joint.appended and not isinstance(self.sizes, One):
@@ -228,6 +238,7 @@ def _described(
         objective=settings.objective,
         times=settings.times,
         prior=settings.prior,
+        upscale=settings.upscale,
         sampling=settings.sampling if text.takes != "nothing" else replace(settings.sampling, guidance=Guidance(scale=1.0)),
     )
 
@@ -253,7 +264,7 @@ def _missed(
     noisy = objective.corrupt(clean, noise, t)
     output = network(noisy, objective.clock(t), text)
     error = objective.loss(output.float(), clean, noise, t)
-    figures = {} if given is not None else by_time("loss", error.detach().flatten(1).mean(1), t)
+    figures = {} if given is not None and given.holds else by_time("loss", error.detach().flatten(1).mean(1), t)
     error = error.mean() if given is None else error.mul(1 - given.mask).mean() / (1 - given.mask).mean()
     figures |= {"video" if clean.shape[2] > 1 else "image": error.detach()}
     if look is not None and clean.shape[2] > 1:

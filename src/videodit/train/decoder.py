@@ -74,6 +74,8 @@ def job(settings: DecoderRun) -> Job:
         raise UserError(f"{settings.model} decodes frame by frame, by the image model's own decoder: there is nothing to train.")
     autoencoder.requires_grad_(False)
     network = autoencoder.decoder.requires_grad_(True)
+    if model.settings.upscale:
+        raise UserError(f"{settings.model} makes clips larger and samples none by itself: name the model that it started from.")
     pixels = reader(settings, model)
     latents = sampled(settings, model, pixels)
     recompute(network.stages, settings.recompute)

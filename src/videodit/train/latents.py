@@ -15,9 +15,10 @@ from videodit.autoencoder import PerFrame
 from videodit.data.buckets import One
 from videodit.data.text import TextEncoder
 from videodit.data.text_sd3 import SD3Text
+from videodit.diffusion import upscaling
 from videodit.diffusion.tasks import Given, Mask
 from videodit.shapes import Text
-from videodit.train.pools import SHOWN, merged, pools
+from videodit.train.pools import LOW, SHOWN, merged, pools
 from videodit.train.words import read
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Latents:
         times = settings.objective.draw(settings.times, len(clean), frames, places, generator)
         if settings.prior.kind != "independent":
             noise = settings.prior.correlated(noise, torch.randn(clean[:, :, :1].shape, generator=generator))
-        given = self._given(mask, clean.shape[2], indices) if told else None
+        given = self._given(mask, clean.shape[2], indices) if told else self._low(kind, indices, generator)
         appended = self._appended(step, times) if kind and settings.joint.appended else None
         return Batch(clean, text, times, noise, given, appended)
 
@@ -79,12 +80,19 @@ class Latents:
         settings = self.settings
         count, rng = settings.joint.appended * settings.batch, np.random.default_rng([settings.seed, step, 12])
         generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step + (1 << 62))
-        _, text, clean, noise = self._drawn(step, False, count, rng, generator, told=False)
+        indices, text, clean, noise = self._drawn(step, False, count, rng, generator, told=False)
         if times.ndim == 1:
             times = times.repeat_interleave(settings.joint.appended)
         else:
             times = settings.objective.draw(settings.times, count, 1, clean[0, 0].numel(), generator)
-        return Batch(clean, text, times, noise)
+        return Batch(clean, text, times, noise, self._low(False, indices, generator))
+
+    def _low(self, kind: bool, indices: np.ndarray, generator: torch.Generator) -> Given | None:
+        """They at a lower resolution, each under a share of noise of its own."""
+        if not (upscale := self.settings.upscale):
+            return None
+        low = self.pools[kind].parts[f"{LOW} {upscale.factor}"][torch.from_numpy(indices)].float()
+        return upscaling.told(low, torch.randn(low.shape, generator=generator), upscale.shares(len(low), generator))
 
     def _given(self, mask: Mask, frames: int, indices: np.ndarray) -> Given | None:
         rows, parts = torch.from_numpy(indices), self.pools[True].parts

@@ -220,7 +220,8 @@ def _missed(
         return mean([(one.float() - clean).square() for one, clean in zip(network(noisy, t, text), noisy, strict=True)])
     noisy = torch.randn(clips, *grid)
     if given is None:
-        return (network(noisy, t, text).float() - noisy).square().mean()
+        hint = {"hint": torch.randn(clips, 1 + grid[0], *grid[1:])} if settings.upscale else {}
+        return (network(noisy, t, text, **hint).float() - noisy).square().mean()
     held, frames = torch.zeros(clips, 1, *grid[1:]), grid[1] + given  # as tasks.around does
     whole = torch.cat([torch.where(held > 0, torch.randn(clips, *grid), noisy), torch.randn(clips, grid[0], given, *grid[2:])], dim=2)
     mask = torch.ones(clips, 1, frames, *grid[2:]) if settings.given == "channels" else None
@@ -262,6 +263,8 @@ def _kept(settings: BackboneRun, autoencoder: PerFrame, shape: Transformer | DiT
         groups = sum(stop - start for start, stop in runs)
         size += place * told * (groups + len(lone))
         frames += told * (groups * (autoencoder.time if isinstance(autoencoder, DPVAE) else 1) + len(lone))
+    if settings.upscale:
+        size, frames = 2 * size, 2 * frames
     if settings.start is not None and isinstance(shape, Transformer):
         size += (clips + pictures) * (2 * words * shape.text + 2 * shape.pooled + words)  # and a mask
     if not isinstance(settings.data, Drawn):

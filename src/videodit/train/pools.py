@@ -1,4 +1,4 @@
-"""What a transformer's run draws from: the latents of all clips or pictures, their captions, and what may be given of them, encoded once.
+"""What a transformer's run draws from: the latents of all clips or pictures, their captions, and what may be told of them, encoded once.
 
 Encoded things are kept by all that decides them, drawn scenes together and files one by one, so that a new file costs its own encoding.
 """
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 ENCODE = 8  # clips encoded at a time
 SHOWN = "shown"  # what first frames show, among the parts, by which encoder
+LOW = "low"  # whole clips at a lower resolution, among the parts, by its factor
 Part = Callable[[Tensor], Tensor]
 How = Callable[[Item, str], "Making | None"]  # how an item of these bytes is encoded; None: it is too small, or too short
 
@@ -50,7 +51,7 @@ class Making(NamedTuple):
 
 @dataclass(frozen=True)
 class Pool:
-    """Latents (n c f h w, or each of its own extent), the captions of all, and which are whose; `parts`: what may be given of the first."""
+    """Latents (n c f h w, or each of its own extent), the captions of all, and which are whose; `parts`: what may be told of the first."""
 
     latents: Tensor | list[Tensor]
     captions: list[str]
@@ -171,11 +172,12 @@ def _drawn(settings: BackboneRun, autoencoder: PerFrame, takes: str, video: bool
     what = "clips encoded" if video else "pictures encoded"
     make = partial(encoded, settings, frames, len(captions), whole, counting(what))
     latents = remembered(cache(settings), key | {"video": video, "count": len(captions)}, make)["latents"]
-    if not (video and settings.tasks.gives):
+    if not (parts := _parts(settings, autoencoder, video)):
         return Pool(latents, captions)
-    parts, count = _parts(settings, autoencoder), min(settings.tasks.clips, settings.clips)
-    make = partial(encoded, settings, frames, count, parts, counting("clips encoded in parts, for what may be given"))
-    return Pool(latents, captions, parts=remembered(cache(settings), key | {"parts": sorted(parts), "count": count}, make))
+    count = len(captions) if settings.upscale else min(settings.tasks.clips, settings.clips)
+    make = partial(encoded, settings, frames, count, parts, counting(f"{what}, as they are told"))
+    key |= {"parts": sorted(parts), "count": count} | ({} if video else {"video": video})
+    return Pool(latents, captions, parts=remembered(cache(settings), key, make))
 
 
 def _captions(settings: BackboneRun, video: bool, takes: str) -> list[str]:
@@ -344,13 +346,18 @@ def _mode(autoencoder: PerFrame, pixels: Tensor) -> Tensor:
 
 
 def _all_parts(settings: BackboneRun, autoencoder: PerFrame, video: bool) -> dict[str, Part]:
-    """The latents of clips or pictures, and of clips what may be given."""
-    given_too = _parts(settings, autoencoder) if video and settings.tasks.gives else {}
-    return {"latents": partial(_mode, autoencoder)} | given_too
+    """The latents of clips or pictures, and what may be told of them."""
+    return {"latents": partial(_mode, autoencoder)} | _parts(settings, autoencoder, video)
 
 
-def _parts(settings: BackboneRun, autoencoder: PerFrame) -> dict[str, Part]:
-    """All that a task may give of clips: runs of groups by their span, pictures by their frame, each encoded alone."""
+def _parts(settings: BackboneRun, autoencoder: PerFrame, video: bool) -> dict[str, Part]:
+    """All that a task may give of clips: runs of groups by their span, pictures by their frame, each encoded alone; or clips and pictures
+    at a lower resolution."""
+    if settings.upscale:
+        factor = settings.upscale.factor
+        return {f"{LOW} {factor}": partial(given.encode_low, autoencoder, factor=factor)}
+    if not (video and settings.tasks.gives):
+        return {}
     masks = [given.placed(autoencoder, mask) for mask in settings.tasks.all(autoencoder.latents(settings.size).frames)]
     runs, pictures = sorted({run for mask in masks for run in mask.runs}), sorted({frame for mask in masks for frame in mask.images})
     parts: dict[str, Part] = {f"{start}-{stop}": partial(given.encode_run, autoencoder, start=start, stop=stop) for start, stop in runs}

@@ -38,6 +38,7 @@ def starting(settings: BackboneRun, autoencoder: PerFrame) -> nn.ModuleDict:
     if models.latent_space(image.autoencoder) != models.latent_space(autoencoder):
         raise UserError(f"{settings.start} and {settings.autoencoder} have other latents: convert a model of the same image autoencoder.")
     _same_objective(settings, image.settings)
+    _same_hints(settings, image.settings)
     how, before = settings.conversion, image.backbone
     network: DualTransformer | SingleTransformer = convert.deepen(before, how.depth) if how.depth else before
     network = convert.inflate(network, how.layout, branch=how.branch) if _converts(network.settings, settings) else network
@@ -61,6 +62,14 @@ def _same_objective(settings: BackboneRun, start: models.ModelFolder) -> None:
     if isinstance(start.backbone, DiT) and start.backbone.variance != settings.objective.variance:
         raise UserError(f"{known}, whose answers {'have' if start.backbone.variance else 'lack'} a variance.")
     note(f"{known} to keep what it can.")
+
+
+def _same_hints(settings: BackboneRun, start: models.ModelFolder) -> None:
+    """The extra channels tell of a clip at a lower resolution, or of lone pictures."""
+    if start.upscale and not settings.upscale:
+        raise UserError(f"{settings.start} makes clips larger: go on with upscale.factor={start.upscale.factor}, or from another model.")
+    if settings.upscale and start.backbone.hints and not start.upscale:
+        raise UserError(f"{settings.start} is told of lone pictures as upscale tells of clips (lone=channels): start from another model.")
 
 
 def _converts(shape: Transformer | DiT, settings: BackboneRun) -> bool:
@@ -95,6 +104,7 @@ def told(network: DualTransformer | SingleTransformer, settings: BackboneRun) ->
 def telling(shape: Transformer | DiT, settings: BackboneRun) -> Transformer | DiT:
     """The shape of a transformer that is told of what the run gives."""
     shape = replace(shape, given=settings.given, hints=settings.lone == "channels") if settings.tasks.gives else shape
+    shape = replace(shape, hints=True) if settings.upscale else shape
     return replace(shape, picture=sights.width(settings.sight)) if settings.sight else shape
 
 

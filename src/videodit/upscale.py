@@ -1,0 +1,107 @@
+"""A video becomes larger: a model that was trained to (`upscale`) makes it anew, told of it at its lower resolution."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from videodit.diffusion import upscaling, windows
+from videodit.diffusion.guidance import Field, Guidance
+from videodit.diffusion.noise import noise
+from videodit.diffusion.schedulers import sampler as sampler_of
+from videodit.diffusion.tasks import Given
+from videodit.generate import Frames, Generator, Progress, Watched
+from videodit.given import enlarged
+from videodit.shapes import Size, UserError
+
+OVER = 2**33  # the frame from which on noise is drawn that lies over what is told
+
+
+@torch.inference_mode()
+def upscaled(
+    model: Generator,
+    video: Frames,
+    prompt: str | Sequence[str] = "",
+    *,
+    then: Sequence[str] = (),
+    softened: float | None = None,
+    overlap: int | None = None,
+    seed: int = 0,
+    first: int = 0,
+    steps: int | None = None,
+    guidance: float | Guidance | None = None,
+    negative: str = "",
+    sampler: str | None = None,
+    shift: float | None = None,
+    progress: Progress | None = None,
+    preview: Callable[[int, Frames], None] | None = None,
+) -> Frames:
+    """The video f h w c with as many times its rows and columns as the model was trained for; several, b f h w c, with a prompt each.
+
+    `softened`: the share of noise over what is told of it. One that is longer than the model's clips goes through in windows that share
+    `overlap` latent frames, half unless told; with words for what it shows `then`, each has as long as the prompt.
+    """
+    prompts, clips = ([prompt], video[None]) if isinstance(prompt, str) else (list(prompt), video)
+    if clips.ndim != 5 or len(clips) != len(prompts):
+        raise UserError("Give one prompt with one video, f h w c, or as many prompts as videos, b f h w c.")
+    size = checked(model, [*prompts, *then], Size(*clips.shape[1:4]), seed, softened)
+    how, upscale = model.sampling(steps, guidance, sampler), model.model.settings.upscale
+    assert upscale
+    pixels = torch.from_numpy(np.array(clips)).permute(0, 4, 1, 2, 3).float().to(model.device) / 127.5 - 1
+    low = model.model.autoencoder.encode(enlarged(pixels, upscale.factor)).mode()
+    shape, share = (range(first, first + len(low)), tuple(low.shape[1:])), upscale.softened if softened is None else softened
+    told = upscaling.told(low, noise(seed, *shape, start=OVER).to(low), torch.full((len(low),), share))
+    field, window = _field(model, told, prompts, then, how.guidance, negative, overlap)
+
+    def seen(step: int, x: Tensor) -> None:
+        if progress:
+            progress(step, how.steps)
+        if preview:
+            preview(step, model.decode(field.expected, size.frames))
+
+    times = model.times(shift, how.steps, Size(window, *low.shape[3:]))
+    start = noise(seed, *shape, prior=model.model.settings.prior).to(low)
+    start = model.model.settings.objective.begin(start, times[0])
+    latents = sampler_of(how.sampler)(field, start, times, partial(model.fresh, seed, first, start), seen)
+    frames = model.decode(latents, size.frames)
+    return frames[0] if isinstance(prompt, str) else frames
+
+
+def _field(
+    model: Generator, told: Given, prompts: list[str], then: Sequence[str], guidance: Guidance, negative: str, overlap: int | None
+) -> tuple[Watched, int]:
+    """The field that makes larger what is told of, in windows if it is longer than the model's clips, and the latent frames of each."""
+    frames = told.mask.shape[2]
+    window = min(model.model.autoencoder.latents(model.size).frames, frames)
+    begins = windows.starts(frames, window, window // 2 if overlap is None else overlap)
+    fields: list[Field] = []
+    for start, which in zip(begins, windows.shared(1 + len(then), begins, window, frames), strict=True):
+        words = [then[which - 1]] * len(prompts) if which else prompts
+        part = told.map(lambda x, start=start: x[:, :, start : start + window])
+        fields.append(model.field(words, negative, guidance, part))
+    return Watched(fields[0] if len(fields) == 1 else windows.windowed(fields, begins, window)), window
+
+
+def checked(model: Generator, prompts: list[str], low: Size, seed: int, softened: float | None) -> Size:
+    """The extent that a video of this one becomes; what cannot be is said."""
+    upscale, autoencoder = model.model.settings.upscale, model.model.autoencoder
+    if upscale is None:
+        raise UserError("This model makes clips of its own and none larger: name one that was trained with upscale.factor.")
+    if softened is not None and not 0 <= softened <= upscale.most:
+        raise UserError(f"The model knows clips under shares of noise of 0 to {upscale.most:g}, not {softened:g}: soften by one of them.")
+    size = Size(low.frames, low.rows * upscale.factor, low.columns * upscale.factor)
+    step = autoencoder.space * model.model.settings.backbone.patch
+    if size.rows % step or size.columns % step:
+        fits = step // math.gcd(step, upscale.factor)
+        raise UserError(
+            f"A video of {low.rows}x{low.columns} does not fit, {upscale.factor} times larger: use one whose rows and columns are "
+            f"multiples of {fits}."
+        )
+    whole = -(-low.frames // autoencoder.time) * autoencoder.time if low.frames > 1 else 1  # its last group repeats the last frame
+    model.check(prompts, size._replace(frames=whole), seed, larger=True)
+    return size
