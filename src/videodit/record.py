@@ -15,14 +15,14 @@ from videodit.data import video
 from videodit.request import INPUTS, Request, scaled
 from videodit.shapes import UserError
 
-WORDS = ("prompt", "negative", "before", "task", "sampler", "keep")
-NUMBERS = ("fps", "guidance", "shift", "strength")
+WORDS = ("prompt", "negative", "before", "task", "sampler", "keep", "upscale")
+NUMBERS = ("fps", "guidance", "shift", "strength", "softened")
 WHOLE = ("seed", "number", "frames", "rows", "columns", "steps")
 LISTS = ("then", "lora")
 
 
 def record(request: Request, name: str) -> str:
-    """What a clip was made of and where, as JSON: files by name and digest, the model by its digest."""
+    """What a clip was made of and where, as JSON: files by name and digest, models by their digests."""
     asked = {key: value for key, value in dataclasses.asdict(request).items() if value not in (None, "", ())}
     inputs = {key: models.digest(path) for key in INPUTS if (path := getattr(request, key)) is not None}
     asked |= {key: Path(asked[key]).name for key in inputs}
@@ -30,6 +30,8 @@ def record(request: Request, name: str) -> str:
         loras = [scaled(text) for text in request.lora]
         asked["lora"] = [f"{path.name}={scale:g}" for path, scale in loras]
         inputs |= {f"lora {path.name}": models.digest(adapters.file_of(path)) for path, _ in loras}
+    if request.upscale:
+        asked["upscale"], inputs["upscale"] = Path(request.upscale).name, model_digest(request.upscale)
     return json.dumps(
         {"videodit": asked, "model": {"name": Path(name).name, "digest": model_digest(name)}, "inputs": inputs, "machine": machine()}
     )
@@ -90,12 +92,14 @@ def model_of(found: dict[str, Any], path: Path) -> str:
 
 
 def asked_by(found: dict[str, Any], path: Path) -> Request:
-    """The request that a record holds; its files are looked for by name, here and beside the clip."""
+    """The request that a record holds; its files and the second model are looked for by name, here and beside the clip."""
     asked = dict(found["videodit"])
     for key in INPUTS:
         if key in asked:
             asked[key] = _beside(Path(asked[key]).name, path)
     asked |= {key: tuple(asked[key]) for key in LISTS if key in asked}
+    if "upscale" in asked:
+        asked["upscale"] = str(_beside(Path(asked["upscale"]).name, path))
     if "lora" in asked:
         asked["lora"] = tuple(f"{_beside(name.name, path)}={scale:g}" for name, scale in map(scaled, asked["lora"]))
     return Request(**asked)
@@ -111,7 +115,10 @@ def differences(found: dict[str, Any], request: Request, name: str) -> list[str]
     others = [f"{key} was {str(before.get(key))[:40]!r}, is {value!r}" for key, value in now.items() if before.get(key) != value]
     if (was := found["model"].get("digest")) != model_digest(name):
         others.append(f"the model was {str(was)[:12]!r}, is {model_digest(name)[:12]!r}")
-    for key, kept in found["inputs"].items():
+    inputs = dict(found["inputs"])
+    if request.upscale and (was := inputs.pop("upscale", "")) != (digest := model_digest(request.upscale)):
+        others.append(f"the model of --upscale was {was[:12]!r}, is {digest[:12]!r}")
+    for key, kept in inputs.items():
         loras = [adapters.file_of(path) for path, _ in map(scaled, request.lora) if key == f"lora {path.name}"]
         path = loras[0] if loras else getattr(request, key) if key in INPUTS else None
         if path is None or not path.is_file() or models.digest(path) != kept:

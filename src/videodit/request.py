@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from videodit import adapters
+from videodit import adapters, folders
 from videodit.data import video
 from videodit.edit import edit, reworded
 from videodit.extend import extended
 from videodit.generate import Frames, Generator, GivenFrames, Progress, load
 from videodit.shapes import Size, UserError, latent_size
+from videodit.upscale import checked, upscaled
 
 INPUTS = ("image", "last", "video", "region")
 Preview = Callable[[int, Frames], None]
@@ -48,6 +49,8 @@ class Request:
     video: Path | None = None
     region: Path | None = None
     lora: tuple[str, ...] = ()  # PATH or PATH=SCALE
+    upscale: str = ""  # a second model, which makes the clip larger
+    softened: float | None = None
 
     def load(self, name: str, device: str = "cpu") -> Generator:
         """The model, with the adapters that are asked for merged into it."""
@@ -66,9 +69,21 @@ class Request:
         """What every task takes."""
         return {"seed": self.seed, "steps": self.steps, "guidance": self.guidance, "negative": self.negative, "sampler": self.sampler}
 
-    def make(self, model: Generator, progress: Progress | None = None, preview: Preview | None = None) -> Frames:
-        """The frames of the clip."""
-        return TASKS[self.task].make(self, model, progress, preview)
+    def make(
+        self, model: Generator, progress: Progress | None = None, preview: Preview | None = None, second: Generator | None = None
+    ) -> Frames:
+        """The frames of the clip; `second`: the model that makes it larger, where it is loaded already."""
+        make, second = TASKS[self.task].make, second or self.second(model)
+        if second is None:
+            return make(self, model, progress, preview)
+        told = self if second.takes != "nothing" else dataclasses.replace(self, prompt="", negative="", then=())
+        checked(second, [told.prompt, *told.then], self.size(model), self.seed, self.softened)  # before what takes long
+        clip, how = make(self, model, progress, preview), {**told.how, "softened": self.softened, "first": self.number}
+        return upscaled(second, clip, told.prompt, then=told.then, progress=progress, **how)
+
+    def second(self, model: Generator) -> Generator | None:
+        """The model that makes the clip larger, if one is named."""
+        return load(self.upscale, str(model.device)) if self.upscale else None
 
     def picture(self, path: Path | None, model: Generator) -> Frames:
         assert path is not None
@@ -169,6 +184,18 @@ def _edited(request: Request, model: Generator, progress: Progress | None, previ
     return edit(model, clip, request.prompt, strength=strength, change=change, **seeds, **how)
 
 
+def _upscaled(request: Request, model: Generator, progress: Progress | None, preview: Preview | None) -> Frames:
+    assert request.video is not None
+    clip, upscale = video.read(request.video, frames=request.frames)[0], model.model.settings.upscale
+    if request.frames and request.frames > len(clip):
+        raise UserError(f"{request.video} has {len(clip)} frames, not {request.frames}: leave --frames out for all of them.")
+    if upscale and request.rows and request.columns:  # of what is made
+        lower = upscale.lower(Size(len(clip), request.rows, request.columns))
+        clip = video.fitted(clip, lower.rows, lower.columns)
+    how = request.how | {"softened": request.softened, "first": request.number, "shift": request.shift}
+    return upscaled(model, clip, request.prompt, progress=progress, preview=preview, **how)
+
+
 TASKS: dict[str, Task] = {
     "t2v": Task("a video from text", (), (), _from_text),
     "t2i": Task("an image from text", (), (), _from_text),
@@ -178,12 +205,15 @@ TASKS: dict[str, Task] = {
     "complete": Task("a clip around the frames of --video that --keep names", ("video", "keep"), (), _completed),
     "extend": Task("a video of any length, from text or after --video", (), ("video", "then"), _extended),
     "edit": Task("--video changed as the prompt says", ("video",), ("region", "strength", "before"), _edited),
+    "upscale": Task("--video made larger", ("video",), ("softened",), _upscaled),
 }
 
 
 def task_of(request: Request) -> str:
     """The task that what is given asks for."""
     if request.video is not None:
+        if request.softened is not None and not request.upscale:
+            return "upscale"
         edits = request.strength is not None or request.region is not None or bool(request.before)
         return "edit" if edits else "complete" if request.keep else "extend"
     if request.image is not None and request.last is not None:
@@ -198,8 +228,12 @@ def check(request: Request) -> None:
     if request.task not in TASKS:
         raise UserError(f"There is no task {request.task!r}: use {', '.join(TASKS)}.")
     task = TASKS[request.task]
-    for name in ("image", "last", "video", "region", "keep", "then", "strength", "before"):
-        there = bool(getattr(request, name)) or (name == "strength" and request.strength is not None)
+    if request.upscale and request.task == "upscale":
+        raise UserError("--upscale names a second model, for what a first one makes: with the task upscale name it by --model.")
+    for name in ("image", "last", "video", "region", "keep", "then", "strength", "before", "softened"):
+        there = getattr(request, name) not in (None, "", ())
+        if name == "softened" and request.upscale:
+            continue
         if name in task.needs and not there:
             raise UserError(f"The task {request.task} ({task.says}) needs --{name}: give it, or another --task.")
         if there and name not in (*task.needs, *task.may):
@@ -207,6 +241,8 @@ def check(request: Request) -> None:
             raise UserError(f"--{name} is not for the task {request.task} ({task.says}): leave it out, or use --task {users}.")
     for path, _ in map(scaled, request.lora):
         adapters.file_of(path)
+    if request.upscale:
+        folders.locate(request.upscale)
     for name in INPUTS:
         path = getattr(request, name)
         if path is not None and not path.is_file():
@@ -248,3 +284,10 @@ def fitting(request: Request, model: Generator) -> Request:
     nearest = below if below and frames - below < below + autoencoder.time - frames else below + autoencoder.time
     latent_size(request.size(model)._replace(frames=nearest), space=autoencoder.space, time=autoencoder.time)
     return dataclasses.replace(request, frames=nearest)
+
+
+def paced(request: Request) -> Request:
+    """The request with the rate of the video that is made larger, where none is asked for."""
+    if request.task != "upscale" or request.fps or request.video is None or (told := video.probe(request.video)).frames == 1:
+        return request
+    return dataclasses.replace(request, fps=told.fps)

@@ -20,12 +20,15 @@ if TYPE_CHECKING:
 SUFFIXES = (".mp4", ".gif", ".webp", ".png")
 EXAMPLE = "a red circle moves right"
 TOLD = ("prompt", "prompts", "label")
+NUMBERS = ("frames", "steps", "guidance", "seed", "fps", "strength", "softened")
+PLAIN = (*NUMBERS, "negative", "sampler", "shift", "keep", "before", "upscale")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("prompt", nargs="?", metavar="PROMPT", help=f"what the video shows, such as {EXAMPLE!r}")
     parser.add_argument("-o", "--out", required=True, metavar="OUT", type=Path, help=f"the file to write: {' '.join(SUFFIXES)}")
     parser.add_argument("--model", metavar="M", help="a model folder (default: toybox, the bundled model)")
+    parser.add_argument("--upscale", metavar="M", help="a second model, which makes the clip larger than the first one's")
     parser.add_argument("--lora", action="append", metavar="PATH[=SCALE]", help="adapters to merge into the model; may be repeated")
     parser.add_argument("--label", metavar="NAME", help="for a model that takes labels: the name of one")
     parser.add_argument("--num", type=int, default=1, metavar="N", help="videos of each prompt, as OUT-000.mp4, OUT-001.mp4, ...")
@@ -54,20 +57,21 @@ def _shape(parser: argparse.ArgumentParser) -> None:
 
 def _inputs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--task", metavar="T", help="t2v, t2i, i2v, interpolate, predict, complete, extend or edit; else what is given says it"
+        "--task", metavar="T", help="t2v, t2i, i2v, interpolate, predict, complete, extend, edit or upscale; else what is given says it"
     )
     parser.add_argument("--image", type=Path, metavar="F", help="the first frame")
     parser.add_argument("--last", type=Path, metavar="F", help="the last frame")
-    parser.add_argument("--video", type=Path, metavar="F", help="a video to go on from, to complete or to edit")
+    parser.add_argument("--video", type=Path, metavar="F", help="a video to go on from, to complete, to edit or to make larger")
     parser.add_argument("--keep", metavar="FRAMES", help="which frames of --video are given, such as 0-3,12-15")
     parser.add_argument("--then", action="append", metavar="PROMPT", help="what an extended video shows afterwards; may be repeated")
     parser.add_argument("--strength", type=float, metavar="X", help="how much an edit changes: above 0, up to 1")
+    parser.add_argument("--softened", type=float, metavar="X", help="how much of a clip that is made larger is hidden by noise")
     parser.add_argument("--region", type=Path, metavar="F", help="an edit's picture or video, white where something may change")
     parser.add_argument("--before", metavar="PROMPT", help="what --video shows: an edit then keeps its motion by leading it back to noise")
 
 
 def run(given: argparse.Namespace) -> None:
-    terminal.check_ranges(given, ("num", "frames", "steps", "guidance", "seed", "preview", "fps", "strength"))
+    terminal.check_ranges(given, ("num", "preview", *NUMBERS))
     _there(given)
     asked, name = _asked(given)
     files = _files(given.out, len(asked))
@@ -78,13 +82,14 @@ def run(given: argparse.Namespace) -> None:
     requests.check(asked[0])  # they differ in words alone
     start = time.perf_counter()
     model = asked[0].load(name)
+    second = asked[0].second(model)
     if given.label is not None and model.takes != "label":
         raise UserError(f"--label is for models that take labels; this one takes {model.takes}.")
-    asked = [_fitted(one, model, round_up=given.round) for one in asked]
+    asked = [requests.paced(_fitted(one, model, round_up=given.round)) for one in asked]
     _notes(given, asked, model, name)
     for number, (one, path) in enumerate(zip(asked, files, strict=True), start=1):
         many = f"{number} of {len(files)}, " if len(files) > 1 else ""
-        frames = _made(one, model, path, given.preview, many)
+        frames = _made(one, model, second, path, given.preview, many)
         _write(path, frames, one.fps or model.fps, records.record(one, name))
     seconds = round(time.perf_counter() - start, 3)
     drifted = _drift(frames, model) if asked[0].task == "extend" else {}
@@ -95,7 +100,7 @@ def run(given: argparse.Namespace) -> None:
         terminal.say(f"{_named(files)}: {made}, {seconds:.1f} s.")
 
 
-def _made(one: Request, model: Generator, path: Path, every: int | None, many: str) -> Frames:
+def _made(one: Request, model: Generator, second: Generator | None, path: Path, every: int | None, many: str) -> Frames:
     """The frames of one clip; warnings become notes."""
 
     def preview(step: int, frames: Frames) -> None:
@@ -105,7 +110,8 @@ def _made(one: Request, model: Generator, path: Path, every: int | None, many: s
     try:
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always", UserWarning)
-            frames = one.make(model, terminal.counter(f"{many}{'frames' if one.task == 'extend' else 'step'}"), preview if every else None)
+            count = terminal.counter(f"{many}{'frames' if one.task == 'extend' else 'step'}")
+            frames = one.make(model, count, preview if every else None, second)
         for note in dict.fromkeys(str(warning.message) for warning in said):
             terminal.say(f"Note: {note}")
         return frames
@@ -124,7 +130,7 @@ def _write(path: Path, frames: Frames, fps: float, note: str) -> None:
 def _fitted(one: Request, model: Generator, *, round_up: bool) -> Request:
     from videodit.request import fitting
 
-    if not round_up or one.task == "extend":  # which stops at any frame
+    if not round_up or one.task in ("extend", "upscale"):  # which stop at any frame
         return one
     fits = fitting(one, model)
     if fits.frames != one.frames:
@@ -182,8 +188,9 @@ def _named(files: list[Path]) -> str:
 
 def _there(given: argparse.Namespace) -> None:
     """Refuse what is not there at all before anything that takes long is imported."""
-    if given.model is not None:
-        folders.locate(given.model)
+    for model in (given.model, given.upscale):
+        if model is not None:
+            folders.locate(model)
     for name in ("image", "last", "video", "region"):
         path = getattr(given, name)
         if path is not None and not path.exists():
@@ -209,11 +216,10 @@ def _asked(given: argparse.Namespace) -> tuple[list[Request], str]:
     base = records.asked_by(record, given.like) if record and given.like else requests.Request()
     name = given.model if given.model is not None else records.model_of(record, given.like) if record and given.like else "toybox"
     prompts, (rows, columns) = prompts or [base.prompt], extent or (base.rows, base.columns)
-    plain = ("negative", "seed", "frames", "fps", "steps", "guidance", "sampler", "shift", "strength", "keep", "before")
-    changes = {key: getattr(given, key) for key in (*plain, *requests.INPUTS) if getattr(given, key) is not None}
+    changes = {key: getattr(given, key) for key in (*PLAIN, *requests.INPUTS) if getattr(given, key) is not None}
     changes |= {key: tuple(getattr(given, key)) for key in ("then", "lora") if getattr(given, key)}
     one = replace(base, rows=rows, columns=columns, **changes)
-    terminal.check_ranges(argparse.Namespace(**vars(one)), ("frames", "steps", "guidance", "seed", "fps", "strength"))
+    terminal.check_ranges(argparse.Namespace(**vars(one)), NUMBERS)
     one = replace(one, task=given.task or (base.task if record else "t2i" if one.frames == 1 else requests.task_of(one)))
     numbers = range(base.number, base.number + given.num * len(prompts))
     told = [prompt for prompt in prompts for _ in range(given.num)]

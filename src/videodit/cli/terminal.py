@@ -24,6 +24,7 @@ RANGES = {
     "fps": (0.1, 1000),
     "preview": (1, 10_000),
     "strength": (0.01, 1),
+    "softened": (0, 1),
     "steps": (1, 10_000),
     "guidance": (0, 100),
     "seed": (0, 2**63 - 1),  # what the noise's generator takes
