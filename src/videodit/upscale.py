@@ -65,8 +65,7 @@ def upscaled(
             preview(step, model.decode(field.expected, size.frames))
 
     times = model.times(shift, how.steps, Size(window, *low.shape[3:]))
-    start = noise(seed, *shape, prior=model.model.settings.prior).to(low)
-    start = model.model.settings.objective.begin(start, times[0])
+    start = model.begun(noise(seed, *shape, prior=model.model.settings.prior), times[0])
     latents = sampler_of(how.sampler)(field, start, times, partial(model.fresh, seed, first, start), seen)
     frames = model.decode(latents, size.frames)
     return frames[0] if isinstance(prompt, str) else frames
