@@ -137,7 +137,7 @@ def test_settings_that_would_change_nothing_are_refused(world: tiny.World, tmp_p
     assert isinstance(run, BackboneRun)
     with pytest.raises(UserError, match="set start, or the depth in"):
         replace(run, conversion=replace(run.conversion, depth=9))
-    with pytest.raises(UserError, match="lone=channels and sight add layers"):
+    with pytest.raises(UserError, match="lone=channels, upscale and sight add layers"):
         replace(run, start=world.video_model, lora=LoRA(), lone="channels", tasks=replace(run.tasks, first=0.5))
 
 
