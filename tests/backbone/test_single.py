@@ -75,19 +75,18 @@ def alike(*groups: Tensor) -> Tensor:
     return torch.stack([group[:, None] == group for group in groups]).all(0)
 
 
-def seen(attention: torch.nn.Module, images: int) -> Tensor:
+def seen(attention: torch.nn.Module, still: bool) -> Tensor:
     """For each token and head, the tokens whose values have a part in what it gets: k n n."""
     query, key = (tiny.grid(1, 2, GRID.count, 4, seed=seed) for seed in (1, 2))
     value = tiny.grid(1, 2, GRID.count, 4, seed=3).requires_grad_()
-    out = attention(query, key, value, Layout(None, None, GRID, images)) + 0 * value  # pictures alone see nothing through time
+    out = attention(query, key, value, Layout(None, None, GRID, still)) + 0 * value  # pictures see nothing through time
     rows = [torch.autograd.grad(out[0, :, n].sum(), value, retain_graph=True)[0][0].abs().sum(-1) > 0 for n in range(GRID.count)]
     return torch.stack(rows, dim=1)
 
 
-@pytest.mark.parametrize("images", [0, 1, 4])
-def test_a_token_sees_exactly_what_its_layout_says(images: int) -> None:
-    in_clip = FRAME + images < 4
-    in_time = alike(ROW, COLUMN) & in_clip & in_clip[:, None]
+@pytest.mark.parametrize("still", [False, True])
+def test_a_token_sees_exactly_what_its_layout_says(still: bool) -> None:
+    in_time = alike(ROW, COLUMN) if not still else torch.zeros(GRID.count, GRID.count, dtype=torch.bool)
     shifted = alike(FRAME, (ROW + 1) // 2, (COLUMN + 1) // 2)  # of windows of 2: at an edge, what is left of one
     expected = {
         GlobalAttention(): (torch.ones_like(in_time),) * 2,
@@ -103,7 +102,7 @@ def test_a_token_sees_exactly_what_its_layout_says(images: int) -> None:
         WindowAttention(8, shifted=True): (alike(FRAME),) * 2,
     }
     for attention, heads in expected.items():
-        assert torch.equal(seen(attention, images), torch.stack(heads)), attention
+        assert torch.equal(seen(attention, still), torch.stack(heads)), attention
 
 
 def test_grids_that_cannot_be_parted_are_said() -> None:
@@ -154,26 +153,6 @@ def test_global_on_one_frame_is_spatial() -> None:
     image = spatial(whole, [0, 1, 2, 3])
     close(whole(NOISY[:, :, :1], TIMES), image(NOISY[:, :, :1], TIMES))
     assert (whole(NOISY, TIMES) - image(NOISY, TIMES)).abs().max() > 1e-3
-
-
-@pytest.mark.parametrize("layout", [*LAVITA, "divided", "axial", "windows"])
-@torch.no_grad()
-def test_pictures_behind_a_clip_stand_alone(layout: Variant) -> None:
-    """With words of their own: the clip is what it is without them, and each is what it is by itself."""
-    model = network(layout=layout, labels=5)
-    both = torch.cat([NOISY, tiny.grid(2, 4, 2, 4, 8, seed=9)], dim=2)
-    labels = torch.tensor([[1, 1, 1, 1, 2, 3], [0, 0, 0, 0, 5, 4]])
-    out = model(both, TIMES, Text(label=labels), images=2)
-    close(out[:, :, :4], model(NOISY, TIMES, Text(label=labels[:, 0])))
-    for frame in (4, 5):
-        close(out[:, :, frame : frame + 1], model(both[:, :, frame : frame + 1], TIMES, Text(label=labels[:, frame])))
-
-
-def test_pictures_that_cannot_be_are_refused() -> None:
-    with pytest.raises(UserError, match="5 of 4 latent frames cannot be pictures: use 0 to 4"):
-        network()(NOISY, TIMES, images=5)
-    with pytest.raises(UserError, match="use 0 to 0"):
-        network(layout="global")(NOISY, TIMES, images=1)
 
 
 # --- What it is told ---

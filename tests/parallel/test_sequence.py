@@ -62,6 +62,8 @@ def member(folder: Path, number: int) -> dict[str, Any]:
     for name in CASES if size == 2 else ("dual", "divided"):
         for frames in (LATENTS.frames, 1) if name in ("dual", "interleaved") else (LATENTS.frames,):
             found[f"{name} {frames}"] = compared(name, frames, split)
+        if name in ("dual", "interleaved"):
+            found[f"{name} with pictures"] = compared(name, LATENTS.frames + 2, split, images=2)
     for name in ("dual", "global"):
         found[f"{name} ring"] = compared(name, LATENTS.frames, replace(split, ring=True))
     found["refused"] = [refusal(name, split, mesh) for name in REFUSED]
@@ -71,16 +73,16 @@ def member(folder: Path, number: int) -> dict[str, Any]:
     return found
 
 
-def compared(name: str, frames: int, split: Parallel) -> tuple[float, float, int, int, int, int]:
+def compared(name: str, frames: int, split: Parallel, images: int = 0) -> tuple[float, float, int, int, int, int]:
     """By how much the split network's output and gradients differ; what it sent, and should have."""
     size, alone, shared = dist.get_world_size(), network(name), network(name)
     parallel.wrap(shared, split, parallel.build(split, size, "cpu"), half=False)
     x, t, words, given = told(name, frames)
-    weights = tiny.grid(*alone(x, t, words, given).shape, seed=9)
-    whole = alone(x, t, words, given)
+    whole = alone(x, t, words, given, images=images)
+    weights = tiny.grid(*whole.shape, seed=9)
     (whole * weights).mean().backward()
     with Sent() as sent:
-        out = shared(x, t, words, given)
+        out = shared(x, t, words, given, images=images)
         forward = sent.bytes
         ((out * weights).mean() / size).backward()
     worst = 0.0
@@ -89,8 +91,11 @@ def compared(name: str, frames: int, split: Parallel) -> tuple[float, float, int
         dist.all_reduce(mine)
         wanted = torch.zeros_like(p) if p.grad is None else p.grad
         worst = max(worst, ((mine - wanted).abs().max() / wanted.abs().max().clamp(min=1e-3)).item())
-    counted = sequence_bytes(CASES[name], Size(*x.shape[2:]), WORDS, size, clips=2, width=4, ring=split.ring)
-    return ((out - whole).abs().max() / whole.abs().max()).item(), worst, forward, counted.forward, sent.bytes, counted.both
+    latents = Size(*x.shape[2:])
+    passes = {2: latents._replace(frames=frames - images)} | ({2 * images: latents._replace(frames=1)} if images else {})
+    counts = [sequence_bytes(CASES[name], one, WORDS, size, clips=clips, width=4, ring=split.ring) for clips, one in passes.items()]
+    counted = [sum(getattr(count, field) for count in counts) for field in ("forward", "both")]
+    return ((out - whole).abs().max() / whole.abs().max()).item(), worst, forward, counted[0], sent.bytes, counted[1]
 
 
 def refusal(name: str, split: Parallel, mesh: Any) -> str:

@@ -18,7 +18,7 @@ from videodit.autoencoder import PerFrame, inflate
 from videodit.data.labels import Labels, LabelSettings
 from videodit.diffusion.objectives import Diffusion
 from videodit.models import Provenance
-from videodit.shapes import Text, UserError
+from videodit.shapes import UserError
 from videodit.train import planning, recipes
 from videodit.train.backbone import BackboneRun, Joint
 from videodit.train.starting import starting, told
@@ -72,14 +72,18 @@ def test_a_shape_stands_in_a_presets_place(world: tiny.World, tmp_path: Path) ->
 # --- Pictures that train along with clips ---
 
 
-@pytest.mark.usefixtures("unchecked")
+@pytest.mark.usefixtures("unchecked", "few_sentences")
 @pytest.mark.parametrize("each", ["clip", "frame"])
-def test_pictures_train_along_as_if_they_stood_behind_their_clip(each: Literal["clip", "frame"], world: tiny.World, tmp_path: Path) -> None:
-    """The loss is that of one pass in which they are the last frames, each with a label of its own: every frame counts alike."""
+@pytest.mark.parametrize("preset", ["latte-xl-v2-tiny", "toybox-tiny"])
+def test_pictures_train_along_as_if_they_stood_behind_their_clip(
+    preset: str, each: Literal["clip", "frame"], world: tiny.World, tmp_path: Path
+) -> None:
+    """The loss is that of one call in which they are the last frames, each with a label or words of its own: every frame counts alike."""
     run = tiny.runs(world, tmp_path, steps=1)["video from nothing"]
     assert isinstance(run, BackboneRun)
+    shape = backbone.PRESETS[preset]
     run = replace(
-        run, preset="latte-xl-v2-tiny", backbone=replace(backbone.PRESETS["latte-xl-v2-tiny"], labels=1), precision="fp32",
+        run, preset=preset, backbone=replace(shape, labels=1) if isinstance(shape, backbone.DiT) else shape, precision="fp32", words=0.0,
         joint=Joint(video_probability=1.0, appended=2), times=replace(run.times, each=each),
     )  # fmt: skip
     job = recipes.JOBS["backbone"](run)
@@ -98,8 +102,7 @@ def test_pictures_train_along_as_if_they_stood_behind_their_clip(each: Literal["
     t = batch.times if each == "clip" else torch.cat([batch.times, along.times.view(-1, 2)], dim=1)
     if each == "clip":
         assert torch.equal(along.times.view(-1, 2), batch.times[:, None].expand(-1, 2))
-    label = torch.cat([text(batch.text).label[:, None].expand(-1, frames), text(along.text).label.view(-1, 2)], dim=1)
-    whole = network(run.objective.corrupt(clean, noise, t), t, Text(label=label), images=2)
+    whole = network(run.objective.corrupt(clean, noise, t), t, (text(batch.text), text(along.text)), images=2)
     torch.testing.assert_close(loss, (whole - (noise - clean)).square().mean(), rtol=1e-5, atol=1e-6)
     alone, _ = job.loss(3, batch._replace(appended=None))
     assert figures["tokens"] == job.loss(3, batch._replace(appended=None))[1]["tokens"] * (frames + 2) / frames and alone != loss

@@ -148,7 +148,7 @@ class DualBlock(nn.Module):
         """The video to itself, under the block's first modulation; a picture passes by what attends through time."""
         shift, scale, gate = told
         for own in attentions:
-            if layout.clip or not isinstance(own.attention, TemporalAttention):
+            if not (layout.still and isinstance(own.attention, TemporalAttention)):
                 video = video + gate * own(modulate(self.video.norm1(video), shift, scale), layout)
         return video
 
@@ -222,29 +222,16 @@ class SingleBlock(nn.Module):
     def mix(self, x: Tokens, shift: Tokens, scale: Tokens, gate: Tokens, layout: Layout) -> Tokens:
         """All attentions in turn, under one modulation; pictures pass by what attends through time alone."""
         for own in self.own:
-            if isinstance(own.attention, TemporalAttention):
-                x = self._mix_clip(own, x, shift, scale, gate, layout)
-            else:
+            if not (layout.still and isinstance(own.attention, TemporalAttention)):
                 x = x + gate * own(modulate(self.norm1(x), shift, scale), layout)
         return x
-
-    def _mix_clip(self, own: nn.Module, x: Tokens, shift: Tokens, scale: Tokens, gate: Tokens, layout: Layout) -> Tokens:
-        if not layout.clip:
-            return x
-        clip, pictures = x.split(layout.parts, dim=1)
-        shift, scale, gate = (part if part.shape[1] == 1 else part[:, : clip.shape[1]] for part in (shift, scale, gate))
-        return torch.cat([clip + gate * own(modulate(self.norm1(clip), shift, scale), layout.of_clip()), pictures], dim=1)
 
 
 class TemporalBlock(SingleBlock):
     """A block that attends through time alone: pictures pass it by."""
 
     def forward(self, x: Tokens, signal: Signals, words: Words | None, layout: Layout) -> Tokens:
-        clip, pictures = x.split(layout.parts, dim=1)
-        if not layout.clip:
-            return x
-        heard = signal if signal.shape[1] == 1 else signal[:, : layout.clip]
-        return torch.cat([super().forward(clip, heard, words, layout.of_clip()), pictures], dim=1)
+        return x if layout.still else super().forward(x, signal, words, layout)
 
 
 class TimeBlock(TemporalBlock):

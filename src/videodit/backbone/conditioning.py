@@ -1,7 +1,6 @@
 """The signal: diffusion time with pooled text or a label as one vector, which scales, shifts and gates every block.
 
-It is one vector a clip (g = 1), or one a latent frame (g = f): frames that are given stand at t = 0, and pictures beside a clip
-have words of their own.
+It is one vector a clip (g = 1), or one a latent frame (g = f): frames that are given stand at t = 0.
 """
 
 from __future__ import annotations
@@ -41,11 +40,12 @@ class Signal(nn.Module):
         signal = self.time(clock).unflatten(0, t.shape)
         if self.text is not None:
             assert text.pooled is not None
-            signal = signal + _each(self.text(text.pooled), text.pooled.ndim == 2)
+            pooled = self.text(text.pooled)
+            signal = signal + (pooled[:, None] if pooled.ndim == 2 else pooled)
         if self.label is not None:
             blank = torch.full((len(t),), self.label.num_embeddings - 1, device=t.device)
             label = blank if text.label is None else text.label
-            signal = signal + _each(self.label(label), label.ndim == 1)
+            signal = signal + self.label(label)[:, None]
         return signal
 
 
@@ -73,10 +73,6 @@ def of_words(signal: Float[Tensor, "b g d"], clips: int = 1) -> Float[Tensor, "b
 
 def of_video(signal: Float[Tensor, "b g d"], clips: int = 1) -> Float[Tensor, "b _ d"]:
     return signal if signal.shape[1] == 1 else signal[:, :-clips]
-
-
-def _each(x: Tensor, clip: bool) -> Float[Tensor, "b g d"]:
-    return x[:, None] if clip else x
 
 
 class Modulation(nn.Module):

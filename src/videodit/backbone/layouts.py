@@ -1,7 +1,7 @@
 """Who attends to whom. A layout is handed to every block's attention, the one submodule that others may replace.
 
-Tokens stand frame by frame, (f s). The last `images` frames are pictures of their own: they take part in space and stay out of time. A
-clip of one frame is a picture, so that what attends through time leaves images as they are.
+Tokens stand frame by frame, (f s). A clip of one frame is a picture: it takes part in space and stays out of time, so that what attends
+through time leaves images as they are.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import torch
 from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from videodit.backbone.attention import attend
 from videodit.shapes import Size, UserError
@@ -32,14 +31,14 @@ class Layout(NamedTuple):
     """What attention has to know of its tokens.
 
     `visible` (b 1 1 l): the words that may be seen; None where all are. `angles`: how video tokens turn, if they do.
-    `grid`: the frames, rows and columns of tokens, of which the last `images` frames are pictures. `packed`: the clips that stand behind
-    each other, if they are several; then the words of all stand behind each other too, and `grid` is a row of all tokens.
+    `grid`: the frames, rows and columns of tokens. `still`: they are pictures, and nothing attends through time. `packed`: the clips that
+    stand behind each other, if they are several; then the words of all stand behind each other too, and `grid` is a row of all tokens.
     """
 
     visible: Bool[Tensor, "b 1 1 l"] | None
     angles: Float[Tensor, "m half"] | None = None
     grid: Size = Size(1, 1, 1)
-    images: int = 0
+    still: bool = False
     packed: tuple[Clip, ...] = ()
 
     def of_words(self, words: Tensor) -> int | list[int]:
@@ -49,22 +48,6 @@ class Layout(NamedTuple):
     def of_video(self, video: Tensor) -> int | list[int]:
         """How many tokens there are, or hear each signal."""
         return [clip.tokens // clip.times for clip in self.packed for _ in range(clip.times)] or video.shape[1]
-
-    @property
-    def clip(self) -> int:
-        """Frames that follow each other in time."""
-        return self.grid.frames - self.images
-
-    @property
-    def parts(self) -> list[int]:
-        """Tokens of the clip, and of the pictures."""
-        place = self.grid.rows * self.grid.columns
-        return [self.clip * place, self.images * place]
-
-    def of_clip(self) -> Layout:
-        """The same without the pictures."""
-        angles = None if self.angles is None else self.angles[: self.parts[0]]
-        return Layout(self.visible, angles, self.grid._replace(frames=self.clip))
 
     def of_frame(self) -> Layout:
         """For frames that are folded into the batch, each by itself, as an image, with its copy of the words."""
@@ -158,11 +141,7 @@ class TemporalAttention(GroupedAttention):
     pattern = "b k (f h w) d -> (b h w) k f d"
 
     def forward(self, query: Heads, key: Heads, value: Heads, layout: Layout) -> Heads:
-        tokens, others = layout.parts
-        if not tokens:
-            return torch.zeros_like(value)
-        query, key, value = (x[:, :, :tokens] for x in (query, key, value))
-        return F.pad(self.within(query, key, value, layout.grid._replace(frames=layout.clip), None), (0, 0, 0, others))
+        return torch.zeros_like(value) if layout.still else super().forward(query, key, value, layout)
 
 
 class LocalAttention(GroupedAttention):

@@ -9,6 +9,7 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from videodit.backbone.appended import Texts, appended
 from videodit.backbone.arrangements import Arrangement, blocks
 from videodit.backbone.blocks import DualBlock, PictureBranch, TimeBlock, shown
 from videodit.backbone.conditioning import (
@@ -90,13 +91,19 @@ class DualTransformer(nn.Module):
         self,
         noisy: Float[Tensor, "b c f h w"] | Sequence[Grid],
         t: Float[Tensor, "b *f"],
-        text: Text,
+        text: Texts,
         given: Float[Tensor, "b 1 f h w"] | Sequence[Mask] | None = None,
         *,
+        images: int = 0,
         hint: Float[Tensor, "b k f h w"] | None = None,
         when: When = None,
     ) -> Float[Tensor, "b c f h w"] | list[Grid]:
-        """The velocity; latent frames stand at the places `when` in time, or one after the other. A list of clips shares a sequence."""
+        """The velocity; latent frames stand at the places `when` in time, or one after the other.
+
+        The last `images` frames are pictures of their own, with their words (`appended`). A list of clips shares a sequence (`packed`).
+        """
+        if images or not isinstance(text, Text):
+            return appended(self.forward, noisy, t, text, given, images, hint=hint, when=when)
         if given is not None and self.settings.given == "refused":
             raise ValueError("this network takes no given frames")
         if not isinstance(noisy, Tensor):
@@ -124,5 +131,4 @@ class DualTransformer(nn.Module):
         grid = token_size(Size(*noisy.shape[2:]), (1, s.patch, s.patch))
         turns = s.rotary != "none"
         angles = rotary_angles(grid, s.width // s.heads, s.rotary, like=noisy, length=s.length, when=when) if turns else None
-        picture = 1 if grid.frames == 1 else 0  # a clip of one frame stays out of time
-        return Layout(None if text.mask is None else text.mask[:, None, None], angles, grid, picture)
+        return Layout(None if text.mask is None else text.mask[:, None, None], angles, grid, still=grid.frames == 1)

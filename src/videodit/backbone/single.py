@@ -10,12 +10,13 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from videodit.backbone.appended import Texts, appended
 from videodit.backbone.blocks import PictureBranch, SingleBlock, TemporalBlock, Words, shown
 from videodit.backbone.conditioning import GIVEN_DOC, HINTS_DOC, PICTURE_DOC, Given, Modulation, Signal, Unmodulated, frame_times, modulate
 from videodit.backbone.layouts import Layout
 from videodit.backbone.patches import GivenBranch, Head, PatchEmbedding, TubeEmbedding, TubeHead, VideoBranch, embedded, hinted
 from videodit.backbone.positions import Cropped, Length, Places, When, rotary_angles, waves
-from videodit.backbone.variants import BLOCKS, DOC, ONE_CLIP, SHAPED, STILL, Variant, arranged
+from videodit.backbone.variants import BLOCKS, DOC, SHAPED, STILL, Variant, arranged
 from videodit.config import setting
 from videodit.shapes import Size, Text, UserError, token_size
 
@@ -102,20 +103,22 @@ class SingleTransformer(nn.Module):
         self,
         noisy: Float[Tensor, "b c f h w"],
         t: Float[Tensor, "b *f"],
-        text: Text = NOTHING,
+        text: Texts = NOTHING,
         given: Float[Tensor, "b 1 f h w"] | None = None,
         *,
         images: int = 0,
         hint: Float[Tensor, "b k f h w"] | None = None,
         when: When = None,
     ) -> Float[Tensor, "b _ f h w"]:
-        """The prediction; the last `images` frames are pictures of their own, and so is a clip of one frame.
+        """The prediction; latent frames stand at the places `when` in time, or one after the other.
 
-        Latent frames stand at the places `when` in time, or one after the other.
+        The last `images` frames are pictures of their own, with their words (`appended`).
         """
+        if images or not isinstance(text, Text):
+            return appended(self.forward, noisy, t, text, given, images, hint=hint, when=when, tube=self.settings.tube)
         if given is not None and self.settings.given == "refused":
             raise ValueError("this network takes no given frames")
-        layout = self._layout(noisy, images, when)
+        layout = self._layout(noisy, when)
         if given is not None and self.settings.given == "time":
             t = frame_times(t, given, self.settings.tube)
         x = hinted(embedded(noisy, given, self.patches, self.video, self.given, when), hint, self.hints)
@@ -130,19 +133,15 @@ class SingleTransformer(nn.Module):
         shift, scale = self.modulation(signal, x.shape[1])
         return self.out(modulate(self.norm(x), shift, scale), Size(*noisy.shape[2:]))
 
-    def _layout(self, noisy: Tensor, images: int, when: When) -> Layout:
-        s, frames = self.settings, noisy.shape[2]
-        if not 0 <= images <= frames or images % s.tube or (images and s.layout in ONE_CLIP):
-            most = 0 if s.layout in ONE_CLIP else frames
-            raise UserError(f"{images} of {frames} latent frames cannot be pictures: use 0 to {most}, in multiples of {s.tube}.")
+    def _layout(self, noisy: Tensor, when: When) -> Layout:
+        s = self.settings
         if when is not None and s.tube > 1:
             raise UserError(f"A token of this network holds {s.tube} latent frames, so none can stand at a place of its own.")
         grid = token_size(Size(*noisy.shape[2:]), (s.tube, s.patch, s.patch))
         grid = Size(grid.frames, 1, grid.rows * grid.columns + 1) if s.told == "token" else grid
         turns = s.time == "rotary"
         angles = rotary_angles(grid, s.width // s.heads, "time", like=noisy, length=s.length, when=when) if turns else None
-        pictures = images // s.tube
-        return Layout(None, angles, grid, grid.frames if grid.frames - pictures == 1 else pictures)
+        return Layout(None, angles, grid, still=grid.frames == 1)
 
     def _words(self, text: Text) -> Words | None:
         if self.text is None:
@@ -156,14 +155,13 @@ class SingleTransformer(nn.Module):
 
     def _timed(self, x: Tensor, layout: Layout, when: When) -> Tensor:
         """Frames of a clip with their places in time, unless they turn; pictures have none."""
-        if self.settings.time != "table" or layout.clip == 0:
+        if self.settings.time != "table" or layout.still:
             return x
-        steps = range(layout.clip) if when is None else when[: layout.clip]
+        frames = layout.grid.frames
+        steps = range(frames) if when is None else when
         places = torch.tensor(steps, dtype=torch.float32, device=x.device) / self.settings.length.scale
         table = waves(places, x.shape[-1]).to(x.dtype)
-        clip, pictures = x.split(layout.parts, dim=1)
-        clip = rearrange(rearrange(clip, "b (f s) d -> b f s d", f=layout.clip) + table[:, None], "b f s d -> b (f s) d")
-        return torch.cat([clip, pictures], dim=1)
+        return rearrange(rearrange(x, "b (f s) d -> b f s d", f=frames) + table[:, None], "b f s d -> b (f s) d")
 
 
 def _with_signal(x: Tensor, signal: Tensor, frames: int) -> Tensor:

@@ -37,7 +37,6 @@ BLOCKS: dict[str, Callable[[int], list[nn.Module]]] = {  # told how wide a windo
 TURNS: dict[str, tuple[str, ...]] = {"interleaved": ("spatial", "temporal"), "windows": ("window", "temporal", "shifted", "temporal")}
 STILL = ("spatial", "window", "shifted")  # which see one frame
 SHAPED = ("axial", "local-global", "windows")  # which need the grid as it is
-ONE_CLIP = ("global", "local-global")  # whose attention would mix pictures behind a clip with it
 DOC = (
     "half of the blocks in space, then half in time (late), in turns (interleaved), space then time in each block (factorised), half of "
     "the heads each (split); time then space (divided); time, rows, columns (axial); quarters of the frame, then every second token "

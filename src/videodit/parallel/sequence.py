@@ -86,7 +86,7 @@ class ByPlaces(nn.Module):
     def forward(
         self, query: Float[Tensor, "b k n d"], key: Float[Tensor, "b k n d"], value: Float[Tensor, "b k n d"], layout: Layout
     ) -> Float[Tensor, "b k n d"]:
-        if not layout.clip:
+        if layout.still:
             return self.attention(query, key, value, layout)
         frames, clips, grid = layout.grid.frames, len(query), _places(layout, self.part)
         tokens = self.part.to_places(torch.stack((query, key, value)).flatten(0, 2), frames)
@@ -125,8 +125,6 @@ def _mine(layout: Layout, by: str, part: Part, *, each: bool) -> Layout:
         raise UserError(f"{grid.count} tokens cannot be shared by {part.size} processes: set parallel.sequence to a divisor.")
     if (by == "frames" or each) and grid.frames % part.size:
         raise UserError(f"{grid.frames} latent frames cannot be shared by {part.size} processes: set parallel.sequence to a divisor.")
-    if by == "frames" and layout.images:
-        raise UserError("Clips with pictures behind them cannot be split by frames: set parallel.sequence=1.")
     angles = None if layout.angles is None else part.mine(layout.angles, 0)
     return layout._replace(angles=angles, grid=grid if by == "heads" else grid._replace(frames=grid.frames // part.size))
 
