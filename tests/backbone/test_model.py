@@ -129,14 +129,6 @@ def test_what_turned_tokens_see_of_each_other_depends_on_how_far_they_are_apart(
     assert (seen - seen[:1]).abs().max() > 1e-2
 
 
-@torch.no_grad()
-def test_one_time_a_frame_is_one_time_where_all_are_equal(network: backbone.DualTransformer) -> None:
-    one = network(NOISY, TIMES, WORDS)
-    close(network(NOISY, TIMES[:, None].expand(3, 4), WORDS), one)
-    given = torch.cat([torch.zeros(3, 1), TIMES[:, None].expand(3, 3)], dim=1)
-    assert (network(NOISY, given, WORDS) - one)[:, :, 0].abs().max() > 1e-3
-
-
 def test_the_middle_keeps_its_place_when_the_frame_grows() -> None:
     like = torch.zeros(())
     for axes in (2, 3):
