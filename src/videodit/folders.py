@@ -42,10 +42,10 @@ def runs() -> dict[str, Path]:
 def run_file(name: str | Path) -> Path:
     """A run file by path, or one of the package's by its name."""
     path, known = Path(name), runs()
+    if str(name) in known and not path.is_file():
+        return known[str(name)]
     if path.exists():
         return path
-    if str(name) in known:
-        return known[str(name)]
     own = path.with_suffix("").as_posix().removeprefix("runs/")
     near = [own] if own in known else difflib.get_close_matches(own, known, 1)
     hint = f"; the package has one of its own by the name {near[0]}." if near else ", or a name that `videodit config` lists."

@@ -215,6 +215,11 @@ def task_of(request: Request) -> str:
         if request.softened is not None and not request.upscale:
             return "upscale"
         edits = request.strength is not None or request.region is not None or bool(request.before)
+        if request.upscale and not edits and not request.keep:
+            raise UserError(
+                "A video with --upscale may be made larger, by --task upscale --model M in place of --upscale M, or first longer, by "
+                "--task extend: say which."
+            )
         return "edit" if edits else "complete" if request.keep else "extend"
     if request.image is not None and request.last is not None:
         return "interpolate"

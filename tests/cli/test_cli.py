@@ -163,6 +163,9 @@ def test_a_run_file_of_the_packages_is_known_by_its_name(
     assert main(["config", "toybox_tiny", "steps=3"]) == 0
     own = recipes.read(RUNS / "toybox_tiny.toml")
     assert capsys.readouterr().out == config.write(replace(own, steps=3))
+    (tmp_path / "toybox_tiny").mkdir()
+    assert recipes.read("toybox_tiny") == own  # which is no run file
+    (tmp_path / "toybox_tiny").rmdir()
     (tmp_path / "toybox_tiny").write_text(config.write(replace(own, steps=4)), encoding="utf-8")
     assert recipes.read("toybox_tiny").steps == 4  # what is there goes first
     for name in ("runs/toybox_tiny.toml", "toybox_tinny.toml"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import signal
+import threading
 from fractions import Fraction
 from pathlib import Path
 
@@ -190,3 +191,44 @@ def test_a_quarantined_file_is_known_by_its_bytes(tmp_path: Path) -> None:
     assert Quarantine(kept).reasons == {"ab" * 32: "it has no end mark"} and Quarantine(None).reasons == {}
     kept.write_text(kept.read_text().replace("FFmpeg", "another FFmpeg"))
     assert not Quarantine(kept).reasons
+
+
+def test_a_thread_that_ends_takes_no_decoder_of_another_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = films.film(tmp_path / "a.mp4", FRAMES)
+    monkeypatch.setattr(worker, "PIECE", FRAMES[0].nbytes)
+    monkeypatch.setattr(worker, "_IDLE", [])
+    read, leave = threading.Event(), threading.Event()
+
+    def other() -> None:
+        video.read(path)
+        read.set()
+        leave.wait(60)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    assert read.wait(60) and len(worker._IDLE) == 1
+    frames = video.stream(path)
+    next(frames)
+    leave.set()
+    thread.join()
+    assert films.numbers(np.stack(list(frames))) == list(range(1, 40))
+    worker._IDLE[0].process.wait(10)  # the system ends it with its thread
+    assert len(video.read(path)[0]) == 40 and len(worker._IDLE) == 1
+
+
+def test_a_decoder_that_needed_much_memory_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = films.film(tmp_path / "a.mp4", FRAMES)
+    monkeypatch.setattr(worker, "_IDLE", [])
+    video.read(path)
+    assert len(worker._IDLE) == 1
+    monkeypatch.setattr(worker, "PIECE", FRAMES[0].nbytes // 3)  # a frame is three times that
+    video.read(path)
+    assert not worker._IDLE
+
+
+def test_a_long_note_comes_back_as_far_as_it_goes(tmp_path: Path) -> None:
+    for text in ("é" * 20_000, '"\n' * 10_000):
+        video.write(tmp_path / "a.png", FRAMES[:1], 8, note=text)
+        assert video.read_note(tmp_path / "a.png") == text
+    video.write(tmp_path / "a.png", FRAMES[:1], 8, note="é" * 100_000)
+    assert video.read_note(tmp_path / "a.png") == "é" * (worker.NOTE // 2)

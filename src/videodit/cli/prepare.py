@@ -24,7 +24,7 @@ def run(given: argparse.Namespace) -> None:
     if not 1 <= given.processes <= 256:
         raise UserError(f"--processes takes 1 to 256, not {given.processes}.")
     overrides = list(given.overrides)
-    listed = not given.source.endswith(".toml") and (Path(given.source).exists() or given.source not in folders.runs())
+    listed = not given.source.endswith(".toml") and (Path(given.source).is_file() or given.source not in folders.runs())
     if listed:
         overrides = _changes(given, overrides)
     else:

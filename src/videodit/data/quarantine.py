@@ -50,17 +50,16 @@ class Losses:
 
     def __init__(self, total: int, budget: float, report: Path) -> None:
         self.total, self.budget, self.report = total, budget, report
-        self.errors: list[Unreadable] = []
+        self.count, self.first = 0, ""
 
     def add(self, error: Unreadable) -> None:
-        self.errors.append(error)
+        self.count, self.first = self.count + 1, self.first or str(error).rstrip(".")
         self.report.parent.mkdir(parents=True, exist_ok=True)
         before = self.report.read_text(encoding="utf-8").splitlines() if self.report.is_file() else []
         line = json.dumps({"file": str(error.path), "reason": error.reason})
         self.report.write_text("".join(f"{each}\n" for each in dict.fromkeys([*before, line])), encoding="utf-8")
-        if len(self.errors) > self.budget * self.total:
-            first = str(self.errors[0]).rstrip(".")
+        if self.count > self.budget * self.total:
             raise UserError(
-                f"{len(self.errors)} of {self.total} files could not be used so far, more than data.budget={self.budget:g} allows; "
-                f"{self.report} lists them. The first: {first}; or leave them out, or raise data.budget."
+                f"{self.count} of {self.total} files could not be used so far, more than data.budget={self.budget:g} allows; "
+                f"{self.report} lists them. The first: {self.first}; or leave them out, or raise data.budget."
             )

@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from itertools import cycle
@@ -28,7 +29,8 @@ from videodit.data.rooms import Room
 SECONDS = 600.0  # of work on one file
 MEMORY = 6 << 30  # bytes of address space that decoding may take
 PIECE = 32 << 20  # bytes of frames that come at a time
-_LONGEST = 1 << 16  # bytes of a message
+_LONGEST = 1 << 18  # bytes of a message
+NOTE = 1 << 16  # bytes of a text that was kept in a file; quotes and line ends take two in a message, control characters six
 
 
 class Died(Exception):
@@ -43,7 +45,7 @@ class Worker:
     """The parent's side of one process."""
 
     def __init__(self) -> None:
-        self.owner = os.getpid()
+        self.owner = _me()
         mine, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.socket, self.rooms = mine, [Room(), Room()]
         shared = [its.fileno(), *(room.handle for room in self.rooms)]
@@ -95,7 +97,10 @@ class Worker:
             text = b""
         if not text:
             raise Died(self._ending())
-        return json.loads(text)
+        try:
+            return json.loads(text)
+        except ValueError:
+            raise Died("its decoder said something else than it was asked") from None
 
     def _ending(self) -> str:
         try:
@@ -105,14 +110,44 @@ class Worker:
         what = f"of {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
         return f"its decoder died {what}"
 
+    @property
+    def large(self) -> bool:
+        """Whether it keeps more memory than most files need."""
+        return any(os.fstat(room.handle).st_size > 2 * PIECE for room in self.rooms)
+
+    @property
+    def lives(self) -> bool:
+        return self.owner[0] == os.getpid() and self.process.poll() is None
+
     def end(self) -> None:
-        if self.owner == os.getpid():
+        self.rooms = []
+        if self.owner[0] == os.getpid():
             self.process.kill()
             self.process.wait()
         self.socket.close()
 
 
 _IDLE: list[Worker] = []
+
+
+def _me() -> tuple[int, int]:
+    """The system ends a worker with the thread that started it, so nobody else is given it."""
+    return os.getpid(), threading.get_ident()
+
+
+def _rested() -> Worker | None:
+    """One that has nothing to do; those that died meanwhile go."""
+    for worker in list(_IDLE):
+        if worker.lives and worker.owner != _me():
+            continue
+        try:
+            _IDLE.remove(worker)
+        except ValueError:  # another thread was faster
+            continue
+        if worker.lives:
+            return worker
+        worker.end()
+    return None
 
 
 @atexit.register
@@ -125,12 +160,7 @@ def _rest() -> None:
 def asked(request: dict[str, Any], seconds: float | None = None) -> Iterator[tuple[dict[str, Any], np.ndarray | None]]:
     """Answers of a process that has nothing else to do; one that failed is not used again."""
     seconds = SECONDS if seconds is None else seconds
-    while _IDLE and (worker := _IDLE.pop()):
-        if worker.owner == os.getpid() and worker.process.poll() is None:
-            break
-        worker.end()
-    else:
-        worker = Worker()
+    worker = _rested() or Worker()
     whole = False
     try:
         yield from worker.ask({**request, "seconds": seconds, "piece": PIECE}, seconds)
@@ -139,7 +169,7 @@ def asked(request: dict[str, Any], seconds: float | None = None) -> Iterator[tup
         whole = True
         raise
     finally:
-        if whole:
+        if whole and not worker.large:
             _IDLE.append(worker)
         else:
             worker.end()
@@ -160,7 +190,7 @@ class Channel:
         return json.loads(text) if text else None
 
     def tell(self, message: dict[str, Any]) -> None:
-        self.socket.send(json.dumps(message).encode())
+        self.socket.send(json.dumps(message, ensure_ascii=False).encode())
 
 
 def _serve(channel: Channel) -> None:
@@ -184,7 +214,7 @@ def _answered(channel: Channel, request: dict[str, Any], reader: Any) -> None:
     file = reader(request["path"], request["at"], request["size"])
     try:
         if request["what"] == "note":
-            return channel.tell({"note": file.note()[:30_000], "done": True})
+            return channel.tell({"note": file.note().encode()[:NOTE].decode(errors="ignore"), "done": True})
         count = len(file.probe.shown)
         told = {"fps": file.probe.fps, "frames": count, "size": file.probe.size, "kind": file.probe.kind}
         channel.tell({**told, "done": request["what"] == "probe"})

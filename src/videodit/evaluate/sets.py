@@ -139,18 +139,22 @@ def _starts(item: Item, place: int, taken: Taken) -> tuple[int, ...]:
 
 def _windows(item: Item, starts: Iterable[int], taken: Taken) -> Iterator[Frames]:
     """Clips of a file in one pass; only the clip at hand is in memory, however long the file is."""
-    frames, at = video.stream(item), 0
+    starts = list(starts)
+    at = starts[0] if starts else 0
+    frames = video.stream(item, start=at, stop=max(starts, default=0) + taken.span)
     for start in starts:
         kept = []
         for frame in frames:
             at += 1
             if at > start and (at - 1 - start) % taken.every == 0:
-                kept.append(frame)
+                kept.append(frame.copy())  # the frames around it go
             if len(kept) == taken.frames:
                 break
         if len(kept) < taken.frames:
             raise UserError(f"{item.path} ends after {at} frames, before it says: write it anew, or leave it out of what is measured.")
         yield np.stack(kept)
+    for _ in frames:  # who reads to the end is asked again
+        pass
 
 
 # --- Extent ---

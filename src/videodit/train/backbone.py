@@ -154,6 +154,8 @@ class BackboneRun(Run):
             raise UserError("sight is for first frames that are given: set tasks.first, tasks.both, tasks.keys or tasks.prefix above 0.")
         if self.decoded.weight and not isinstance(self.sizes, One):
             raise UserError(f"decoded.weight looks at clips of one size, not at sizes.kind={self.sizes.kind}: leave one of them out.")
+        if self.decoded.weight and not self.joint.video_probability:
+            raise UserError("decoded.weight looks at clips, and this run has pictures alone: set joint.video_probability above 0.")
         if self.compiled and self.kernels == "measured":
             raise UserError("A compiled block calls no kernels that were measured: set compiled=false, or kernels=fixed.")
         if not isinstance(self.sizes, One) and (isinstance(self.data, Toybox) or self.tasks.gives):

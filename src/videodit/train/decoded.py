@@ -31,7 +31,7 @@ class Decoded:
     stages: int = setting(8, doc="first stages of D that look")
 
     def __post_init__(self) -> None:
-        if self.weight < 0 or self.clips < 1 or self.stages < 1 or not 0 < self.most <= 1:
+        if not 0 <= self.weight < float("inf") or self.clips < 1 or self.stages < 1 or not 0 < self.most <= 1:
             raise UserError("decoded takes a weight of 0 or more, 1 or more clips and stages, and most above 0 and up to 1.")
 
     def of(self, autoencoder: PerFrame) -> Seen | None:

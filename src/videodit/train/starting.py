@@ -52,6 +52,8 @@ def suited(settings: BackboneRun, autoencoder: PerFrame) -> None:
     """Refuse what does not go with an autoencoder."""
     if settings.lone == "channels" and autoencoder.time == 1:
         raise UserError("This autoencoder's groups have one frame each, so no picture is less than a group: leave lone=frames.")
+    if settings.decoded.weight and autoencoder.latents(settings.size).frames == 1:
+        raise UserError("decoded.weight looks at clips of two latent frames or more: make size longer, or leave it out.")
 
 
 def _same_objective(settings: BackboneRun, start: models.ModelFolder) -> None:
