@@ -74,7 +74,7 @@ def asked(folder: Path, task: str) -> tuple[Request, list[object]]:
     return Request(prompt=PROMPT, task=task, **fields), [PROMPT, "--task", task, *options]  # pyright: ignore[reportArgumentType]
 
 
-@pytest.mark.parametrize("task", TASKS.keys() - {"upscale"})  # which asks another model: tests/test_upscale.py
+@pytest.mark.parametrize("task", [task for task in TASKS if task != "upscale"])  # which asks another model: tests/test_upscale.py
 def test_the_command_line_is_python_and_a_clip_says_how_to_make_it_again(
     task: str, folder: Path, model: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
