@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 import torch
@@ -17,7 +18,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from videodit.autoencoder.pseudo3d import LOOKS_BACK, TEMPORAL, Decoder3D, Encoder3D, Past, Reach, each_frame
+from videodit.autoencoder.pseudo3d import TEMPORAL, Decoder3D, Encoder3D, Past, Reach, each_frame
 from videodit.config import setting
 from videodit.shapes import Size, UserError, latent_size
 
@@ -169,14 +170,14 @@ class DPVAE(PerFrame):
 
     def decode_step(self, latents: Latents, past: Past | None = None) -> Video:
         """The frames of whole groups by D."""
-        return self.decoder(self._through(self.image.post_quant_conv, self._raw(_laid_out(latents))), past)
+        return self.decoder(self._decodable(latents), past)
 
     def decode_features(self, latents: Latents, stages: int) -> Iterator[Tensor]:
         """What each of D's first stages makes of whole groups."""
-        features = self._through(self.image.post_quant_conv, self._raw(_laid_out(latents)))
-        for stage in self.decoder.stages[:stages]:
-            features = stage(features, None) if isinstance(stage, LOOKS_BACK) else stage(features)
-            yield features
+        return islice(self.decoder.stages.each(self._decodable(latents), None), stages)
+
+    def _decodable(self, latents: Latents) -> Tensor:
+        return self._through(self.image.post_quant_conv, self._raw(_laid_out(latents)))
 
     @property
     def lead(self) -> int:

@@ -10,7 +10,7 @@ the same `past`, empty at first, to every piece; it holds what each temporal mod
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -167,9 +167,15 @@ class Stages(nn.ModuleList):
     """Modules one after another; those that look back in time are handed the past."""
 
     def forward(self, x: Features, past: Past | None) -> Changed:
+        for out in self.each(x, past):
+            x = out
+        return x
+
+    def each(self, x: Features, past: Past | None) -> Iterator[Tensor]:
+        """What every stage puts out."""
         for stage in self:
             x = stage(x, past) if isinstance(stage, LOOKS_BACK) else stage(x)
-        return x
+            yield x
 
 
 class Middle3D(nn.Module):
