@@ -153,7 +153,7 @@ def _decoded(file: BinaryIO, probe: Probe, first: int, last: int) -> Iterator[np
     """Decoded frames from number `first`: found by the key frame before it, or else counted from the beginning."""
     with opened(file, probe.kind) as container:
         stream = first_stream(container)
-        stream.thread_type, stream.thread_count = "AUTO", min(8, os.cpu_count() or 1)
+        stream.thread_type, stream.thread_count = "AUTO", min(8, len(os.sched_getaffinity(0)))
         before = [key for key in probe.keys if key <= first]
         jump = bool(probe.times and before and before[-1] > 0)
         if jump:

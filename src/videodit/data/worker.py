@@ -28,7 +28,7 @@ from videodit.data.rooms import Room
 
 SECONDS = 600.0  # of work on one file
 MEMORY = 6 << 30  # bytes of address space that decoding may take
-PIECE = 32 << 20  # bytes of frames that come at a time
+PIECE = 8 << 20  # bytes of frames that come at a time
 _LONGEST = 1 << 18  # bytes of a message
 NOTE = 1 << 16  # bytes of a text that was kept in a file; quotes and line ends take two in a message, control characters six
 
