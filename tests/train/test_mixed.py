@@ -26,6 +26,7 @@ from videodit.parallel import Parallel
 from videodit.shapes import Size, UserError, latent_size
 from videodit.train import mixed, planning, pools, prepare, recipes
 from videodit.train.backbone import BackboneRun, Joint, job
+from videodit.train.latents import Batch
 from videodit.train.mixed import Deals, Pack
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -150,6 +151,48 @@ def test_it_trains_and_goes_on(kind: str, world: tiny.World, shared: Path, folde
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.parametrize(
+    "tasks",
+    [Tasks(none=0.0, prefix=1.0), Tasks(none=0.0, both=1.0), Tasks(none=0.0, random=0.5, suffix=0.5), Tasks(none=0.5, first=0.5)],
+    ids=["prefix", "both", "groups", "first"],
+)
+def test_clips_of_a_bucket_are_given_what_runs_of_their_size_are(
+    tasks: Tasks, world: tiny.World, shared: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parts of each file are those of a run of that one size, at the same places; pictures and single groups are given nothing."""
+    settings = run(world, shared, folder, "buckets", tasks=tasks, text_dropout=0.0)
+    coder, made = models.load_autoencoder(settings.autoencoder), job(settings)
+    alone = {}
+    for size in (Size(8, 32, 32), Size(8, 16, 16)):
+        monkeypatch.setattr(pools, "_sized", lambda *args, size=size: lambda item, content: size)
+        pool = pools.pools(replace(settings, sizes=mixed.One(), size=size), coder, "text", [True])[True]
+        alone[latent_size(size, space=8, time=4)] = pool
+    told = 0
+    for index in range(12):
+        batch = made.batch(index)
+        assert isinstance(batch, Batch)
+        size, given = Size(*batch.clean.shape[2:]), batch.given
+        if given is None:
+            assert size.frames == 1 or tasks.none
+            continue
+        told += 1
+        assert given.holds and size.frames > 1
+        pool = alone[size]
+        for i, clean in enumerate(batch.clean):
+            (at,) = (j for j, one in enumerate(pool.latents) if torch.equal(one.float(), clean))
+            which = np.array([at])
+            for group in range(size.frames):
+                if given.mask[i, 0, group].any():
+                    assert torch.equal(given.latents[i, :, group], pool.part(f"{group}-{group + 1}", which)[0, :, 0])
+            for place, image in zip(given.places, given.images[i].unbind(1), strict=True):
+                assert torch.equal(image, pool.part({0.0: "0", 1.75: "-1"}[place], which)[0, :, 0])
+        tiny.randomised(made.network)
+        loss, _ = made.loss(index, batch)
+        loss.backward()
+        assert torch.isfinite(loss)
+    assert told >= 2 and planning.plan(settings)["pass_tokens"] <= TABLE["tokens"]
+
+
 def test_an_epoch_has_every_clip_as_often_as_its_weight_says() -> None:
     sizes, table = [Size(1, 4, 4)] * 5 + [Size(2, 4, 8)] * 4, Buckets(space=1, time=1, patch=2, tokens=32)
     for packs in (True, False):
@@ -190,7 +233,7 @@ def test_passes_of_a_step_cost_alike_and_are_full() -> None:
     ("changes", "match"),
     [
         ({"data": tiny.runs(tiny.World(*[Path()] * 4), Path(), steps=1)["video"].data}, "sizes.kind=packed is for files"),  # type: ignore[union-attr]
-        ({"tasks": Tasks(first=1.0)}, "of which nothing is given"),
+        ({"tasks": Tasks(first=1.0)}, "set sizes.kind=buckets"),
         ({"parallel": Parallel(sequence=2)}, "not split over processes: set parallel.sequence=1"),
         ({"times": Times(each="frame")}, "set times.each=clip"),
         ({"start": None, "preset": "latte-xl-v2-tiny"}, "is for transformers of two streams"),

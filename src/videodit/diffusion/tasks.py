@@ -143,6 +143,8 @@ class Tasks:
 
     def all(self, frames: int) -> list[Mask]:
         """Every mask that a draw may give."""
+        if frames == 1:
+            return []
         names = [name for name, weight in self.weights.items() if weight and name != "random"]
         drawn = {MASKS[name](np.random.default_rng(i), frames) for name in names for i in range(16 * frames)}
         drawn |= {Mask(heads=(i,)) for i in range(frames) if self.keys}

@@ -20,9 +20,9 @@ from videodit.adapters import LoRA
 from videodit.backbone import DiT, DualTransformer, SingleTransformer, Transformer, flops
 from videodit.config import setting
 from videodit.convert import from_image
-from videodit.data.buckets import One, Sizes
+from videodit.data.buckets import One, Packed, Sizes
 from videodit.data.labels import Labels
-from videodit.data.sources import Source, Toybox
+from videodit.data.sources import Drawn, Source, Toybox
 from videodit.data.text import TextEncoder, TextSettings
 from videodit.data.text_sd3 import SD3Text
 from videodit.diffusion.guidance import Guidance
@@ -38,7 +38,7 @@ from videodit.train.decoded import Decoded, Seen
 from videodit.train.latents import Batch, Latents
 from videodit.train.looks import Look, Looks, by_time, held
 from videodit.train.mixed import Mixed, Pack, missed
-from videodit.train.pools import sight
+from videodit.train.parts import sight
 from videodit.train.recompute import DOC, Recompute, recompute
 from videodit.train.retention import COUNT, Retention
 from videodit.train.starting import starting
@@ -158,10 +158,10 @@ class BackboneRun(Run):
             raise UserError("decoded.weight looks at clips, and this run has pictures alone: set joint.video_probability above 0.")
         if self.compiled and self.kernels == "measured":
             raise UserError("A compiled block calls no kernels that were measured: set compiled=false, or kernels=fixed.")
-        if not isinstance(self.sizes, One) and (isinstance(self.data, Toybox) or self.tasks.gives):
-            raise UserError(
-                f"sizes.kind={self.sizes.kind} is for files of which nothing is given: name them by data.kind and data.path, without tasks."
-            )
+        if not isinstance(self.sizes, One) and isinstance(self.data, Drawn):
+            raise UserError(f"sizes.kind={self.sizes.kind} is for files: name them by data.kind and data.path.")
+        if isinstance(self.sizes, Packed) and self.tasks.gives:
+            raise UserError("Of clips that are packed nothing is given: leave tasks out, or set sizes.kind=buckets.")
 
     @property
     def digest(self) -> str:

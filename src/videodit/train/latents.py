@@ -18,7 +18,8 @@ from videodit.data.text_sd3 import SD3Text
 from videodit.diffusion import upscaling
 from videodit.diffusion.tasks import Given, Mask
 from videodit.shapes import Text
-from videodit.train.pools import LOW, SHOWN, merged, pools
+from videodit.train.parts import LOW, shown, sight
+from videodit.train.pools import merged, pools
 from videodit.train.words import read
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Latents:
         self.pools = pools(settings, autoencoder, takes, kinds)
         if not isinstance(settings.sizes, One):
             self.pools = dict.fromkeys(kinds, merged(self.pools, settings.joint.video_probability))
-        self.place, self.placed = partial(given.place, autoencoder, settings.size.frames), partial(given.placed, autoencoder)
+        self.autoencoder, self.sight = autoencoder, sight(settings)
         of_each = {} if frozen is None else {id(pool): read(settings, frozen, pool.captions) for pool in self.pools.values()}
         self.features = {kind: of_each[id(pool)] for kind, pool in self.pools.items() if of_each}
 
@@ -53,7 +54,7 @@ class Latents:
         rng.random()
         kind = bool(of_step.random() < settings.joint.video_probability)  # the same in all passes of a step, which may be shared
         pool = self.pools[kind]
-        mask = self.placed(settings.tasks.draw(np.random.default_rng([settings.seed, step, 10]), pool.latents[0].shape[1]))
+        mask = self._mask(step, pool.latents[0].shape[1])
         told = bool(mask.frames or mask.images)
         generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
         indices, text, clean, noise = self._drawn(step, kind, settings.batch, rng, generator, told=told)
@@ -61,7 +62,7 @@ class Latents:
         times = settings.objective.draw(settings.times, len(clean), frames, places, generator)
         if settings.prior.kind != "independent":
             noise = settings.prior.correlated(noise, torch.randn(clean[:, :, :1].shape, generator=generator))
-        given = self._given(mask, clean.shape[2], indices) if told else self._low(kind, indices, generator)
+        given = self._given(mask, settings.size.frames, frames, indices) if told else self._low(kind, indices, generator)
         appended = self._appended(step, times) if kind and settings.joint.appended else None
         return Batch(clean, text, times, noise, given, appended)
 
@@ -91,21 +92,25 @@ class Latents:
         """They at a lower resolution, each under a share of noise of its own."""
         if not (upscale := self.settings.upscale):
             return None
-        low = self.pools[kind].parts[f"{LOW} {upscale.factor}"][torch.from_numpy(indices)].float()
+        low = self.pools[kind].part(f"{LOW} {upscale.factor}", indices)
         return upscaling.told(low, torch.randn(low.shape, generator=generator), upscale.shares(len(low), generator))
 
-    def _given(self, mask: Mask, frames: int, indices: np.ndarray) -> Given | None:
-        rows, parts = torch.from_numpy(indices), self.pools[True].parts
-        shown = next((name for name in parts if name.startswith(SHOWN)), None) if mask.begins else None
+    def _mask(self, step: int, frames: int) -> Mask:
+        """What is given of clips of so many latent frames."""
+        return given.placed(self.autoencoder, self.settings.tasks.draw(np.random.default_rng([self.settings.seed, step, 10]), frames))
+
+    def _given(self, mask: Mask, length: int, frames: int, indices: np.ndarray) -> Given | None:
+        """Of clips of so many frames, and so many latent ones."""
+        pool = self.pools[True]
         made = given.assembled(
             mask,
             frames,
-            self.place,
-            run=lambda start, stop: parts[f"{start}-{stop}"][rows].float(),
-            picture=lambda frame: parts[f"{frame}"][rows].float(),
+            partial(given.place, self.autoencoder, length),
+            run=lambda start, stop: pool.part(f"{start}-{stop}", indices),
+            picture=lambda frame: pool.part(f"{frame}", indices),
             hints=self.settings.lone == "channels",
         )
-        return made and made._replace(picture=shown and parts[shown][rows].float())
+        return made and made._replace(picture=pool.part(shown(self.sight), indices) if self.sight and mask.begins else None)
 
     def _text(self, step: int, kind: bool, indices: np.ndarray, dropped: np.ndarray) -> Text | list[str]:
         pool = self.pools[kind]

@@ -25,7 +25,8 @@ from videodit.evaluate.judges import Judge
 from videodit.generate import Generator
 from videodit.models import Model
 from videodit.shapes import UserError
-from videodit.train.pools import cache, encoded, pools, scenes_key
+from videodit.train.parts import encoded
+from videodit.train.pools import cache, pools, scenes_key
 
 if TYPE_CHECKING:
     from videodit.train.backbone import BackboneRun

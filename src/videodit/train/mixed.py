@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from videodit import given
 from videodit.autoencoder import PerFrame
 from videodit.backbone import DiT, DualTransformer, Transformer, flops
 from videodit.data.buckets import Buckets, One, Packed
@@ -131,7 +132,10 @@ class Mixed(Latents):
         text = self._text(step, kind, indices, dropped)
         if self.packs:
             return Pack(clean, text, torch.cat(times), [x[0] for x in noise])
-        return Batch(torch.stack(clean), text, torch.cat(times), torch.cat(noise))
+        frames = clean[0].shape[1]
+        length = frames * self.autoencoder.time - given.lead(self.autoencoder)
+        told = self._given(self._mask(step, frames), length, frames, indices)
+        return Batch(torch.stack(clean), text, torch.cat(times), torch.cat(noise), told)
 
 
 def fits(settings: BackboneRun, shape: Transformer | DiT) -> None:

@@ -33,7 +33,7 @@ from videodit.train.backbone import BackboneRun
 from videodit.train.decoder import DecoderRun
 from videodit.train.image_autoencoder import ImageAutoencoderRun
 from videodit.train.mixed import fits, mean
-from videodit.train.pools import ENCODE
+from videodit.train.parts import ENCODE
 from videodit.train.recompute import recompute
 
 Recipe = ImageAutoencoderRun | AutoencoderRun | BackboneRun | DecoderRun

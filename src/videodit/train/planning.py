@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from videodit.train.outlines import Outline, Recipe, outline
-from videodit.train.pools import ENCODE
+from videodit.train.parts import ENCODE
 from videodit.train.progress import held
 
 SECONDS = 2.0  # of a probe

@@ -6,7 +6,7 @@ Encoded things are kept by all that decides them, drawn scenes together and file
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -18,27 +18,22 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from videodit import backbone, given, models
+from videodit import backbone, models
 from videodit.autoencoder import PerFrame
 from videodit.data import cuts, sources, worlds
 from videodit.data.buckets import One
 from videodit.data.cache import remembered
 from videodit.data.item import Item
 from videodit.data.quarantine import READER, Losses, Quarantine
-from videodit.data.sight import Sight
-from videodit.data.sight import load as load_sight
 from videodit.data.sources import Drawn
 from videodit.data.video import Unreadable
 from videodit.shapes import Size, UserError
+from videodit.train.parts import Part, encoded, mode, parts_of, told_of
 from videodit.train.progress import counting
 
 if TYPE_CHECKING:
     from videodit.train.backbone import BackboneRun
 
-ENCODE = 8  # clips encoded at a time
-SHOWN = "shown"  # what first frames show, among the parts, by which encoder
-LOW = "low"  # whole clips at a lower resolution, among the parts, by its factor
-Part = Callable[[Tensor], Tensor]
 How = Callable[[Item, str], "Making | None"]  # how an item of these bytes is encoded; None: it is too small, or too short
 
 
@@ -51,17 +46,18 @@ class Making(NamedTuple):
 
 @dataclass(frozen=True)
 class Pool:
-    """Latents (n c f h w, or each of its own extent), the captions of all, and which are whose; `parts`: what may be told of the first."""
+    """Latents (n c f h w, or each of its own extent), the captions of all, and which are whose; `parts`: what may be told of the first,
+    or, by clip, of each of its own extent."""
 
     latents: Tensor | list[Tensor]
     captions: list[str]
     whose: list[tuple[int, ...]] = field(default_factory=list)  # captions of each; without any, each has its own
-    parts: dict[str, Tensor] = field(default_factory=dict)
+    parts: dict[str, Tensor] | list[dict[str, Tensor]] = field(default_factory=dict)
     weights: np.ndarray | None = None
 
     def draw(self, rng: np.random.Generator, count: int, *, told: bool) -> np.ndarray:
         """So many of them; `told`: of those whose parts are known."""
-        most = len(next(iter(self.parts.values()))) if told else len(self.latents)
+        most = len(next(iter(self.parts.values()))) if told and isinstance(self.parts, dict) else len(self.latents)
         if self.weights is None:
             return rng.integers(most, size=count)
         return rng.choice(most, size=count, p=self.weights[:most] / self.weights[:most].sum())
@@ -77,6 +73,12 @@ class Pool:
         if isinstance(self.latents, Tensor):
             return self.latents if indices is None else self.latents[torch.from_numpy(indices)]
         return torch.stack([self.latents[i] for i in (range(len(self.latents)) if indices is None else indices)])
+
+    def part(self, name: str, indices: np.ndarray) -> Tensor:
+        """What may be told of clips of one extent."""
+        if isinstance(self.parts, dict):
+            return self.parts[name][torch.from_numpy(indices)].float()
+        return torch.stack([self.parts[i][name] for i in indices]).float()
 
     def alike(self, count: int) -> np.ndarray:
         """The first so many that have the extent of the first."""
@@ -104,32 +106,16 @@ def merged(pools: dict[bool, Pool], video: float) -> Pool:
     """Pictures, then clips, in one pool of which clips are drawn so often."""
     captions: list[str] = []
     whose: list[tuple[int, ...]] = []
+    parts: list[dict[str, Tensor]] = []
     weights: list[np.ndarray] = []
     for kind in sorted(pools):
         pool = pools[kind]
-        assert pool.weights is not None
+        assert pool.weights is not None and isinstance(pool.parts, list)
+        parts += pool.parts
         whose += [tuple(len(captions) + i for i in one) for one in pool.whose]
         captions += pool.captions
         weights.append(pool.weights / pool.weights.sum() * (video if kind else 1 - video))
-    return Pool([one for kind in sorted(pools) for one in pools[kind].latents], captions, whose, weights=np.concatenate(weights))
-
-
-def sight(settings: BackboneRun) -> Sight | None:
-    """What tells the transformer what a given first frame shows: the run's own, or that of the model it starts from."""
-    if settings.sight:
-        return _sight(settings.sight, settings.device)
-    start = settings.start and models.read(settings.start, models.ModelFolder)
-    return _sight(start[0] / models.SIGHT, settings.device) if start and start[1].backbone.picture else None
-
-
-@lru_cache(maxsize=1)
-def _sight(folder: Path, device: str) -> Sight:
-    return load_sight(folder).to(device)
-
-
-def _shown(sight: Sight, video: Tensor) -> Tensor:
-    """Of first frames."""
-    return sight(video[:, :, 0])
+    return Pool([one for kind in sorted(pools) for one in pools[kind].latents], captions, whose, parts, np.concatenate(weights))
 
 
 def patch(settings: BackboneRun) -> int:
@@ -168,11 +154,11 @@ def _drawn(settings: BackboneRun, autoencoder: PerFrame, takes: str, video: bool
         draw = world.clip if video else world.picture
         return [draw(settings.seed, i, size).video for i in range(start, stop)]
 
-    whole = {"latents": partial(_mode, autoencoder)}
+    whole = {"latents": partial(mode, autoencoder)}
     what = "clips encoded" if video else "pictures encoded"
     make = partial(encoded, settings, frames, len(captions), whole, counting(what))
     latents = remembered(cache(settings), key | {"video": video, "count": len(captions)}, make)["latents"]
-    if not (parts := _parts(settings, autoencoder, video)):
+    if not (parts := told_of(settings, autoencoder, settings.size, video)):
         return Pool(latents, captions)
     count = len(captions) if settings.upscale else min(settings.tasks.clips, settings.clips)
     make = partial(encoded, settings, frames, count, parts, counting(f"{what}, as they are told"))
@@ -215,22 +201,22 @@ def _items(settings: BackboneRun, video: bool) -> list[Item]:
 def _chosen(settings: BackboneRun, autoencoder: PerFrame, video: bool) -> tuple[list[Item], How, Quarantine]:
     """The files of a kind, and how each is encoded."""
     assert not isinstance(settings.data, Drawn)
-    parts = _all_parts(settings, autoencoder, video)
     key = {
         "autoencoder": digest(autoencoder),
         "scaling": _scaling(autoencoder),
         "reader": READER,
         "precision": settings.precision,
-        "parts": sorted(parts),
         "files": settings.data.every,
         "most": settings.data.most,
     }
-    sized = _sized(settings, autoencoder, video)
+    sized, encoding = _sized(settings, autoencoder, video), lru_cache(partial(parts_of, settings, autoencoder, video=video))
 
     def how(item: Item, content: str) -> Making | None:
-        size = sized(item, content)
+        if (size := sized(item, content)) is None:
+            return None
         cutting = {"clips": settings.size, "still": cuts.STILL} if item.moves and settings.size.frames > 1 else {}
-        return size and Making(key | {"size": size} | cutting, partial(_of_file, settings, item, size, parts))
+        parts = encoding(size)
+        return Making(key | {"parts": sorted(parts), "size": size} | cutting, partial(_of_file, settings, item, size, parts))
 
     return _items(settings, video), how, Quarantine(cache(settings) / "quarantine.jsonl")
 
@@ -285,8 +271,9 @@ def _filmed(settings: BackboneRun, autoencoder: PerFrame, takes: str, video: boo
         raise UserError(_nothing(settings, settings.data.path, video))
     found = [made for made in found if len(made["latents"])]
     if not isinstance(settings.sizes, One):
-        return Pool([one for made in found for one in made["latents"]], captions, whose, weights=np.array(weights))
-    tensors = {name: torch.cat([made[name] for made in found]) for name in _all_parts(settings, autoencoder, video)}
+        each = [{name: part[i] for name, part in made.items()} for made in found for i in range(len(made["latents"]))]
+        return Pool([one.pop("latents") for one in each], captions, whose, each, np.array(weights))
+    tensors = {name: torch.cat([made[name] for made in found]) for name in found[0]}
     return Pool(tensors.pop("latents"), captions, whose, tensors, np.array(weights))
 
 
@@ -336,52 +323,3 @@ def _of_file(settings: BackboneRun, item: Item, size: Size, parts: dict[str, Par
 def _scaling(autoencoder: PerFrame) -> list[Any]:
     """What decides latents beside weights: how groups are made, and the numbers that normalise."""
     return [type(autoencoder).__name__, repr(getattr(autoencoder, "settings", "")), autoencoder.scaling, autoencoder.shift]
-
-
-# --- Encoding ---
-
-
-def _mode(autoencoder: PerFrame, pixels: Tensor) -> Tensor:
-    return autoencoder.encode(pixels).mode()
-
-
-def _all_parts(settings: BackboneRun, autoencoder: PerFrame, video: bool) -> dict[str, Part]:
-    """The latents of clips or pictures, and what may be told of them."""
-    return {"latents": partial(_mode, autoencoder)} | _parts(settings, autoencoder, video)
-
-
-def _parts(settings: BackboneRun, autoencoder: PerFrame, video: bool) -> dict[str, Part]:
-    """All that a task may give of clips: runs of groups by their span, pictures by their frame, each encoded alone; or clips and pictures
-    at a lower resolution."""
-    if settings.upscale:
-        factor = settings.upscale.factor
-        return {f"{LOW} {factor}": partial(given.encode_low, autoencoder, factor=factor)}
-    if not (video and settings.tasks.gives):
-        return {}
-    masks = [given.placed(autoencoder, mask) for mask in settings.tasks.all(autoencoder.latents(settings.size).frames)]
-    runs, pictures = sorted({run for mask in masks for run in mask.runs}), sorted({frame for mask in masks for frame in mask.images})
-    parts: dict[str, Part] = {f"{start}-{stop}": partial(given.encode_run, autoencoder, start=start, stop=stop) for start, stop in runs}
-    parts |= {f"{frame}": partial(given.encode_picture, autoencoder, frame=frame) for frame in pictures}
-    seer = sight(settings) if any(mask.begins for mask in masks) else None
-    return parts | ({f"{SHOWN} {seer.content}": partial(_shown, seer)} if seer else {})
-
-
-@torch.no_grad()
-def encoded(
-    settings: BackboneRun,
-    frames: Callable[[int, int], Sequence[np.ndarray]],
-    count: int,
-    parts: dict[str, Any],
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> dict[str, Tensor]:
-    """What each part makes of so many clips or pictures, in half precision."""
-    precision = torch.bfloat16 if settings.precision == "bf16" else torch.float32  # which decides how pixels are laid out
-    found: dict[str, list[Tensor]] = {name: [] for name in parts}
-    for start in range(0, count, ENCODE):
-        some = torch.stack([torch.from_numpy(np.ascontiguousarray(x)) for x in frames(start, min(start + ENCODE, count))])
-        pixels = (some.permute(0, 4, 1, 2, 3).float().to(settings.device) / 127.5 - 1).to(precision)
-        with torch.autocast(torch.device(settings.device).type, torch.bfloat16, enabled=settings.precision == "bf16"):
-            for name, part in parts.items():
-                found[name].append(part(pixels).half().cpu())
-        progress(min(start + ENCODE, count), count)
-    return {name: torch.cat(latents) for name, latents in found.items()}
