@@ -154,6 +154,9 @@ def test_what_a_first_frame_shows_is_read_once_learnt_and_kept_in_the_model(worl
     recipes.train(again)
     kept = models.load(again.output / "model").sight
     assert kept and kept.content == encoder.content
+    other = replace(again, output=tmp_path / "other", sight=tiny.sight(tmp_path / "other clip", seed=1))
+    with pytest.raises(UserError, match=r"told of pictures by another encoder than .*other clip"):
+        backbone.job(other)
     (settings.output / "model" / "sight" / "model.safetensors").write_bytes(b"other")
     with pytest.raises(UserError, match="is not the file that was saved"):
         models.load(settings.output / "model")

@@ -19,6 +19,7 @@ from videodit.data.labels import Labels, LabelSettings
 from videodit.data.sources import Drawn
 from videodit.data.text import TextEncoder, learn_tokenizer
 from videodit.shapes import UserError
+from videodit.train.parts import sight
 from videodit.train.progress import note
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def starting(settings: BackboneRun, autoencoder: PerFrame) -> nn.ModuleDict:
         raise UserError(f"{settings.start} and {settings.autoencoder} have other latents: convert a model of the same image autoencoder.")
     _same_objective(settings, image.settings)
     _same_hints(settings, image.settings)
+    _same_sight(settings, image)
     how, before = settings.conversion, image.backbone
     network: DualTransformer | SingleTransformer = convert.deepen(before, how.depth) if how.depth else before
     network = convert.inflate(network, how.layout, branch=how.branch) if _converts(network.settings, settings) else network
@@ -74,6 +76,15 @@ def _same_hints(settings: BackboneRun, start: models.ModelFolder) -> None:
         raise UserError(f"{settings.start} is told of lone pictures as upscale tells of clips (lone=channels): start from another model.")
 
 
+def _same_sight(settings: BackboneRun, start: models.Model) -> None:
+    """What a picture shows is said in the numbers of one encoder."""
+    seer = sight(settings) if settings.sight and start.sight else None
+    if seer and start.sight and seer.content != start.sight.content:
+        raise UserError(
+            f"{settings.start} was told of pictures by another encoder than {settings.sight}: leave sight out to go on with its own."
+        )
+
+
 def _converts(shape: Transformer | DiT, settings: BackboneRun) -> bool:
     """Whether what a run starts from does not see time yet, and has to."""
     return settings.size.frames > 1 and not shape.video and getattr(shape, "layout", "global") in ("global", "spatial")
@@ -92,11 +103,6 @@ def told(network: DualTransformer | SingleTransformer, settings: BackboneRun) ->
     if shape == network.settings:
         return network
     made, known = backbone.build(shape), network.state_dict()
-    if network.settings.picture and shape.picture != network.settings.picture:
-        raise UserError(
-            f"{settings.start} was told of pictures by an encoder of {network.settings.picture} channels, and {settings.sight} has "
-            f"{shape.picture}: leave sight out to go on with its own."
-        )
     if left := sorted({name.split(".")[0] for name in known.keys() - made.state_dict().keys()}):
         note(f"{settings.start} was told by {', '.join(left)} of what is given, and this run tells it otherwise: that part is left out.")
     made.load_state_dict({name: known.get(name, fresh) for name, fresh in made.state_dict().items()})
