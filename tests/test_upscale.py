@@ -221,6 +221,10 @@ def test_a_cascade_is_both_models_one_after_the_other_and_a_clip_says_so(
     assert (tmp_path / "a.webp").read_bytes() == (tmp_path / "b.webp").read_bytes()
     other = generate(tmp_path / "c.webp", "--like", tmp_path / "a.webp", "--upscale", folder / "other")
     assert "the model of --upscale was" in capsys.readouterr().err and (other != made).any()
+    monkeypatch.chdir(tmp_path)
+    assert main(["generate", "-o", "d.webp", "--like", "a.webp", "--model", str(folder / "small")]) == 2
+    said = "a.webp was made larger by the model 'second', which is not here: give its folder by --upscale."
+    assert said in capsys.readouterr().err and not Path("d.webp").exists()
 
 
 def test_a_given_video_becomes_larger_at_its_own_rate(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,23 +83,30 @@ def _fits(key: str, value: Any) -> bool:
 
 def model_of(found: dict[str, Any], path: Path) -> str:
     """The model's folder: the bundled one, or one of its name here or beside the clip. A clip leads to no other place."""
-    name = Path(found["model"]["name"]).name
-    places = [Path(name), path.parent / name]
-    there = next((str(place) for place in places if (place / "model.toml").is_file()), None)
+    return _folder(found["model"]["name"], path, "was made", "--model")
+
+
+def second_of(found: dict[str, Any], path: Path) -> str:
+    """That of the model that made the clip larger; empty if none did."""
+    name = found["videodit"].get("upscale")
+    return "" if name is None else _folder(name, path, "was made larger", "--upscale")
+
+
+def _folder(name: str, path: Path, how: str, option: str) -> str:
+    name = Path(name).name
+    there = next((place for place in (Path(name), path.parent / name) if (place / "model.toml").is_file()), None)
     if name == "toybox" or there:
         return "toybox" if name == "toybox" else str(there)
-    raise UserError(f"{path} was made by the model {name[:60]!r}, which is not here: give its folder by --model.")
+    raise UserError(f"{path} {how} by the model {name[:60]!r}, which is not here: give its folder by {option}.")
 
 
 def asked_by(found: dict[str, Any], path: Path) -> Request:
-    """The request that a record holds; its files and the second model are looked for by name, here and beside the clip."""
-    asked = dict(found["videodit"])
+    """The request that a record holds, but for the second model; its files are looked for by name, here and beside the clip."""
+    asked = {key: value for key, value in found["videodit"].items() if key != "upscale"}
     for key in INPUTS:
         if key in asked:
             asked[key] = _beside(Path(asked[key]).name, path)
     asked |= {key: tuple(asked[key]) for key in LISTS if key in asked}
-    if "upscale" in asked:
-        asked["upscale"] = str(_beside(Path(asked["upscale"]).name, path))
     if "lora" in asked:
         asked["lora"] = tuple(f"{_beside(name.name, path)}={scale:g}" for name, scale in map(scaled, asked["lora"]))
     return Request(**asked)

@@ -218,6 +218,8 @@ def _asked(given: argparse.Namespace) -> tuple[list[Request], str]:
     prompts, (rows, columns) = prompts or [base.prompt], extent or (base.rows, base.columns)
     changes = {key: getattr(given, key) for key in (*PLAIN, *requests.INPUTS) if getattr(given, key) is not None}
     changes |= {key: tuple(getattr(given, key)) for key in ("then", "lora") if getattr(given, key)}
+    if record and given.like and given.upscale is None:
+        changes["upscale"] = records.second_of(record, given.like)
     one = replace(base, rows=rows, columns=columns, **changes)
     terminal.check_ranges(argparse.Namespace(**vars(one)), NUMBERS)
     one = replace(one, task=given.task or (base.task if record else "t2i" if one.frames == 1 else requests.task_of(one)))
