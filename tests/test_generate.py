@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import tiny
 import videodit
+from videodit.autoencoder import DPVAE, PerFrame
+from videodit.autoencoder.streaming import Windows, decode_in_windows, encode_in_windows
 from videodit.generate import Generator, to_frames
 from videodit.shapes import Size, UserError
 
@@ -58,6 +63,39 @@ def test_a_batch_goes_on_where_the_last_ended(generator: Generator) -> None:
 @pytest.mark.parametrize("size", [Size(1, 64, 64), Size(1, 16, 48), Size(4, 16, 16), Size(16, 32, 16)])
 def test_other_extents(generator: Generator, size: Size) -> None:
     assert generator.generate(PROMPTS[0], size=size, steps=1).shape == (*size, 3)
+
+
+@torch.inference_mode()
+def test_longer_clips_pass_the_autoencoder_in_windows_of_the_models_length(generator: Generator) -> None:
+    autoencoder, own = generator.model.autoencoder, generator.size.frames
+    for frames in (1, 5, own, 4 * own + 1):
+        pixels = tiny.grid(2, 3, frames, 32, 32).tanh()
+        held: list[int] = []
+        hooks = [part.register_forward_pre_hook(partial(heard, held)) for part in parts(autoencoder)]
+        latents = generator.encode(pixels)
+        made = generator.decode(latents, frames)
+        for hook in hooks:
+            hook.remove()
+        whole = autoencoder.encode(pixels).mode()
+        assert made.shape == (2, frames, 32, 32, 3) and latents.shape == whole.shape
+        if frames <= own:
+            assert torch.equal(latents, whole) and np.array_equal(made, to_frames(autoencoder.decode(whole, frames)))
+            continue
+        groups = own // autoencoder.time
+        windows = Windows(groups=groups, overlap=groups // 2)
+        assert torch.equal(latents, encode_in_windows(autoencoder, pixels, windows).mode())
+        assert np.array_equal(made, to_frames(decode_in_windows(autoencoder, latents, windows, frames)))
+        assert set(held) == {own, groups} and (latents != whole).any()
+
+
+def heard(held: list[int], module: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+    held.append(given[0].shape[2])
+
+
+def parts(autoencoder: PerFrame) -> list[nn.Module]:
+    """E_r and D."""
+    assert isinstance(autoencoder, DPVAE)
+    return [autoencoder.encoder, autoencoder.decoder]
 
 
 def test_an_image_model_makes_images(world: tiny.World) -> None:

@@ -102,7 +102,7 @@ def led_back(model: Generator, video: Frames, prompt: str, *, steps: int, sample
 def encoded(model: Generator, video: Frames) -> Tensor:
     """The latents of one video."""
     pixels = torch.from_numpy(np.array(video)).permute(3, 0, 1, 2)[None].float().to(model.device)
-    return model.model.autoencoder.encode(pixels / 127.5 - 1).mode()
+    return model.encode(pixels / 127.5 - 1)
 
 
 def _checked(model: Generator, video: Frames, prompt: str, strength: float, seed: int) -> Size:

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from videodit import given as givens
 from videodit import models
+from videodit.autoencoder import DPVAE
+from videodit.autoencoder.streaming import Windows, decode_in_windows, encode_in_windows
 from videodit.backbone import DiT
 from videodit.diffusion.guidance import Field, Guidance, Network, guided
 from videodit.diffusion.noise import Prior, first_frame_lows, noise
@@ -121,14 +123,28 @@ class Generator:
         untold = whole if self.model.settings.upscale else network  # which never was without a clip to make larger
         return Watched(guided(whole, text, blank, guidance, untold=untold))
 
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Latents of clips, where those longer than the model's own go in windows of that length."""
+        autoencoder, windows = self.model.autoencoder, self._windows(pixels.shape[2])
+        return (encode_in_windows(autoencoder, pixels, windows) if windows else autoencoder.encode(pixels)).mode()
+
     def decode(self, latents: Tensor, frames: int) -> Frames:
-        return to_frames(self.model.autoencoder.decode(latents, frames=frames))
+        """Frames of latents, in windows alike."""
+        autoencoder, windows = self.model.autoencoder, self._windows(frames)
+        return to_frames(decode_in_windows(autoencoder, latents, windows, frames) if windows else autoencoder.decode(latents, frames))
+
+    def _windows(self, frames: int) -> Windows | None:
+        """What memory holds of clips of so many frames; none where they pass as a whole, or in pieces anyway."""
+        autoencoder = self.model.autoencoder
+        groups = autoencoder.latents(self.size).frames
+        longer = isinstance(autoencoder, DPVAE) and autoencoder.settings.reach == "symmetric" and 1 < self.size.frames < frames
+        return Windows(groups=groups, overlap=groups // 2) if longer else None
 
     @torch.inference_mode()
     def rebuilt(self, videos: Frames) -> Frames:
         """Videos, b f h w c, through the autoencoder and back: what the transformer could reach at most."""
         pixels = torch.from_numpy(videos).to(self.device).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
-        return self.decode(self.model.autoencoder.encode(pixels).mode(), videos.shape[1])
+        return self.decode(self.encode(pixels), videos.shape[1])
 
     def encode_given(self, pictures: Sequence[GivenFrames], size: Size) -> Given | None:
         """Given pictures, for each clip, as latents: every clip has the same frames."""

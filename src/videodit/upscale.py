@@ -53,7 +53,7 @@ def upscaled(
     how, upscale = model.sampling(steps, guidance, sampler), model.model.settings.upscale
     assert upscale
     pixels = torch.from_numpy(np.array(clips)).permute(0, 4, 1, 2, 3).float().to(model.device) / 127.5 - 1
-    low = model.model.autoencoder.encode(enlarged(pixels, upscale.factor)).mode()
+    low = model.encode(enlarged(pixels, upscale.factor))
     shape, share = (range(first, first + len(low)), tuple(low.shape[1:])), upscale.softened if softened is None else softened
     told = upscaling.told(low, noise(seed, *shape, start=OVER).to(low), torch.full((len(low),), share))
     field, window = _field(model, told, prompts, then, how.guidance, negative, overlap)
