@@ -19,7 +19,7 @@ from videodit.diffusion import upscaling
 from videodit.diffusion.tasks import Given, Mask
 from videodit.shapes import Text
 from videodit.train.parts import LOW, shown, sight
-from videodit.train.pools import merged, pools
+from videodit.train.pools import Pool, merged, pools
 from videodit.train.words import read
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Latents:
         times = settings.objective.draw(settings.times, len(clean), frames, places, generator)
         if settings.prior.kind != "independent":
             noise = settings.prior.correlated(noise, torch.randn(clean[:, :, :1].shape, generator=generator))
-        given = self._given(mask, settings.size.frames, frames, indices) if told else self._low(kind, indices, generator)
+        given = self._given(pool, mask, settings.size.frames, frames, indices) if told else self._low(kind, indices, generator)
         appended = self._appended(step, times) if kind and settings.joint.appended else None
         return Batch(clean, text, times, noise, given, appended)
 
@@ -99,9 +99,8 @@ class Latents:
         """What is given of clips of so many latent frames."""
         return given.placed(self.autoencoder, self.settings.tasks.draw(np.random.default_rng([self.settings.seed, step, 10]), frames))
 
-    def _given(self, mask: Mask, length: int, frames: int, indices: np.ndarray) -> Given | None:
+    def _given(self, pool: Pool, mask: Mask, length: int, frames: int, indices: np.ndarray) -> Given | None:
         """Of clips of so many frames, and so many latent ones."""
-        pool = self.pools[True]
         made = given.assembled(
             mask,
             frames,

@@ -134,7 +134,7 @@ class Mixed(Latents):
             return Pack(clean, text, torch.cat(times), [x[0] for x in noise])
         frames = clean[0].shape[1]
         length = frames * self.autoencoder.time - given.lead(self.autoencoder)
-        told = self._given(self._mask(step, frames), length, frames, indices)
+        told = self._given(self.pool, self._mask(step, frames), length, frames, indices)
         return Batch(torch.stack(clean), text, torch.cat(times), torch.cat(noise), told)
 
 
