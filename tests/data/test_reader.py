@@ -221,7 +221,7 @@ def test_a_decoder_that_needed_much_memory_is_not_kept(tmp_path: Path, monkeypat
     monkeypatch.setattr(worker, "_IDLE", [])
     video.read(path)
     assert len(worker._IDLE) == 1
-    monkeypatch.setattr(worker, "PIECE", FRAMES[0].nbytes // 3)  # a frame is three times that
+    monkeypatch.setattr(worker, "KEPT", FRAMES[0].nbytes // 3)  # a frame is three times that
     video.read(path)
     assert not worker._IDLE
 

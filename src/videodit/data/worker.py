@@ -29,6 +29,7 @@ from videodit.data.rooms import Room
 SECONDS = 600.0  # of work on one file
 MEMORY = 6 << 30  # bytes of address space that decoding may take
 PIECE = 8 << 20  # bytes of frames that come at a time
+KEPT = 64 << 20  # bytes of a room that a process may keep while it rests; a frame of 3840x2160 takes 25 MB
 _LONGEST = 1 << 18  # bytes of a message
 NOTE = 1 << 16  # bytes of a text that was kept in a file; quotes and line ends take two in a message, control characters six
 
@@ -113,7 +114,7 @@ class Worker:
     @property
     def large(self) -> bool:
         """Whether it keeps more memory than most files need."""
-        return any(os.fstat(room.handle).st_size > 2 * PIECE for room in self.rooms)
+        return any(os.fstat(room.handle).st_size > KEPT for room in self.rooms)
 
     @property
     def lives(self) -> bool:
