@@ -5,6 +5,12 @@
 In ours one process decodes and another takes the frames, so wall time counts; all ways take turns on the same file, least time of each.
 `plain`: PyAV's defaults; `exact`: with the matrix and range that ours has, whose frames are asserted to be equal. The film is drawn, in
 H.264 with a key frame every 250. Prepared latents are those of the bundled autoencoder.
+
+torchcodec takes its turn where it can be imported; its frames are asserted to be those of `plain`. It needs FFmpeg's libraries under their
+own names. Those inside PyAV's wheel do:
+
+    python benchmarks/data.py --links FOLDER
+    LD_LIBRARY_PATH=FOLDER OMP_NUM_THREADS=1 python benchmarks/data.py
 """
 
 from __future__ import annotations
@@ -47,6 +53,30 @@ def plain(path: Path, **how: Any) -> np.ndarray:
         return np.stack([frame.reformat(format="rgb24", **how).to_ndarray() for frame in container.decode(video=0)])
 
 
+def torchcodec() -> Callable[[Path], np.ndarray] | None:
+    """Its fastest way to all frames of a file, on as many threads as it finds good."""
+    try:
+        from torchcodec.decoders import VideoDecoder
+    except (ImportError, OSError, RuntimeError):
+        return None
+
+    def read(path: Path) -> np.ndarray:
+        decoder = VideoDecoder(str(path), dimension_order="NHWC", num_ffmpeg_threads=0)
+        return decoder.get_frames_in_range(0, len(decoder)).data.numpy()
+
+    return read
+
+
+def links(folder: Path) -> None:
+    """FFmpeg's libraries of PyAV's wheel, where their names carry a digest, under the names that others look for."""
+    folder.mkdir(parents=True)
+    for library in (Path(av.__file__).parents[1] / "av.libs").iterdir():
+        name, version = library.name.split("-")[0], library.name.split(".so.")[-1].split(".")[0]
+        (folder / library.name).symlink_to(library)  # they look for each other by these
+        if name.startswith(("libav", "libsw")):
+            (folder / f"{name}.so.{version}").symlink_to(library)
+
+
 def least(functions: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
     times: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(repeats + 1):
@@ -61,7 +91,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=300)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--links", type=Path, metavar="FOLDER", help="make links to PyAV's libraries there, and stop")
     given = parser.parse_args()
+    if given.links:
+        return links(given.links)
+    other = torchcodec()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "film.mp4"
         for rows, columns in ((360, 640), (720, 1280)):
@@ -70,7 +104,11 @@ def main() -> None:
             same = {"src_colorspace": matrix, "dst_colorspace": matrix, "src_color_range": "MPEG", "dst_color_range": "JPEG"}
             exact = partial(plain, path, interpolation="BILINEAR", **same)
             assert np.array_equal(video.read(path)[0], exact())
-            found = least({"plain": partial(plain, path), "exact": exact, "ours": partial(video.read, path)}, given.repeats)
+            ways: dict[str, Callable[[], object]] = {"plain": partial(plain, path), "exact": exact, "ours": partial(video.read, path)}
+            if other is not None:
+                assert np.array_equal(other(path), plain(path))
+                ways["torchcodec"] = partial(other, path)
+            found = least(ways, given.repeats)
             rates = {name: given.frames / seconds for name, seconds in found.items()}
             ratios = ", ".join(f"{name} {rate:.0f} (ours {rates['ours'] / rate:.2f})" for name, rate in rates.items())
             print(f"{rows}x{columns}, frames a second: {ratios}", flush=True)
