@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from videodit import config
 from videodit.shapes import UserError
 from videodit.train import checkpoint, recipes
 from videodit.train.launch import Launch
-from videodit.train.pulse import Lost, Pulse
+from videodit.train.pulse import Lost, Pulse, Sign
 from videodit.train.recipes import Recipe
 
 STEPS = 6
@@ -92,3 +93,50 @@ def test_a_connection_that_closes_within_a_pass_is_the_loss_of_another_process()
         raise RuntimeError("[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:1")
     with pytest.raises(RuntimeError, match="shapes"), launch.stepping(1.0):
         raise RuntimeError("shapes do not fit")
+
+
+FAR, NEAR = Sign(9, 4, 9.0, 0.0, False), Sign(9, 3, 0.0, 0.0, False)  # in the next exchange; still before it
+WAITS, WORKS = Sign(9, 4, 9.0, 9.0, False), Sign(9, 4, 9.0, 0.0, False)  # in one pass: in an exchange that others do not come to, or not
+
+
+@pytest.mark.parametrize(
+    ("signs", "hangs"),
+    [
+        ([FAR, NEAR], 1),
+        ([NEAR, FAR], 0),
+        ([FAR, NEAR._replace(busy=True)], None),
+        ([FAR._replace(inside=7.0), NEAR], None),
+        ([WAITS, WORKS], 1),
+        ([WORKS, WAITS, WAITS], 0),
+        ([WAITS, WORKS._replace(busy=True)], None),
+        ([WAITS._replace(still=7.0), WORKS], None),
+        ([WORKS, WORKS], None),
+        ([WAITS, WAITS._replace(still=0.5)], None),
+    ],
+)
+def test_who_does_not_come_is_named(signs: list[Sign], hangs: int | None) -> None:
+    pulse = object.__new__(Pulse)
+    pulse.size, pulse.wait, pulse._heard = len(signs), 8.0, {rank: (json.dumps(sign), 0.0) for rank, sign in enumerate(signs)}
+    said = pulse._behind()
+    assert said is None if hangs is None else said == f"Process {hangs} of {len(signs)} hangs: the others have waited 9 s for it"
+
+
+def test_a_thread_is_still_where_an_exchange_does_not_return(monkeypatch: pytest.MonkeyPatch) -> None:
+    pulse = object.__new__(Pulse)
+    begun, over = threading.Event(), threading.Event()
+
+    def exchange() -> None:
+        begun.set()
+        over.wait()
+
+    waiting = threading.Thread(target=exchange)
+    waiting.start()
+    begun.wait()
+    pulse._thread, pulse._spent, pulse._moved = waiting.ident, 0.0, 0.0
+    assert pulse._still() == 0  # it waits, but not for another process
+    monkeypatch.setattr("videodit.train.pulse._EXCHANGES", threading.__file__)
+    pulse._still()
+    time.sleep(0.2)
+    assert 0.2 <= pulse._still() < 10
+    over.set()
+    waiting.join()

@@ -1,17 +1,22 @@
 """Whether the processes of a launch are alive: each says so every second through the launcher's store, and the first judges.
 
-A process that died or was stopped says nothing any more; one that hangs is alive but does not come to where the others wait. Either is
-named, and the others end. So collectives themselves may be patient: encoding a data set takes hours, a step does not.
+A process that died or was stopped says nothing any more; one that hangs is alive but does not come to where the others wait, be it the
+next exchange of gradients or one in the midst of a pass that all compute together. Either is named, and the others end. So collectives
+themselves may be patient: encoding a data set takes hours, a step does not.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from threading import Event, Lock, Thread
+from pathlib import Path
+from threading import Event, Lock, Thread, get_ident
+from typing import NamedTuple
 
 import torch.distributed as dist
 
@@ -22,14 +27,27 @@ BEAT = 0.5  # seconds between two signs of life
 SILENCE = 8.0  # seconds without one
 SHORT = 3.0  # the same, once a connection was found closed
 GRACE = 1.0  # seconds between a verdict and the end of a process that waits inside a kernel
+STILL = 0.002  # seconds of the processor's between two signs of life of a thread that does nothing
 LOST = os.EX_TEMPFAIL  # 75: the same command goes on from the last checkpoint
 ENDED = "ended"
+_EXCHANGES = str(Path(dist.__file__).parent)
+_NEAR = 4  # calls of Python between a thread's last and the exchange: operators are called through some
 
 
 class Lost(UserError):
     """Another process of the launch is gone."""
 
     status = LOST
+
+
+class Sign(NamedTuple):
+    """What a process says of itself."""
+
+    beats: int
+    met: int  # passes and exchanges come to
+    inside: float  # seconds in the last of them, until it is over
+    still: float  # seconds in one exchange without doing anything
+    busy: bool  # behind the others for a good reason
 
 
 class Pulse:
@@ -44,7 +62,8 @@ class Pulse:
         self.verdict: str | None = None
         self._place = f"pulse/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
         self._heard = {other: ("", time.monotonic()) for other in range(size)}
-        self._met, self._since, self._busy = 0, None, False  # collectives come to; since when in one; excused
+        self._met, self._since, self._busy = 0, None, False  # as in a sign of life; since when in the last
+        self._thread, self._spent, self._moved = get_ident(), 0.0, time.monotonic()  # who trains; its time; when it last did something
         self._silence, self._beats = SILENCE, 0
         self._over, self._known, self._lock, self._round = Event(), Event(), Lock(), 0.0
         self._beat()
@@ -127,10 +146,29 @@ class Pulse:
 
     def _beat(self) -> None:
         since = self._since
-        waited = 0.0 if since is None else time.monotonic() - since
         self._beats += 1
+        inside = 0.0 if since is None else time.monotonic() - since
+        sign = Sign(self._beats, self._met, round(inside, 1), round(self._still(), 1), self._busy)
         with self._lock:
-            self.store.set(f"{self._place}/{self.rank}", f"{self._beats} {self._met} {waited:.1f} {int(self._busy)}")
+            self.store.set(f"{self._place}/{self.rank}", json.dumps(sign))
+
+    def _still(self) -> float:
+        """Since when the training thread is in one exchange: it takes no time of the processor's, and its last calls lead there."""
+        spent, now = time.clock_gettime(time.pthread_getcpuclockid(self._thread)), time.monotonic()
+        if spent - self._spent > STILL or not self._exchanges():
+            self._moved = now
+        self._spent = spent
+        return now - self._moved
+
+    def _exchanges(self) -> bool:
+        frame = sys._current_frames().get(self._thread)
+        for _ in range(_NEAR):
+            if frame is None:
+                return False
+            if frame.f_code.co_filename.startswith(_EXCHANGES):
+                return True
+            frame = frame.f_back
+        return False
 
     def _judged(self) -> str | None:
         """Everyone hears the first process and its verdict; the first hears all."""
@@ -155,11 +193,14 @@ class Pulse:
 
     def _behind(self) -> str | None:
         """Who has not come to where another has waited too long."""
-        alive = {other: word.split() for other, (word, _) in self._heard.items() if word not in ("", ENDED)}
-        met = {other: int(words[1]) for other, words in alive.items()}
-        furthest = max(met.values(), default=0)
-        waited = max((float(words[2]) for other, words in alive.items() if met[other] == furthest), default=0.0)
-        late = [other for other, count in met.items() if count < furthest and alive[other][3] == "0"]
+        alive = {other: Sign(*json.loads(word)) for other, (word, _) in self._heard.items() if word not in ("", ENDED)}
+        furthest = max((sign.met for sign in alive.values()), default=0)
+        late = [other for other, sign in alive.items() if sign.met < furthest]
+        waited = max((sign.inside for sign in alive.values() if sign.met == furthest), default=0.0)
+        if not late:  # in one pass: who is in no exchange while others are
+            waited = max((sign.still for sign in alive.values()), default=0.0)
+            late = [other for other, sign in alive.items() if not sign.still]
+        late = [other for other in late if not alive[other].busy]
         if late and self.wait and waited > self.wait:
             return f"Process {late[0]} of {self.size} hangs: the others have waited {waited:.0f} s for it"
         return None

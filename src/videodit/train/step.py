@@ -262,7 +262,8 @@ def _step(settings: Run, job: Job, players: list[Player], step: int, passes: Ite
             (loss / settings.accumulate).backward()
             figures |= more
         told.append((index, figures))
-    mine = {index: {name: value.item() for name, value in of.items()} for index, of in told}
+    with launch.together():  # on a GPU it is here that a pass is waited for
+        mine = {index: {name: value.item() for name, value in of.items()} for index, of in told}
     every = sorted({index: of for theirs in launch.gathered(mine) for index, of in theirs.items()}.items())
     figures = _means([of for _, of in every])
     for player in everyone:
