@@ -1,4 +1,4 @@
-"""A run file with [parallel] under torchrun: from the command line to the model, also when a process dies or hangs in a pass that both compute."""
+"""A run file with [parallel] under torchrun: from the command line to the model, also when a process dies or hangs in a pass of both."""
 
 from __future__ import annotations
 
