@@ -26,8 +26,10 @@ from papers_figures import measured, of_image
 
 from videodit import models
 from videodit.autoencoder import PerFrame
+from videodit.data import toybox, video
 from videodit.evaluate.plots import plot
 from videodit.models import Provenance
+from videodit.shapes import Size
 from videodit.train import recipes
 from videodit.train.autoencoder import AutoencoderRun
 from videodit.train.backbone import BackboneRun
@@ -41,18 +43,20 @@ Verdict = Literal["held", "not held", "not decided"]
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A run file with some settings changed; `start`, `autoencoder`: the rows whose model it starts from, whose latents it learns."""
+    """A run file with some settings changed; `start`, `autoencoder`: the rows whose model it starts from, whose latents it learns;
+    `every`: it learns from films, of which a clip takes every so many-th frame."""
 
     run: str
     settings: tuple[str, ...] = ()
     start: str = ""
     autoencoder: str = ""
+    every: int = 0
     also: tuple[str, ...] = ()  # what is measured beside the loss and the samples, names of papers_figures.ALSO
 
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """One row's figure is better than another's: less, or more."""
+    """One row's figure is better than another's: less, or more. For a row ONE|OTHER: how far two are apart."""
 
     says: str
     better: tuple[str, str]  # row, figure
@@ -78,6 +82,10 @@ ROWS: dict[str, Row] = {
     "lavita-tokens": Row(run="lavita", settings=("backbone.told=token",)),
     "lavita-rotary": Row(run="lavita", settings=("backbone.time=rotary",)),
     "lavita-appended": Row(run="lavita", settings=("joint.appended=4",)),
+    "interval-1": Row(run="lavita", every=1),
+    "interval-3": Row(run="lavita", every=3),
+    "interval-1-early": Row(run="lavita", settings=("steps=60", "looks.every=15"), every=1),
+    "interval-3-early": Row(run="lavita", settings=("steps=60", "looks.every=15"), every=3),
     "prior-shared": Row(run="video", settings=("prior.kind=shared", "prior.share=0.5"), start="image"),
     "prior-progressive": Row(run="video", settings=("prior.kind=progressive", "prior.share=0.7"), start="image"),
     "autoencoder": Row(run="autoencoder"),
@@ -177,6 +185,11 @@ CLAIMS: dict[str, Claim] = {
         **less("lavita-appended", "lavita-v2"),
         beside=("frechet", "motion", "seconds"),
     ),
+    "lavita-intervals": Claim(
+        says="LAVITA: taking every frame or every third is further apart early in training than late",
+        **less("interval-1|interval-3", "interval-1-early|interval-3-early", "frechet"),
+        beside=("held",),
+    ),
     "prior-shared": Claim(
         says="VideoFusion: noise that frames share in part makes better videos",
         **less("prior-shared", "video", "frechet"),
@@ -229,8 +242,16 @@ class Results:
             file.write(json.dumps(line) + "\n")
 
     def of(self, row: str, figure: str) -> list[float]:
-        lines = (line for (name, _), line in sorted(self.known.items()) if name == row)
-        return [line["figures"][figure] for line in lines if figure in line["figures"]]
+        """By seed; of ONE|OTHER, where both have it."""
+        one, *other = (
+            {
+                seed: line["figures"][figure]
+                for (name, seed), line in sorted(self.known.items())
+                if name == part and figure in line["figures"]
+            }
+            for part in row.split("|")
+        )
+        return [abs(value - other[0][seed]) for seed, value in one.items() if seed in other[0]] if other else list(one.values())
 
 
 def finish(name: str, seed: int, out: Path, results: Results, *, kept: bool = False) -> None:
@@ -241,6 +262,8 @@ def finish(name: str, seed: int, out: Path, results: Results, *, kept: bool = Fa
         return
     for needed in filter(None, (row.start, row.autoencoder)):
         finish(needed, seed, out, results, kept=True)
+    if row.every:
+        film(out / "films")
     print("$", shlex.join(words), file=sys.stderr, flush=True)
     began = time.process_time()
     if not there:
@@ -262,6 +285,8 @@ def settled(name: str, seed: int, out: Path) -> tuple[BackboneRun | AutoencoderR
     more += [f"start={out}/{row.start}-{seed}/model"] if row.start else []
     more += [f"autoencoder={out}/{row.autoencoder}-{seed}/model"] if row.autoencoder else []
     more += [f"autoencoder={per_frame(out)}"] if row.run == "lavita" else []
+    for key, kind in (("data", "trained"), ("looks.data", "true")) if row.every else ():
+        more += [f"{key}.kind=folder", f"{key}.path={out}/films/{kind}", f"{key}.every={row.every}"]
     file = RUNS / f"{row.run}.toml"
     settings = recipes.read(file, more)
     assert isinstance(settings, BackboneRun | AutoencoderRun)
@@ -273,6 +298,14 @@ def per_frame(out: Path) -> Path:
     if not (folder := out / "per-frame").exists():
         models.save_autoencoder(folder, PerFrame(models.load("toybox").autoencoder.image), Provenance(run="toybox"))
     return folder
+
+
+def film(folder: Path) -> None:
+    """Scenes of the toybox as files without loss, three times as long as clips are: some to train, others to compare with."""
+    for kind, seed, count in () if folder.exists() else (("trained", 0, 400), ("true", 91, 128)):
+        (folder / kind).mkdir(parents=True)
+        for i in range(count):
+            video.write(folder / kind / f"{i:03d}.webp", toybox.render(toybox.scene(seed, i), Size(24, 32, 32)), 8)
 
 
 # --- The page ---
@@ -341,7 +374,7 @@ def main() -> None:
         return
     for name in given.only:
         for seed in given.seeds:
-            for row in (CLAIMS[name].better[0], CLAIMS[name].worse[0]):
+            for row in [*CLAIMS[name].better[0].split("|"), *CLAIMS[name].worse[0].split("|")]:
                 finish(row, seed, given.out, results)
     for name in given.only:
         print(page_row(name, CLAIMS[name], results))

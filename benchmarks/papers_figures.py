@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from videodit import backbone, models
-from videodit.data import toybox
+from videodit.data import cuts, sources, toybox
+from videodit.data.sources import Folder
 from videodit.evaluate import extractors, reconstruction, tasks
 from videodit.evaluate.features import Features
 from videodit.evaluate.frechet import frechet
@@ -72,7 +73,8 @@ def sampled(model: Model, settings: BackboneRun) -> dict[str, float]:
     generator, wanted = Generator(model), TOYBOX.scenes("seen", MADE)
     words = [toybox.prompt(what) if model.text.takes == "text" else "" for what in wanted]
     clips = [clip for at in range(0, MADE, BATCH) for clip in generator.generate(words[at : at + BATCH], first=at)]
-    figures = {name: frechet(truth(name, settings.size).moments, features(name, clips).moments) for name in ("random-3d", "flow")}
+    taken = settings.looks.data if isinstance(settings.looks.data, Folder) else None
+    figures = {name: frechet(truth(name, settings.size, taken).moments, features(name, clips).moments) for name in ("random-3d", "flow")}
     figures = {"frechet": figures["random-3d"], "motion": figures["flow"]}
     if model.text.takes != "text":
         return figures
@@ -81,8 +83,14 @@ def sampled(model: Model, settings: BackboneRun) -> dict[str, float]:
 
 
 @cache
-def truth(extractor: str, size: Size) -> Features:
-    return features(extractor, [toybox.clip(REAL, i, size).video for i in range(TRUE)])
+def truth(extractor: str, size: Size, taken: Folder | None) -> Features:
+    """Of scenes that are drawn, or of clips that are taken from files as in training."""
+    if taken is None:
+        return features(extractor, [toybox.clip(REAL, i, size).video for i in range(TRUE)])
+    files = sources.items(taken)
+    return features(
+        extractor, [clip for item in files for clip in cuts.clips(item, cuts.cut(cuts.look(item, taken), size, taken), size, taken)]
+    )
 
 
 def features(name: str, clips: Sequence[np.ndarray]) -> Features:

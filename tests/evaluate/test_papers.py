@@ -14,6 +14,9 @@ import torch
 
 import tiny
 from videodit import backbone
+from videodit.data import toybox, video
+from videodit.data.sources import Folder
+from videodit.shapes import Size
 from videodit.train import planning, starting
 from videodit.train.backbone import BackboneRun
 
@@ -24,6 +27,7 @@ papers = importlib.util.module_from_spec(_spec)
 sys.modules["papers"] = papers  # where dataclasses look for their module
 sys.path.insert(0, str(_path.parent))
 _spec.loader.exec_module(papers)
+import papers_figures  # noqa: E402  where the module above finds it
 
 
 @pytest.mark.parametrize(
@@ -89,9 +93,25 @@ def test_what_is_known_is_not_run_again(tmp_path: Path, monkeypatch: pytest.Monk
     assert "| held |" in row and "video: held 2.5 ± 0.71" in row and "2 seeds" in row
 
 
+def test_how_far_two_rows_are_apart_is_by_seed(tmp_path: Path) -> None:
+    known = papers.Results(tmp_path / "results.jsonl")
+    for row, seed, value in (("a", 1, 5.0), ("a", 0, 3.0), ("b", 2, 9.0), ("b", 1, 7.0), ("b", 0, 3.5)):
+        known.add({"row": row, "seed": seed, "figures": {"frechet": value}, "curve": [], "command": ""})
+    assert known.of("b", "frechet") == [3.5, 7.0, 9.0] and known.of("a|b", "frechet") == known.of("b|a", "frechet") == [0.5, 2.0]
+    assert known.of("a|c", "frechet") == known.of("a|b", "held") == []
+
+
+def test_clips_of_files_are_compared_with_clips_of_files(tmp_path: Path) -> None:
+    """As many as training takes from them, every so many-th frame."""
+    for seed in range(2):
+        video.write(tmp_path / f"{seed}.webp", toybox.render(toybox.scene(seed, 0), Size(24, 32, 32)), 8)
+    counts = [papers_figures.truth("random-3d", Size(8, 32, 32), Folder(path=tmp_path, every=every)).moments.count for every in (1, 3)]
+    assert counts == [6, 2]
+
+
 def test_claims_are_of_rows() -> None:
     for claim in papers.CLAIMS.values():
-        assert {claim.better[0], claim.worse[0]} <= papers.ROWS.keys() and claim.better != claim.worse
+        assert {*claim.better[0].split("|"), *claim.worse[0].split("|")} <= papers.ROWS.keys() and claim.better != claim.worse
     assert all(name in papers.ROWS or not name for row in papers.ROWS.values() for name in (row.start, row.autoencoder))
 
 
