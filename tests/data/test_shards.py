@@ -6,10 +6,12 @@ import io
 import json
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import numpy as np
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 
 import films
@@ -155,3 +157,26 @@ def test_a_window_is_a_file(tmp_path: Path, film: Path) -> None:
     wrong = item._replace(inside=Inside(str(shard), item.inside.at, item.inside.size - 200))
     with pytest.raises(video.Unreadable):
         video.read(wrong)
+
+
+def test_a_storage_that_fails_in_its_own_way_is_said(tmp_path: Path, film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients have exceptions of their own: at the bytes of a clip, at the heads, and at the listing."""
+
+    class Gone(Exception):
+        __module__ = "somebody.errors"
+
+    def gone(*given: Any, **named: Any) -> Any:
+        raise Gone("Could not connect\nto the endpoint")
+
+    fsspec.filesystem("memory").pipe(f"/{tmp_path.name}/p.tar", tar(members(film, 0)))
+    source = Shards(path=f"memory://{tmp_path.name}/p.tar")
+    (found, *_) = items(source)
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", gone)
+    with pytest.raises(UserError, match=r"p.tar cannot be read \(Gone: Could not connect to the endpoint\): see that the name is right"):
+        video.read(found)
+    monkeypatch.setattr(MemoryFileSystem, "open", gone)
+    with pytest.raises(UserError, match=r"p.tar cannot be used \(it cannot be read as a shard: Gone: Could not connect to the endpoint\)"):
+        items(source)
+    monkeypatch.setattr(MemoryFileSystem, "glob", gone)
+    with pytest.raises(UserError, match=r"^memory://.*p.tar cannot be read \(Gone: Could not connect"):
+        items(source)

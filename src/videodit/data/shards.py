@@ -50,7 +50,11 @@ def listed(path: str) -> list[str]:
         return [name for i in numbers for name in listed(path[: counted.start()] + i + path[counted.end() :])]
     if "://" in path:
         system, inside = _system(path)
-        names = system.glob(inside if "*" in inside or inside.endswith(".tar") else f"{inside.rstrip('/')}/*.tar")
+        try:
+            with _asking():
+                names = system.glob(inside if "*" in inside or inside.endswith(".tar") else f"{inside.rstrip('/')}/*.tar")
+        except OSError as error:
+            raise _away(path, error) from None
         return sorted(system.unstrip_protocol(name) for name in names)
     place = Path(path)
     return sorted(map(str, place.glob("*.tar"))) if place.is_dir() else sorted(name for name in glob(path) if Path(name).is_file())
@@ -61,9 +65,10 @@ def fetched(inside: Inside) -> Iterator[str]:
     """A member of a shard elsewhere, in memory under a path."""
     system, name = _system(inside.shard)
     try:
-        data = system.cat_file(name, start=inside.at, end=inside.at + inside.size)
+        with _asking():
+            data = system.cat_file(name, start=inside.at, end=inside.at + inside.size)
     except OSError as error:
-        raise UserError(f"{inside.shard} cannot be read ({error}): see that the storage can be reached.") from None
+        raise _away(inside.shard, error) from None
     handle = os.memfd_create("member")
     try:
         with os.fdopen(os.dup(handle), "wb") as file:
@@ -84,11 +89,26 @@ def _system(address: str) -> tuple[Any, str]:
         raise UserError(f"{address} cannot be reached ({error}): pip install 'videodit[storage]' reads s3://.") from None
 
 
+def _away(address: str, error: OSError) -> UserError:
+    return UserError(f"{address} cannot be read ({error}): see that the name is right, the storage can be reached, and you may read it.")
+
+
+@contextmanager
+def _asking() -> Iterator[None]:
+    """What a storage's client raises is an OSError, whatever classes of its own it has."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, OSError) or type(error).__module__.partition(".")[0] in ("builtins", "tarfile", "videodit"):
+            raise
+        raise OSError(f"{type(error).__name__}: {' '.join(str(error).split())}") from error
+
+
 @contextmanager
 def _opened(shard: str) -> Iterator[Any]:
     if "://" in shard:
         system, name = _system(shard)
-        with system.open(name, "rb", block_size=1 << 20) as file:
+        with _asking(), system.open(name, "rb", block_size=1 << 20) as file:
             yield file
     else:
         with open(shard, "rb") as file:
