@@ -36,6 +36,7 @@ from videodit.train.backbone import BackboneRun
 
 RUNS = Path(__file__).parents[1] / "runs" / "papers"
 TIMES = 2.0  # how many spreads a difference has to have
+APART = " to "  # between two rows whose distance is a figure
 MARKS = ("<!-- table -->", "<!-- end of table -->")
 DRAWINGS = (("videodit", "VideoDiT: held-out loss, mean of seeds", "video"), ("lavita", "LAVITA: held-out loss, mean of seeds", "lavita"))
 Verdict = Literal["held", "not held", "not decided"]
@@ -56,7 +57,7 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """One row's figure is better than another's: less, or more. For a row ONE|OTHER: how far two are apart."""
+    """One row's figure is better than another's: less, or more. For ONE to OTHER: how far two rows are apart."""
 
     says: str
     better: tuple[str, str]  # row, figure
@@ -187,7 +188,7 @@ CLAIMS: dict[str, Claim] = {
     ),
     "lavita-intervals": Claim(
         says="LAVITA: taking every frame or every third is further apart early in training than late",
-        **less("interval-1|interval-3", "interval-1-early|interval-3-early", "frechet"),
+        **less("interval-1 to interval-3", "interval-1-early to interval-3-early", "frechet"),
         beside=("held",),
     ),
     "prior-shared": Claim(
@@ -242,14 +243,14 @@ class Results:
             file.write(json.dumps(line) + "\n")
 
     def of(self, row: str, figure: str) -> list[float]:
-        """By seed; of ONE|OTHER, where both have it."""
+        """By seed; of ONE to OTHER, where both have it."""
         one, *other = (
             {
                 seed: line["figures"][figure]
                 for (name, seed), line in sorted(self.known.items())
                 if name == part and figure in line["figures"]
             }
-            for part in row.split("|")
+            for part in row.split(APART)
         )
         return [abs(value - other[0][seed]) for seed, value in one.items() if seed in other[0]] if other else list(one.values())
 
@@ -374,7 +375,7 @@ def main() -> None:
         return
     for name in given.only:
         for seed in given.seeds:
-            for row in [*CLAIMS[name].better[0].split("|"), *CLAIMS[name].worse[0].split("|")]:
+            for row in [*CLAIMS[name].better[0].split(APART), *CLAIMS[name].worse[0].split(APART)]:
                 finish(row, seed, given.out, results)
     for name in given.only:
         print(page_row(name, CLAIMS[name], results))

@@ -97,8 +97,8 @@ def test_how_far_two_rows_are_apart_is_by_seed(tmp_path: Path) -> None:
     known = papers.Results(tmp_path / "results.jsonl")
     for row, seed, value in (("a", 1, 5.0), ("a", 0, 3.0), ("b", 2, 9.0), ("b", 1, 7.0), ("b", 0, 3.5)):
         known.add({"row": row, "seed": seed, "figures": {"frechet": value}, "curve": [], "command": ""})
-    assert known.of("b", "frechet") == [3.5, 7.0, 9.0] and known.of("a|b", "frechet") == known.of("b|a", "frechet") == [0.5, 2.0]
-    assert known.of("a|c", "frechet") == known.of("a|b", "held") == []
+    assert known.of("b", "frechet") == [3.5, 7.0, 9.0] and known.of("a to b", "frechet") == known.of("b to a", "frechet") == [0.5, 2.0]
+    assert known.of("a to c", "frechet") == known.of("a to b", "held") == []
 
 
 def test_clips_of_files_are_compared_with_clips_of_files(tmp_path: Path) -> None:
@@ -111,7 +111,10 @@ def test_clips_of_files_are_compared_with_clips_of_files(tmp_path: Path) -> None
 
 def test_claims_are_of_rows() -> None:
     for claim in papers.CLAIMS.values():
-        assert {*claim.better[0].split("|"), *claim.worse[0].split("|")} <= papers.ROWS.keys() and claim.better != claim.worse
+        assert {
+            *claim.better[0].split(papers.APART),
+            *claim.worse[0].split(papers.APART),
+        } <= papers.ROWS.keys() and claim.better != claim.worse
     assert all(name in papers.ROWS or not name for row in papers.ROWS.values() for name in (row.start, row.autoencoder))
 
 
