@@ -123,3 +123,16 @@ def test_a_folder_may_hold_folders_with_strange_names_and_no_pipes(tmp_path: Pat
     (tmp_path / "c.mp4").symlink_to(tmp_path / "gone.mp4")
     with pytest.raises(UserError, match=r"c\.mp4 cannot be used \(it is a broken link, a pipe, a folder or a device\)"):
         items(Folder(path=tmp_path))
+
+
+def test_a_mark_before_a_text_is_no_part_of_it(tmp_path: Path) -> None:
+    """Excel's "CSV UTF-8" and Notepad's "UTF-8 with BOM" begin with one."""
+    for name, text in (
+        ("a.txt", "one\ntwo\n"),
+        ("l.csv", "path,caption\na.mp4,one\n"),
+        ("l.jsonl", '{"path": "a.mp4", "caption": "one"}\n'),
+    ):
+        (tmp_path / name).write_text(text, encoding="utf-8-sig")
+    (tmp_path / "a.mp4").write_bytes(b"x")
+    assert [item.captions for item in items(Folder(path=tmp_path))] == [("one", "two")]
+    assert [item.captions for name in ("l.csv", "l.jsonl") for item in items(Manifest(path=tmp_path / name))] == [("one",), ("one",)]

@@ -77,7 +77,7 @@ def _number(row: Mapping[str, Any], name: str, default: float | None) -> float |
 def text(path: Path) -> str:
     """A text file, or the sentence why not."""
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")  # spreadsheets and Notepad set a mark before it
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({getattr(error, 'strerror', None) or 'it is not UTF-8 text'}): write it anew.") from None
 

@@ -143,7 +143,7 @@ def _folder(path: Path) -> Iterator[Item]:
     for file in _files(path):
         words = file.with_suffix(".txt")
         try:
-            said = words.read_text(encoding="utf-8").splitlines() if words.is_file() else []
+            said = words.read_text(encoding="utf-8-sig").splitlines() if words.is_file() else []
         except (OSError, ValueError) as error:
             yield Item(file, wrong=f"{words.name} cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8 text'}")
             continue
