@@ -136,3 +136,9 @@ def test_a_mark_before_a_text_is_no_part_of_it(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(b"x")
     assert [item.captions for item in items(Folder(path=tmp_path))] == [("one", "two")]
     assert [item.captions for name in ("l.csv", "l.jsonl") for item in items(Manifest(path=tmp_path / name))] == [("one",), ("one",)]
+
+
+def test_cells_of_a_table_keep_their_lines(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"x")
+    (tmp_path / "l.csv").write_text('path,caption\r\na.mp4,"a red\r\nball"\r\na.mp4,a red\u2028ball\r\n', encoding="utf-8", newline="")
+    assert [item.captions for item in items(Manifest(path=tmp_path / "l.csv"))] == [("a red\nball",), ("a red\u2028ball",)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import re
@@ -93,7 +94,7 @@ def _json_lines(path: Path) -> Iterator[Mapping[str, Any] | str]:
 
 
 def _csv(path: Path) -> Iterator[Mapping[str, Any] | str]:
-    rows = csv.DictReader(text(path).splitlines())
+    rows = csv.DictReader(io.StringIO(text(path)))  # a cell in quotes may have several lines
     while True:
         try:
             row = next(rows, None)
