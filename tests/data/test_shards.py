@@ -180,3 +180,9 @@ def test_a_storage_that_fails_in_its_own_way_is_said(tmp_path: Path, film: Path,
     monkeypatch.setattr(MemoryFileSystem, "glob", gone)
     with pytest.raises(UserError, match=r"^memory://.*p.tar cannot be read \(Gone: Could not connect"):
         items(source)
+
+
+def test_hidden_members_do_not_part_a_clip_from_its_words(tmp_path: Path) -> None:
+    """A Mac's tar puts ._NAME before each NAME that has attributes."""
+    (tmp_path / "a.tar").write_bytes(tar({"./._a.mp4": b"x", "./a.mp4": b"x", "./._a.txt": b"x", "./a.txt": b"a ball"}))
+    assert [(item.path.name, item.captions) for item in items(Shards(path=str(tmp_path / "a.tar")))] == [("a.mp4", ("a ball",))]

@@ -129,6 +129,8 @@ def _shard(shard: str, file: Any) -> Iterator[Item]:
                 raise tarfile.ReadError(f"{member.name[:80]} goes on behind its end")
             folder, _, last = member.name.rpartition("/")
             stem, _, suffix = last.partition(".")
+            if not stem:  # a hidden file, as a Mac's tar puts before each of ours
+                continue
             if (key := f"{folder}/{stem}") != name:
                 yield from _clips(shard, name, parts)
                 name, parts = key, {}
