@@ -111,6 +111,7 @@ def test_labels_need_no_captions(folder: Path, tmp_path: Path, capsys: pytest.Ca
         (["https://x.org/a.mp4"], "is the address of one file or list, and only shards (.tar) may be elsewhere"),
         (["clips", "--fix", "a.csv"], "--fix writes JSON lines"),
         (["clips", "--fix", "no/where.jsonl"], "There is no directory no"),
+        (["clips.tar", "--fix", "a.jsonl"], "what is in shards has no path of its own"),
         (["clips", "--sheet", "a.txt"], "no suffix that can be written"),
         (["clips", "--size", "16"], "--size takes"),
     ],
