@@ -105,6 +105,7 @@ WAITS, WORKS = Sign(9, 4, 9.0, 9.0, False), Sign(9, 4, 9.0, 0.0, False)  # in on
         ([FAR, NEAR], 1),
         ([NEAR, FAR], 0),
         ([FAR, NEAR._replace(busy=True)], None),
+        ([NEAR._replace(still=9.0), NEAR, FAR, FAR], 1),  # the first two share a pass
         ([FAR._replace(inside=7.0), NEAR], None),
         ([WAITS, WORKS], 1),
         ([WORKS, WAITS, WAITS], 0),

@@ -201,6 +201,7 @@ class Pulse:
             waited = max((sign.still for sign in alive.values()), default=0.0)
             late = [other for other, sign in alive.items() if not sign.still]
         late = [other for other in late if not alive[other].busy]
+        late = [other for other in late if not alive[other].still] or late  # not who waits for one of the others
         if late and self.wait and waited > self.wait:
             return f"Process {late[0]} of {self.size} hangs: the others have waited {waited:.0f} s for it"
         return None
