@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 import films
 import tiny
 from videodit import config, models
+from videodit.backbone import PRESETS
 from videodit.cli.main import main
 from videodit.data import audit, sources, video
 from videodit.data.sources import Folder
@@ -187,3 +188,8 @@ def test_the_verb(settings: BackboneRun, tmp_path: Path, processes: str, capsys:
     assert (found["clips"], found["captions"], found["entries"], found["unreadable"]) == (3, 3, 7, 0)
     assert main(["prepare", str(tmp_path / "mine")]) == 2 and "needs a folder" in capsys.readouterr().err
     assert main(["prepare", str(tmp_path / "run.toml"), "--processes", "0"]) == 2
+
+
+def test_a_shape_of_its_own_goes_before_the_preset(tmp_path: Path) -> None:
+    made = BackboneRun(output=tmp_path, autoencoder=tmp_path, backbone=replace(PRESETS["dit-xl-2-tiny"], patch=4))
+    assert made.preset == "toybox" and pools.patch(made) == 4 and prepare._takes(made) == "label"

@@ -121,7 +121,7 @@ def merged(pools: dict[bool, Pool], video: float) -> Pool:
 def patch(settings: BackboneRun) -> int:
     """Rows and columns of latents in a token of the transformer that learns."""
     folder = settings.start and models.read(settings.start, models.ModelFolder)[1]
-    return folder.backbone.patch if folder else backbone.PRESETS[settings.preset].patch
+    return (folder.backbone if folder else settings.backbone or backbone.PRESETS[settings.preset]).patch
 
 
 def cache(settings: BackboneRun) -> Path:

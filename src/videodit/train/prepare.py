@@ -77,8 +77,8 @@ def _spread(settings: BackboneRun, processes: int) -> None:
 def _takes(settings: BackboneRun) -> str:
     """What the run's model is told, without its weights."""
     if settings.start is None:
-        preset = backbone.PRESETS.get(settings.preset)
-        return "text" if not isinstance(preset, DiT) else "label" if preset.labels else "nothing"
+        wanted = settings.backbone or backbone.PRESETS.get(settings.preset)
+        return "text" if not isinstance(wanted, DiT) else "label" if wanted.labels else "nothing"
     return models.read(settings.start, models.ModelFolder)[1].takes
 
 
