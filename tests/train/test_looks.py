@@ -61,11 +61,14 @@ def test_a_run_on_files_is_measured_on_other_files(world: tiny.World, tmp_path: 
             clip = toybox.clip(seed, i, tiny.CLIP)
             video.write(tmp_path / split / f"{i}.mp4", clip.video, 8)
             (tmp_path / split / f"{i}.txt").write_text(f"{split} {clip.caption}")
-    plain = replace(run(world, tmp_path), data=Folder(path=tmp_path / "learnt"), steps=1)
+    (tmp_path / "learnt" / "x.mp4").write_bytes(b"\0" * 99)
+    (tmp_path / "learnt" / "x.txt").write_text("x")
+    plain = replace(run(world, tmp_path), data=Folder(path=tmp_path / "learnt", budget=0.5), steps=1)
     looks = Looks(every=1, clips=2, held=8, data=Folder(path=tmp_path / "held"))
     (told,) = recipes.train(replace(plain, output=tmp_path / "a", looks=looks))
     assert told["held"] > 0 and not any(name.startswith("judged") for name in told), "nobody knows what is right there"
     assert all(" held " in path.name for path in (tmp_path / "a" / "samples" / "step-00000001").iterdir())
+    assert "x.mp4" in (tmp_path / "a" / "unreadable.jsonl").read_text(), "what is looked at leaves what is learnt from listed"
     (told,) = recipes.train(replace(plain, output=tmp_path / "b", looks=replace(looks, data=None, prompts=("a dog? / runs",))))
     assert "held" not in told
     assert [path.name for path in (tmp_path / "b" / "samples" / "step-00000001").iterdir()] == ["01 a dog  runs.mp4"]

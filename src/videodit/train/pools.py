@@ -85,13 +85,14 @@ class Pool:
         return np.array([i for i, one in enumerate(self.latents) if one.shape == self.latents[0].shape][:count])
 
 
-def pools(settings: BackboneRun, autoencoder: PerFrame, takes: str, kinds: Iterable[bool]) -> dict[bool, Pool]:
-    """A pool of each kind: False pictures, True clips."""
+def pools(settings: BackboneRun, autoencoder: PerFrame, takes: str, kinds: Iterable[bool], *, anew: bool = True) -> dict[bool, Pool]:
+    """A pool of each kind: False pictures, True clips; `anew`: the list of files that cannot be read begins anew."""
     if isinstance(settings.data, Drawn):
         return {kind: _drawn(settings, autoencoder, takes, kind) for kind in kinds}
     kinds = list(kinds)
     check(settings, takes, kinds)
-    (settings.output / "unreadable.jsonl").unlink(missing_ok=True)  # files may have been mended
+    if anew:  # files may have been mended
+        (settings.output / "unreadable.jsonl").unlink(missing_ok=True)
     return {kind: _filmed(settings, autoencoder, takes, kind) for kind in kinds}
 
 
