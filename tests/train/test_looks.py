@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -12,8 +14,9 @@ import torch
 import tiny
 from videodit.data import toybox, video
 from videodit.data.sources import Folder
+from videodit.diffusion.tasks import Tasks
 from videodit.shapes import UserError
-from videodit.train import recipes
+from videodit.train import looks, recipes
 from videodit.train.backbone import BackboneRun, Joint
 from videodit.train.looks import SEED, Looks, by_time
 
@@ -95,3 +98,16 @@ def test_looks_that_make_no_sense_are_refused() -> None:
     for wrong in ({"every": -1}, {"clips": 0}, {"held": -1}):
         with pytest.raises(UserError, match="looks takes"):
             Looks(**wrong)
+
+
+@pytest.mark.parametrize("told", [{"lone": "channels"}, {"sight": Path("clip")}])
+def test_a_run_that_is_told_of_pictures_may_be_looked_at_by_files(
+    told: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the clips that it is looked at by nothing is given, whatever is of those that it learns."""
+    read: list[BackboneRun] = []
+    pool = SimpleNamespace(captions=["x"], whose=[(0,)], together=lambda: torch.zeros(1))
+    monkeypatch.setattr(looks, "pools", lambda settings, coder, takes, kinds, **_: (read.append(settings), {kinds[0]: pool})[1])
+    other = Looks(every=1, data=Folder(path=tmp_path))
+    made = BackboneRun(output=tmp_path, autoencoder=tmp_path, data=Folder(path=tmp_path), looks=other, tasks=Tasks(first=1.0), **told)
+    assert looks.held(made, None, "text").said == ["x"] and not read[0].tasks.gives  # type: ignore[arg-type]

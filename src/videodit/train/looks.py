@@ -82,7 +82,7 @@ def held(settings: BackboneRun, autoencoder: PerFrame, takes: str) -> Held:
     if looks.data is None or isinstance(looks.data, Drawn):
         words = [words for item in sources.items(settings.data) for words in item.captions[:1]]
         return Held(torch.zeros(0), words[: looks.clips], words, [])
-    files = replace(settings, data=looks.data, tasks=Tasks(), sizes=One())
+    files = replace(settings, data=looks.data, tasks=Tasks(), lone="frames", sight=None, sizes=One())  # of which nothing is given
     pool = pools(files, autoencoder, takes, [moving], anew=False)[moving]
     words = [pool.captions[whose[0]] for whose in pool.whose]
     return Held(pool.together()[: looks.held], words, words, [])
