@@ -193,3 +193,11 @@ def test_the_verb(settings: BackboneRun, tmp_path: Path, processes: str, capsys:
 def test_a_shape_of_its_own_goes_before_the_preset(tmp_path: Path) -> None:
     made = BackboneRun(output=tmp_path, autoencoder=tmp_path, backbone=replace(PRESETS["dit-xl-2-tiny"], patch=4))
     assert made.preset == "toybox" and pools.patch(made) == 4 and prepare._takes(made) == "label"
+
+
+def test_scenes_are_kept_by_their_precision(world: tiny.World, tmp_path: Path) -> None:
+    made = tiny.runs(world, tmp_path, steps=1)["video"]
+    assert isinstance(made, BackboneRun)
+    coder = models.load_autoencoder(made.autoencoder)
+    half, whole = (pools.pools(replace(made, precision=said), coder, "text", [False])[False].latents for said in ("bf16", "fp32"))
+    assert len(list(pools.cache(made).iterdir())) == 2 and not torch.equal(torch.stack([*half]), torch.stack([*whole]))

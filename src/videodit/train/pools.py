@@ -149,6 +149,7 @@ def _drawn(settings: BackboneRun, autoencoder: PerFrame, takes: str, video: bool
     captions = _captions(settings, video, takes)
     assert isinstance(settings.data, Drawn)
     world, key = worlds.world(settings.data), scenes_key(settings.data, settings.seed, settings.size, autoencoder)
+    key |= {"precision": settings.precision}
     size = settings.size if video else settings.size._replace(frames=1)
 
     def frames(start: int, stop: int) -> list[np.ndarray]:
