@@ -28,6 +28,7 @@ from videodit.shapes import UserError
 from videodit.train import pools, prepare
 from videodit.train import words as features
 from videodit.train.backbone import BackboneRun, Joint
+from videodit.train.looks import Looks, held
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -201,3 +202,17 @@ def test_scenes_are_kept_by_their_precision(world: tiny.World, tmp_path: Path) -
     coder = models.load_autoencoder(made.autoencoder)
     half, whole = (pools.pools(replace(made, precision=said), coder, "text", [False])[False].latents for said in ("bf16", "fp32"))
     assert len(list(pools.cache(made).iterdir())) == 2 and not torch.equal(torch.stack([*half]), torch.stack([*whole]))
+
+
+def test_what_a_run_is_looked_at_by_is_prepared_and_not_collected(settings: BackboneRun, tmp_path: Path, encoded: list[str]) -> None:
+    (tmp_path / "held").mkdir()
+    video.write(tmp_path / "held" / "h.webp", films.numbered(20)[8:17], 8)
+    (tmp_path / "held" / "h.txt").write_text("a film 9\n")
+    made = replace(settings, looks=Looks(every=1, data=Folder(path=tmp_path / "held")))
+    coder = models.load_autoencoder(made.autoencoder)
+    held(made, coder, "text")
+    assert encoded == ["h.webp"]
+    assert prepare.prepare(made, clean=True).collected == 0 and encoded.count("h.webp") == 1
+    encoded.clear()
+    held(made, coder, "text")
+    assert encoded == []

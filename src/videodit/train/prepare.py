@@ -18,6 +18,7 @@ from videodit.data.sources import Drawn
 from videodit.shapes import UserError
 from videodit.train import pools, words
 from videodit.train.backbone import BackboneRun
+from videodit.train.looks import held
 from videodit.train.starting import starting
 
 
@@ -92,5 +93,7 @@ def _whole(settings: BackboneRun) -> tuple[int, int, int]:
         for pool in found.values():
             words.read(settings, text, pool.captions)  # type: ignore[arg-type]
             captions.update(pool.captions)
+    if settings.looks.every:
+        held(settings, autoencoder, str(text.takes))
     counts = [len(found[kind].latents) if kind in found else 0 for kind in (True, False)]
     return counts[0], counts[1], len(captions)
