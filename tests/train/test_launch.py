@@ -141,3 +141,11 @@ def test_a_thread_is_still_where_an_exchange_does_not_return(monkeypatch: pytest
     assert 0.2 <= pulse._still() < 10
     over.set()
     waiting.join()
+
+
+@pytest.mark.parametrize(("wait", "silence", "most"), [(None, 8.0, 8.0), (2.0, 8.0, 2.0), (60.0, 8.0, 60.0), (60.0, 3.0, 3.0)])
+def test_who_gives_no_sign_is_waited_for_as_faults_say(wait: float | None, silence: float, most: float) -> None:
+    """Less once a connection was found closed."""
+    pulse = object.__new__(Pulse)
+    pulse.rank, pulse.size, pulse.wait, pulse._silence, pulse._heard = 0, 2, wait, silence, {1: ("", 0.0)}
+    assert pulse._silent([1], most - 0.1) is None and "Process 1 of 2 died" in (pulse._silent([1], most + 0.1) or "")

@@ -8,6 +8,7 @@ themselves may be patient: encoding a data set takes hours, a step does not.
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import time
@@ -185,9 +186,10 @@ class Pulse:
         return said
 
     def _silent(self, others: list[int], now: float) -> str | None:
+        most = min(self.wait or SILENCE, self._silence if self._silence < SILENCE else math.inf)
         for other in others:
             word, heard = self._heard[other]
-            if word != ENDED and other != self.rank and now - heard > min(self._silence, self.wait or SILENCE):
+            if word != ENDED and other != self.rank and now - heard > most:
                 return f"Process {other} of {self.size} died or was stopped: it has given no sign for {now - heard:.0f} s"
         return None
 
