@@ -267,8 +267,9 @@ def test_ranges_of_frames() -> None:
     for wrong in ("a", "3-1", "0-", "-3", "1,,2", ""):
         with pytest.raises(UserError, match="--keep takes frames such as"):
             ranges(wrong, 16)
-    with pytest.raises(UserError, match="beyond the last frame, 15"):
-        ranges("0-99999", 16)
+    for beyond in ("0-99999", "0-3,50-60", "50", "17-20"):
+        with pytest.raises(UserError, match="beyond the last frame, 15"):
+            ranges(beyond, 16)
 
 
 def test_a_clip_too_short_to_be_given_is_said(folder: Path, model: Generator) -> None:

@@ -274,7 +274,7 @@ def ranges(text: str, frames: int) -> list[int]:
     spans = [(int(part[1]), int(part[2] or part[1])) for part in parts if part]
     if len(spans) < len(parts) or any(start > stop for start, stop in spans):
         raise UserError(f"--keep takes frames such as 0-3,12-15, not {text!r}.")
-    found = sorted({frame for start, stop in spans for frame in range(start, min(stop, frames) + 1)})
+    found = sorted({frame for start, stop in spans for frame in range(min(start, frames), min(stop, frames) + 1)})
     if found and found[-1] >= frames:
         raise UserError(f"--keep {text} goes beyond the last frame, {frames - 1}: name frames of the clip.")
     return found
