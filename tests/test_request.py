@@ -235,6 +235,14 @@ def test_adapters_are_merged_as_often_as_they_say(folder: Path, tmp_path: Path, 
         assert said in capsys.readouterr().err
 
 
+def test_edits_of_one_video_differ_by_their_number_and_hear_of_a_shift(folder: Path, model: Generator) -> None:
+    one = Request(prompt=PROMPT, task="edit", video=folder / "clip.webp", frames=8, strength=0.7, steps=2)
+    plain, other = one.make(model), replace(one, number=1).make(model)
+    assert not np.array_equal(plain, other) and np.array_equal(plain, replace(one, number=0).make(model))
+    with pytest.warns(UserWarning, match="samples with 9"):
+        assert not np.array_equal(plain, replace(one, shift=9.0).make(model))
+
+
 def test_a_longer_video_tells_its_drift(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["generate", PROMPT, "--model", str(folder / "model"), "-o", str(tmp_path / "a.webp"), "--steps", "1", "--frames", "20"]
     assert main([*options, "--task", "extend", "--json"]) == 0

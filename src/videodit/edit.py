@@ -32,25 +32,30 @@ def edit(
     strength: float = 0.6,
     change: Change | None = None,
     seed: int = 0,
+    first: int = 0,
     steps: int | None = None,
     guidance: float | Guidance | None = None,
     negative: str = "",
     sampler: str | None = None,
+    shift: float | None = None,
     progress: Progress | None = None,
 ) -> Frames:
-    """The video as the prompt says: `strength` 0 leaves it, 1 forgets it. Where `change` is not, every pixel stays what it was."""
+    """The video as the prompt says: `strength` 0 leaves it, 1 forgets it. Where `change` is not, every pixel stays what it was.
+
+    The noise is that of clip `first` of the seed.
+    """
     size = _checked(model, video, prompt, strength, seed)
     if change is not None and (change.shape != size or not change.any()):
         raise UserError(f"What is to change is {change.shape} and marks {int(change.sum())} pixels: mark some of a video of {size}.")
     how = model.sampling(steps, guidance, sampler)
     clean = encoded(model, video)
     grid = Size(*clean.shape[2:])
-    start = noise(seed, [0], tuple(clean.shape[1:]), prior=model.model.settings.prior).to(clean)
-    times = later(model.times(None, how.steps, grid), strength)
+    start = noise(seed, [first], tuple(clean.shape[1:]), prior=model.model.settings.prior).to(clean)
+    times = later(model.times(shift, how.steps, grid), strength)
     field = model.field([prompt], negative, how.guidance, None)
     moved = field if change is None else kept(field, _latent_mask(change, grid).to(clean), clean, start)
     seen = _counted(progress, len(times) - 1)
-    latents = sampler_of(how.sampler)(moved, noised(clean, start, times), times, partial(model.fresh, seed, 0, clean), seen)
+    latents = sampler_of(how.sampler)(moved, noised(clean, start, times), times, partial(model.fresh, seed, first, clean), seen)
     frames = model.decode(latents, size.frames)[0]
     return frames if change is None else np.where(change[..., None], frames, video)
 
@@ -64,6 +69,7 @@ def reworded(
     *,
     steps: int | None = None,
     guidance: float | Guidance | None = None,
+    shift: float | None = None,
     shared: int = 3,
     blocks: int = 2,
     progress: Progress | None = None,
@@ -75,7 +81,7 @@ def reworded(
     size = _checked(model, video, after, 1.0, 0)
     how = model.sampling(steps, guidance, None)
     clean = encoded(model, video)
-    times = model.times(None, how.steps, Size(*clean.shape[2:]))
+    times = model.times(shift, how.steps, Size(*clean.shape[2:]))
     seen = _counted(progress, 2 * how.steps)
     backwards = model.field([before or after], "", Guidance(scale=1.0), None)
     forwards = model.field([after], "", how.guidance, None)

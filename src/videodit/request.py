@@ -170,7 +170,7 @@ def _edited(request: Request, model: Generator, progress: Progress | None, previ
     if request.frames and request.frames > len(clip):
         raise UserError(f"{request.video} has {len(clip)} frames, not {request.frames}: an edit takes at most what is there.")
     clip = clip[: request.frames or len(clip)]
-    how: dict[str, Any] = {"steps": request.steps, "guidance": request.guidance, "progress": progress}
+    how: dict[str, Any] = {"steps": request.steps, "guidance": request.guidance, "shift": request.shift, "progress": progress}
     if request.before:
         return reworded(model, clip, request.before, request.prompt, **how)
     change = None
@@ -180,7 +180,7 @@ def _edited(request: Request, model: Generator, progress: Progress | None, previ
         if not change.any():
             raise UserError(f"--region {request.region} has nothing white in it: paint white what may change.")
     strength = 0.6 if request.strength is None else request.strength
-    seeds = {"seed": request.seed, "negative": request.negative, "sampler": request.sampler}
+    seeds = {"seed": request.seed, "first": request.number, "negative": request.negative, "sampler": request.sampler}
     return edit(model, clip, request.prompt, strength=strength, change=change, **seeds, **how)
 
 
