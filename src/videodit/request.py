@@ -244,6 +244,9 @@ def check(request: Request) -> None:
         if there and name not in (*task.needs, *task.may):
             users = ", ".join(other for other, what in TASKS.items() if name in (*what.needs, *what.may))
             raise UserError(f"--{name} is not for the task {request.task} ({task.says}): leave it out, or use --task {users}.")
+    for name in ("region", "strength", "sampler", "negative") if request.before else ():
+        if getattr(request, name) not in (None, ""):
+            raise UserError(f"--{name} is not for an edit by --before, which leads the whole video back to its noise: leave one out.")
     for path, _ in map(scaled, request.lora):
         adapters.file_of(path)
     if request.upscale:
