@@ -15,7 +15,8 @@ from videodit.backbone import DualTransformer
 from videodit.diffusion.editing import inverted, kept, later, noised, sharing
 from videodit.diffusion.guidance import Guidance
 from videodit.diffusion.noise import noise
-from videodit.diffusion.samplers import rf_solver
+from videodit.diffusion.samplers import SAMPLERS, rf_solver
+from videodit.diffusion.schedulers import own_times
 from videodit.diffusion.schedulers import sampler as sampler_of
 from videodit.generate import Frames, Generator, Progress
 from videodit.shapes import Size, UserError
@@ -51,7 +52,13 @@ def edit(
     clean = encoded(model, video)
     grid = Size(*clean.shape[2:])
     start = noise(seed, [first], tuple(clean.shape[1:]), prior=model.model.settings.prior).to(clean)
-    times = later(model.times(shift, how.steps, grid), strength)
+    whole = model.times(shift, how.steps, grid)
+    times = later(whole, strength)
+    if len(times) < len(whole) and own_times(how.sampler):
+        raise UserError(
+            f"{how.sampler} begins at noise alone, and an edit with a clip that is noised in part: "
+            f"use {', '.join(SAMPLERS)}, UniPCMultistep, or a strength of 1."
+        )
     field = model.field([prompt], negative, how.guidance, None)
     moved = field if change is None else kept(field, _latent_mask(change, grid).to(clean), clean, start)
     seen = _counted(progress, len(times) - 1)

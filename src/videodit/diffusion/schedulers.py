@@ -50,6 +50,16 @@ def scheduled(name: str) -> Sampler:
     return sampled
 
 
+def own_times(name: str) -> bool:
+    """Whether a sampler visits times of its own, from noise alone on, whatever it is told."""
+    if name in SAMPLERS:
+        return False
+    import diffusers
+
+    made = getattr(diffusers, f"{name.removesuffix('Scheduler')}Scheduler", None)
+    return made is not None and _walk(made) is _along_diffusion
+
+
 def _walk(made: Any) -> Any:
     options = inspect.signature(made.__init__).parameters
     if made.__name__.startswith("FlowMatch"):
