@@ -125,7 +125,9 @@ def _from_text(request: Request, model: Generator, progress: Progress | None, pr
 
 
 def _from_images(request: Request, model: Generator, progress: Progress | None, preview: Preview | None) -> Frames:
-    places = {0: request.image, request.size(model).frames - 1: request.last}
+    if (frames := request.size(model).frames) == 1:
+        raise UserError(f"The task {request.task} makes a video from pictures, not one frame: use more --frames.")
+    places = {0: request.image, frames - 1: request.last}
     given = {at: request.picture(path, model) for at, path in places.items() if path is not None}
     if not given:
         raise UserError("The task i2v needs a picture to start from or to end with: give one by --image or --last.")
@@ -135,6 +137,10 @@ def _from_images(request: Request, model: Generator, progress: Progress | None, 
 def _predicted(request: Request, model: Generator, progress: Progress | None, preview: Preview | None) -> Frames:
     clip, frames = request.clip(model), request.size(model).frames
     time = model.model.autoencoder.time
+    if not request.keep and frames // 2 < time:
+        raise UserError(
+            f"Half a clip of {frames} frames is no whole group of {time}: use --frames {2 * time} or more, or name what is given by --keep."
+        )
     known = ranges(request.keep, frames) if request.keep else list(range(min(len(clip), frames // 2) // time * time))
     return _generated(request, model, progress, preview, _part(clip, known, request))
 
