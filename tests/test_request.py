@@ -287,6 +287,16 @@ def test_ranges_of_frames() -> None:
             ranges(beyond, 16)
 
 
+@pytest.mark.parametrize(("task", "keep", "frames"), [("predict", "", 8), ("complete", "0-3", 8), ("edit", "", 4)])
+def test_of_a_long_video_only_what_is_used_is_read(
+    task: str, keep: str, frames: int, folder: Path, model: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, most = video.read, []
+    monkeypatch.setattr(video, "read", lambda path, **how: most.append(how.get("frames")) or read(path, **how))
+    Request(prompt=PROMPT, task=task, video=folder / "clip.webp", keep=keep, frames=frames, steps=1).make(model)
+    assert most and None not in most and max(most) <= 8
+
+
 def test_a_clip_too_short_to_be_given_is_said(folder: Path, model: Generator) -> None:
     with pytest.raises(UserError, match="has 12 frames, too few"):
         Request(prompt=PROMPT, task="complete", video=folder / "clip.webp", keep="12-15", frames=16).make(model)

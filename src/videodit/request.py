@@ -89,9 +89,10 @@ class Request:
         assert path is not None
         return video.fitted(video.read(path, frames=1)[0], *self.size(model)[1:])[0]
 
-    def clip(self, model: Generator) -> Frames:
+    def clip(self, model: Generator, frames: int | None = None) -> Frames:
+        """The frames of `video`, at most so many: a film is not read for the few that are used."""
         assert self.video is not None
-        return video.fitted(video.read(self.video)[0], *self.size(model)[1:])
+        return video.fitted(video.read(self.video, frames=frames)[0], *self.size(model)[1:])
 
 
 # --- Tasks ---
@@ -135,8 +136,8 @@ def _from_images(request: Request, model: Generator, progress: Progress | None, 
 
 
 def _predicted(request: Request, model: Generator, progress: Progress | None, preview: Preview | None) -> Frames:
-    clip, frames = request.clip(model), request.size(model).frames
-    time = model.model.autoencoder.time
+    frames = request.size(model).frames
+    clip, time = request.clip(model, frames), model.model.autoencoder.time
     if not request.keep and frames // 2 < time:
         raise UserError(
             f"Half a clip of {frames} frames is no whole group of {time}: use --frames {2 * time} or more, or name what is given by --keep."
@@ -149,7 +150,7 @@ def _completed(request: Request, model: Generator, progress: Progress | None, pr
     if not request.keep:
         raise UserError("The task complete needs to know which frames are there: say --keep 0-3,12-15, for example.")
     known = ranges(request.keep, request.size(model).frames)
-    return _generated(request, model, progress, preview, _part(request.clip(model), known, request))
+    return _generated(request, model, progress, preview, _part(request.clip(model, known[-1] + 1), known, request))
 
 
 def _part(clip: Frames, known: list[int], request: Request) -> dict[int, Frames]:
@@ -172,7 +173,7 @@ def _extended(request: Request, model: Generator, progress: Progress | None, pre
 
 
 def _edited(request: Request, model: Generator, progress: Progress | None, preview: Preview | None) -> Frames:
-    clip = request.clip(model)
+    clip = request.clip(model, request.frames)
     if request.frames and request.frames > len(clip):
         raise UserError(f"{request.video} has {len(clip)} frames, not {request.frames}: an edit takes at most what is there.")
     clip = clip[: request.frames or len(clip)]
