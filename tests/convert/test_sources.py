@@ -67,6 +67,16 @@ def test_names_that_say_nothing_are_listed(folder: Path) -> None:
     assert sources.read(folder).unused == ["control.weight"]
 
 
+def test_one_file_lists_names_that_say_nothing_and_refuses_scales(tmp_path: Path) -> None:
+    named = tiny_sd3.original(tiny_sd3.transformer(PUBLISHED).state_dict(), PUBLISHED.depth)
+    for name, file in (("joint_blocks.0.control.weight", "more"), ("joint_blocks.0.x_block.attn.qkv.scale_weight", "scaled")):
+        held = {key: value.contiguous() for key, value in named.items()} | {name: torch.ones(2)}
+        save_file(held, tmp_path / f"{file}.safetensors")
+    assert files.read(tmp_path / "more.safetensors").unused == ["joint_blocks.0.control.weight"]
+    with pytest.raises(UserError, match=r"qkv.scale_weight\): give the file in half precision"):
+        files.read(tmp_path / "scaled.safetensors")
+
+
 def test_a_table_of_another_extent_is_said(tmp_path: Path) -> None:
     weights = tiny_sd3.transformer(PUBLISHED).state_dict()
     weights[TABLE] = weights[TABLE] * 0.5

@@ -21,7 +21,7 @@ from videodit.folders import PICKLES
 from videodit.shapes import Size, UserError
 
 ORIGINAL = "joint_blocks."  # what tells SD3's own names
-SD3_PARTS = ("pos_embed", "x_embedder.", "t_embedder.", "context_embedder.", "y_embedder.", "final_layer.", ORIGINAL)
+SCALES = (".scale_weight", ".weight_scale")  # what numbers in 8 bits are multiplied by, in files made for inference
 SD3_HEAD = 64  # channels of its heads
 DIT_HEADS = {1152: 16, 1024: 16, 768: 12, 384: 6}  # by width: XL, L, B and S
 DIT_TABLES = ("pos_embed", "temp_embed")  # computed, not learnt
@@ -46,11 +46,13 @@ def _sd3(path: Path) -> Source:
     try:
         settings = _sd3_shaped(weights)
         _same_table(weights["pos_embed"], settings.width, settings.places, path)
-        extra = sorted(name for name in weights if not name.startswith(SD3_PARTS))
-        source = matched(settings, convert_sd3_transformer_checkpoint_to_diffusers(dict(weights)), SD3)
+        left = dict(weights)
+        source = matched(settings, convert_sd3_transformer_checkpoint_to_diffusers(left), SD3)  # which takes out what it knows
     except (KeyError, IndexError) as error:
         raise UserError(f"{path} lacks {error} of SD3's transformer: copy it again.") from error
-    return Source(source.settings, source.weights, source.pairs, [*source.unused, *extra], SD3)
+    if scaled := next((name for name in sorted(left) if name.endswith(SCALES)), None):
+        raise UserError(f"The numbers of {path} are to be multiplied by scales of their own ({scaled}): give the file in half precision.")
+    return Source(source.settings, source.weights, source.pairs, [*source.unused, *sorted(left)], SD3)
 
 
 def _sd3_shaped(weights: Weights) -> Transformer:
