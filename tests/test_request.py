@@ -242,6 +242,17 @@ def test_adapters_are_merged_as_often_as_they_say(folder: Path, tmp_path: Path, 
         assert said in capsys.readouterr().err
 
 
+def test_adapters_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    for run in ("one", "other"):
+        (tmp_path / run / "lora").mkdir(parents=True)
+        (tmp_path / run / "lora" / adapters.PEFT).write_text(run)
+    paths = tuple(str(tmp_path / run / "lora") for run in ("one", "other"))
+    found = json.loads(record.record(Request(prompt=PROMPT, lora=paths), "toybox"))
+    assert record.differences(found, Request(prompt=PROMPT, lora=paths), "toybox") == []
+    said = record.differences(found, Request(prompt=PROMPT, lora=(paths[1], paths[1])), "toybox")
+    assert said == ["--lora lora is not the file that was used"]
+
+
 def test_edits_of_one_video_differ_by_their_number_and_hear_of_a_shift(folder: Path, model: Generator) -> None:
     one = Request(prompt=PROMPT, task="edit", video=folder / "clip.webp", frames=8, strength=0.7, steps=2)
     plain, other = one.make(model), replace(one, number=1).make(model)

@@ -29,12 +29,21 @@ def record(request: Request, name: str) -> str:
     if request.lora:
         loras = [scaled(text) for text in request.lora]
         asked["lora"] = [f"{path.name}={scale:g}" for path, scale in loras]
-        inputs |= {f"lora {path.name}": models.digest(adapters.file_of(path)) for path, _ in loras}
+        inputs |= {key: models.digest(path) for key, path in _adapters(request).items()}
     if request.upscale:
         asked["upscale"], inputs["upscale"] = Path(request.upscale).name, model_digest(request.upscale)
     return json.dumps(
         {"videodit": asked, "model": {"name": Path(name).name, "digest": model_digest(name)}, "inputs": inputs, "machine": machine()}
     )
+
+
+def _adapters(request: Request) -> dict[str, Path]:
+    """The files of adapters by what a record calls them; of one name there may be several, as training calls all of its own lora."""
+    found: dict[str, Path] = {}
+    for path, _ in map(scaled, request.lora):
+        key = f"lora {path.name}"
+        found[key if key not in found else f"{key} {len(found) + 1}"] = adapters.file_of(path)
+    return found
 
 
 def machine() -> dict[str, Any]:
@@ -122,12 +131,11 @@ def differences(found: dict[str, Any], request: Request, name: str) -> list[str]
     others = [f"{key} was {str(before.get(key))[:40]!r}, is {value!r}" for key, value in now.items() if before.get(key) != value]
     if (was := found["model"].get("digest")) != model_digest(name):
         others.append(f"the model was {str(was)[:12]!r}, is {model_digest(name)[:12]!r}")
-    inputs = dict(found["inputs"])
+    inputs, loras = dict(found["inputs"]), _adapters(request)
     if request.upscale and (was := inputs.pop("upscale", "")) != (digest := model_digest(request.upscale)):
         others.append(f"the model of --upscale was {was[:12]!r}, is {digest[:12]!r}")
     for key, kept in inputs.items():
-        loras = [adapters.file_of(path) for path, _ in map(scaled, request.lora) if key == f"lora {path.name}"]
-        path = loras[0] if loras else getattr(request, key) if key in INPUTS else None
+        path = loras.get(key) or (getattr(request, key) if key in INPUTS else None)
         if path is None or not path.is_file() or models.digest(path) != kept:
             others.append(f"--{key[:40]} is not the file that was used")
     return others
