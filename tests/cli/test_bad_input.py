@@ -191,3 +191,8 @@ def test_ctrl_c_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 
     monkeypatch.setattr(generate, "run", stopped)
     assert sentence(["generate", "a", *OUT], capsys, 130) == "videodit: Stopped."
+
+
+def test_a_file_of_prompts_may_begin_with_a_byte_order_mark(here: Path) -> None:
+    (here / "p.txt").write_text("a red circle\na blue star\n", encoding="utf-8-sig")
+    assert generate._lines(here / "p.txt") == ["a red circle", "a blue star"]

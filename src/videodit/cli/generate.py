@@ -242,7 +242,7 @@ def _prompts(given: argparse.Namespace) -> list[str]:
 
 def _lines(path: Path) -> list[str]:
     try:
-        prompts = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        prompts = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise UserError(f"--prompts {path} cannot be read ({reason}): give a text file with one prompt a line.") from None
