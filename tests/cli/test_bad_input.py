@@ -36,6 +36,8 @@ def sentence(arguments: list[str], capsys: pytest.CaptureFixture[str], status: i
         (["generate", "", *OUT], "The prompt is empty"),
         (["generate", " \n\t", *OUT], "The prompt is empty"),
         (["generate", "a\udcff", *OUT], "not UTF-8"),
+        *((["generate", "a", option, "b\udcff", *OUT], "not UTF-8") for option in ("--negative", "--then", "--before")),
+        (["generate", "a", "--then", "b", "--then", " ", *OUT], "--then is empty"),
         (["generate", "a"], "-o"),
         (["generate", "a", "-o", "out.avi"], ".mp4"),
         (["generate", "a", "-o", "out"], ".mp4"),

@@ -208,6 +208,10 @@ def _asked(given: argparse.Namespace) -> tuple[list[Request], str]:
     extent = parse_extent(given.size) if given.size is not None else None
     if given.before is not None and not given.before.strip():
         raise UserError("--before is empty: say what the video shows now.")
+    if not all(words.strip() for words in given.then or ()):
+        raise UserError("--then is empty: say what the video shows afterwards.")
+    for words in (given.negative, given.before, *(given.then or ())):
+        _written(words or "")
 
     from videodit import record as records
     from videodit import request as requests
@@ -231,13 +235,17 @@ def _asked(given: argparse.Namespace) -> tuple[list[Request], str]:
 def _prompts(given: argparse.Namespace) -> list[str]:
     prompts = _lines(given.prompts) if given.prompts is not None else [given.label or given.prompt or ""]
     for prompt in prompts:
-        try:
-            prompt.encode()
-        except UnicodeEncodeError:
-            raise UserError(f'The prompt {prompt!r} is not UTF-8 text: type it anew, such as "{EXAMPLE}".') from None
+        _written(prompt)
         if not prompt.strip():
             raise UserError(f'The prompt is empty: say what moves and how, such as "{EXAMPLE}".')
     return prompts
+
+
+def _written(words: str) -> None:
+    try:
+        words.encode()
+    except UnicodeEncodeError:
+        raise UserError(f'The prompt {words!r} is not UTF-8 text: type it anew, such as "{EXAMPLE}".') from None
 
 
 def _lines(path: Path) -> list[str]:
