@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import tiny
+from videodit import models
 from videodit.data import toybox, video
 from videodit.data.sources import Folder
 from videodit.diffusion.tasks import Tasks
@@ -102,7 +103,7 @@ def test_looks_that_make_no_sense_are_refused() -> None:
 
 @pytest.mark.parametrize("told", [{"lone": "channels"}, {"sight": Path("clip")}])
 def test_a_run_that_is_told_of_pictures_may_be_looked_at_by_files(
-    told: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    told: dict[str, Any], world: tiny.World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of the clips that it is looked at by nothing is given, whatever is of those that it learns."""
     read: list[BackboneRun] = []
@@ -110,4 +111,4 @@ def test_a_run_that_is_told_of_pictures_may_be_looked_at_by_files(
     monkeypatch.setattr(looks, "pools", lambda settings, coder, takes, kinds, **_: (read.append(settings), {kinds[0]: pool})[1])
     other = Looks(every=1, data=Folder(path=tmp_path))
     made = BackboneRun(output=tmp_path, autoencoder=tmp_path, data=Folder(path=tmp_path), looks=other, tasks=Tasks(first=1.0), **told)
-    assert looks.held(made, None, "text").said == ["x"] and not read[0].tasks.gives  # type: ignore[arg-type]
+    assert looks.held(made, models.load_autoencoder(world.autoencoder), "text").said == ["x"] and not read[0].tasks.gives
