@@ -69,9 +69,9 @@ class Waited:
             setattr(owner, name, self.clocked(getattr(owner, name)))
 
     def clocked(self, act):
-        def acts(*given):
+        def acts(*given, **named):
             start = time.perf_counter()
-            done = act(*given)
+            done = act(*given, **named)
             self.seconds += time.perf_counter() - start
             return done
 
