@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from papers_figures import measured, of_image
+from papers_figures import REAL, TRUE, measured, of_image
 
 from videodit import models
 from videodit.autoencoder import PerFrame
@@ -303,7 +303,7 @@ def per_frame(out: Path) -> Path:
 
 def film(folder: Path) -> None:
     """Scenes of the toybox as files without loss, three times as long as clips are: some to train, others to compare with."""
-    for kind, seed, count in () if folder.exists() else (("trained", 0, 400), ("true", 91, 128)):
+    for kind, seed, count in () if folder.exists() else (("trained", 0, 400), ("true", REAL, TRUE)):
         (folder / kind).mkdir(parents=True)
         for i in range(count):
             video.write(folder / kind / f"{i:03d}.webp", toybox.render(toybox.scene(seed, i), Size(24, 32, 32)), 8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -143,7 +144,9 @@ def test_a_thread_is_still_where_an_exchange_does_not_return(monkeypatch: pytest
     waiting.join()
 
 
-@pytest.mark.parametrize(("wait", "silence", "most"), [(None, 8.0, 8.0), (2.0, 8.0, 2.0), (60.0, 8.0, 60.0), (60.0, 3.0, 3.0)])
+@pytest.mark.parametrize(
+    ("wait", "silence", "most"), [(None, math.inf, 8.0), (2.0, math.inf, 2.0), (60.0, math.inf, 60.0), (60.0, 3.0, 3.0)]
+)
 def test_who_gives_no_sign_is_waited_for_as_faults_say(wait: float | None, silence: float, most: float) -> None:
     """Less once a connection was found closed."""
     pulse = object.__new__(Pulse)

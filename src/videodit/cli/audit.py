@@ -36,8 +36,6 @@ def run(given: argparse.Namespace) -> None:
         raise UserError(f"--size takes rows and columns from 1, such as 64x64, not {given.size}.")
     if given.fix is not None and given.fix.suffix != ".jsonl":
         raise UserError(f"--fix writes JSON lines: name a file that ends in .jsonl, not {given.fix.name}.")
-    if given.fix is not None and _packed(given.source):
-        raise UserError("--fix lists files, and what is in shards has no path of its own: unpack them, or leave --fix out.")
     if given.fix is not None:
         terminal.check_place(given.fix)
     if given.sheet is not None:
@@ -48,6 +46,8 @@ def run(given: argparse.Namespace) -> None:
     from videodit.data import sources  # which names mistakes before anything larger is loaded
 
     source = _source(given)
+    if given.fix is not None and source.kind == "shards":
+        raise UserError("--fix lists files, and what is in shards has no path of its own: unpack them, or leave --fix out.")
     items = sources.entries(source)
 
     from videodit.data import audit
@@ -67,17 +67,14 @@ def run(given: argparse.Namespace) -> None:
 
 
 def _source(given: argparse.Namespace) -> Filed:
+    from videodit.data import shards
     from videodit.data.sources import Folder, Labelled, Manifest, Shards
 
     how = {"every": given.every, "most": given.most}
-    if _packed(given.source):
+    if shards.packed(given.source):
         return Shards(path=given.source, **how)
     path = Path(given.source)
     return (Labelled if given.labels else Folder if path.is_dir() else Manifest)(path=path, **how)
-
-
-def _packed(source: str) -> bool:
-    return "://" in source or source.endswith(".tar")
 
 
 def _told(row: Row) -> dict[str, Any]:

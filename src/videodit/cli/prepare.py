@@ -54,7 +54,7 @@ def _changes(given: argparse.Namespace, overrides: list[str]) -> list[str]:
     out, *changes = overrides
     if Path(out).exists() and not Path(out).is_dir():
         raise UserError(f"{out} is a file: name a folder for what is encoded, which is made where it is not there.")
-    packed = "://" in given.source or given.source.endswith(".tar")
+    packed = shards.packed(given.source)
     kind = "shards" if packed else "folder" if Path(given.source).is_dir() else "manifest"
     if packed:
         shards.there(given.source)

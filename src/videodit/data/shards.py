@@ -42,6 +42,11 @@ def there(path: str) -> list[str]:
     return found
 
 
+def packed(source: str) -> bool:
+    """Whether a name is of shards, not of a folder or a list."""
+    return "://" in source or source.endswith(".tar")
+
+
 def listed(path: str) -> list[str]:
     """Shards by name: {000..009} counts, * is any text, a folder is all its .tar files."""
     if counted := _RANGE.search(path):

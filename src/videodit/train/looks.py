@@ -73,8 +73,7 @@ def held(settings: BackboneRun, autoencoder: PerFrame, takes: str) -> Held:
         drawn = [draw(SEED, i, size, split="held-out") for i in range(max(looks.clips, looks.held))]
         frames = [one.video for one in drawn]
         parts = {"latents": lambda pixels: autoencoder.encode(pixels).mode()}
-        key = scenes_key(settings.data, SEED, size, autoencoder)
-        key |= {"split": "held-out", "count": looks.held, "precision": settings.precision}
+        key = scenes_key(settings.data, SEED, size, autoencoder, settings.precision) | {"split": "held-out", "count": looks.held}
         make = partial(encoded, settings, lambda start, stop: frames[start:stop], looks.held, parts)
         latents = remembered(cache(settings), key, make)["latents"] if looks.held else torch.zeros(0)
         said, shown = [one.caption for one in drawn], [one.scene for one in drawn]

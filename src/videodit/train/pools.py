@@ -140,16 +140,21 @@ def digest(module: nn.Module) -> str:
 # --- Scenes that are drawn ---
 
 
-def scenes_key(drawn: Drawn, seed: int, size: Size, autoencoder: PerFrame) -> dict[str, Any]:
+def scenes_key(drawn: Drawn, seed: int, size: Size, autoencoder: PerFrame, precision: str) -> dict[str, Any]:
     """What decides the latents of scenes, beside how many there are."""
-    return {"seed": seed, drawn.kind: worlds.world(drawn).content(), "size": size, "autoencoder": digest(autoencoder)}
+    return {
+        "seed": seed,
+        drawn.kind: worlds.world(drawn).content(),
+        "size": size,
+        "autoencoder": digest(autoencoder),
+        "precision": precision,
+    }
 
 
 def _drawn(settings: BackboneRun, autoencoder: PerFrame, takes: str, video: bool) -> Pool:
     captions = _captions(settings, video, takes)
     assert isinstance(settings.data, Drawn)
-    world, key = worlds.world(settings.data), scenes_key(settings.data, settings.seed, settings.size, autoencoder)
-    key |= {"precision": settings.precision}
+    world, key = worlds.world(settings.data), scenes_key(settings.data, settings.seed, settings.size, autoencoder, settings.precision)
     size = settings.size if video else settings.size._replace(frames=1)
 
     def frames(start: int, stop: int) -> list[np.ndarray]:

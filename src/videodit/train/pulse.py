@@ -65,7 +65,7 @@ class Pulse:
         self._heard = {other: ("", time.monotonic()) for other in range(size)}
         self._met, self._since, self._busy = 0, None, False  # as in a sign of life; since when in the last
         self._thread, self._spent, self._moved = get_ident(), 0.0, time.monotonic()  # who trains; its time; when it last did something
-        self._silence, self._beats = SILENCE, 0
+        self._silence, self._beats = math.inf, 0  # less, once a connection was found closed
         self._over, self._known, self._lock, self._round = Event(), Event(), Lock(), 0.0
         self._beat()
 
@@ -154,7 +154,7 @@ class Pulse:
             self.store.set(f"{self._place}/{self.rank}", json.dumps(sign))
 
     def _still(self) -> float:
-        """Since when the training thread is in one exchange: it takes no time of the processor's, and its last calls lead there."""
+        """Seconds that the training thread has been in one exchange: it takes no time of the processor's, and its last calls lead there."""
         spent, now = time.clock_gettime(time.pthread_getcpuclockid(self._thread)), time.monotonic()
         if spent - self._spent > STILL or not self._exchanges():
             self._moved = now
@@ -186,7 +186,7 @@ class Pulse:
         return said
 
     def _silent(self, others: list[int], now: float) -> str | None:
-        most = min(self.wait or SILENCE, self._silence if self._silence < SILENCE else math.inf)
+        most = min(self._silence, self.wait or SILENCE)
         for other in others:
             word, heard = self._heard[other]
             if word != ENDED and other != self.rank and now - heard > most:
