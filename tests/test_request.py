@@ -215,9 +215,20 @@ def test_a_picture_of_another_shape_is_cropped_to_fit(folder: Path, model: Gener
     assert wide.make(model).shape == (*tiny.CLIP, 3)
 
 
-def test_a_preview_is_written_while_it_lasts(folder: Path, tmp_path: Path) -> None:
-    made = generate(folder, tmp_path / "a.webp", PROMPT, "--steps", 4, "--preview", 2)
-    assert made.shape == (*tiny.CLIP, 3) and video.read(tmp_path / "a-preview.png")[0].shape[1] == ROWS
+@pytest.mark.parametrize(
+    "more", [(), ("--then", PROMPT), ("--video", "clip.webp", "--strength", 0.5), ("--video", "clip.webp", "--before", PROMPT)]
+)
+def test_a_preview_is_written_while_it_lasts(folder: Path, tmp_path: Path, more: tuple[str | float, ...]) -> None:
+    given = [folder / word if word == "clip.webp" else word for word in more]
+    made = generate(folder, tmp_path / "a.webp", PROMPT, "--steps", 4, "--preview", 2, *given)
+    assert made.shape[1:] == (*tiny.CLIP[1:], 3) and video.read(tmp_path / "a-preview.png")[0].shape[1] % (ROWS + 2) == ROWS  # a sheet
+
+
+def test_the_last_prompt_is_read_before_the_first_clip_is_made(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "prompts.txt").write_text(f"{PROMPT}\n{'red ' * 100}\n", encoding="utf-8")
+    options = ["--model", str(folder / "model"), "--prompts", str(tmp_path / "prompts.txt"), "--steps", "1"]
+    assert main(["generate", "-o", str(tmp_path / "a.png"), *options]) == 2
+    assert "tokens: use at most" in capsys.readouterr().err and not list(tmp_path.glob("*.png"))
 
 
 def test_adapters_are_merged_as_often_as_they_say(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -250,6 +261,8 @@ def test_adapters_of_one_name_are_told_apart(tmp_path: Path) -> None:
     found = json.loads(record.record(Request(prompt=PROMPT, lora=paths), "toybox"))
     assert record.differences(found, Request(prompt=PROMPT, lora=paths), "toybox") == []
     said = record.differences(found, Request(prompt=PROMPT, lora=(paths[1], paths[1])), "toybox")
+    precise = json.loads(record.record(Request(prompt=PROMPT, lora=(f"{paths[0]}=0.123456789",)), "toybox"))
+    assert precise["videodit"]["lora"] == ["lora=0.123456789"]
     assert said == ["--lora lora is not the file that was used"]
 
 

@@ -147,6 +147,14 @@ def test_a_diffusion_generates_as_a_flow_does(prediction: str) -> None:
 # --- Longer videos ---
 
 
+def test_a_step_adds_noise_that_no_frame_begins_with_nor_another_chunk_adds(generator: Generator) -> None:
+    like = torch.zeros(1, 1, 2, 4, 4)
+    begins = [noise(0, [0], (1, 2, 4, 4), start=at) for at in range(0, 40, 2)]
+    added = [generator.fresh(0, 0, like, step, at) for step in range(4) for at in (0, 2, 4)]
+    drawn = torch.cat([*begins, *added], dim=2)[0, 0].flatten(1)
+    assert len({tuple(frame.tolist()) for frame in drawn}) == len(drawn)
+
+
 def test_an_extended_video_goes_on_from_what_is_there(generator: Generator) -> None:
     parts = list(extended(generator, PROMPT, 26, video=VIDEO[:12], known=4, seed=2))
     whole = np.concatenate(parts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -18,7 +17,7 @@ from videodit.diffusion.noise import noise
 from videodit.diffusion.samplers import SAMPLERS, rf_solver
 from videodit.diffusion.schedulers import own_times
 from videodit.diffusion.schedulers import sampler as sampler_of
-from videodit.generate import Frames, Generator, Progress
+from videodit.generate import Frames, Generator, Preview, Progress, Watched
 from videodit.shapes import Size, UserError
 
 Change = Bool[np.ndarray, "f h w"]
@@ -40,6 +39,7 @@ def edit(
     sampler: str | None = None,
     shift: float | None = None,
     progress: Progress | None = None,
+    preview: Preview | None = None,
 ) -> Frames:
     """The video as the prompt says: `strength` 0 leaves it, 1 forgets it. Where `change` is not, every pixel stays what it was.
 
@@ -60,8 +60,8 @@ def edit(
             f"use {', '.join(SAMPLERS)}, UniPCMultistep, or a strength of 1."
         )
     field = model.field([prompt], negative, how.guidance, None)
-    moved = field if change is None else kept(field, _latent_mask(change, grid).to(clean), clean, start)
-    seen = _counted(progress, len(times) - 1)
+    moved = field if change is None else Watched(kept(field, _latent_mask(change, grid).to(clean), clean, start))
+    seen = model.seen(moved, len(times) - 1, size.frames, progress, preview)
     latents = sampler_of(how.sampler)(moved, noised(clean, start, times), times, partial(model.fresh, seed, first, clean), seen)
     frames = model.decode(latents, size.frames)[0]
     return frames if change is None else np.where(change[..., None], frames, video)
@@ -80,6 +80,7 @@ def reworded(
     shared: int = 3,
     blocks: int = 2,
     progress: Progress | None = None,
+    preview: Preview | None = None,
 ) -> Frames:
     """The video with other words: led back to its noise under `before` (RF-Solver), and sampled from there under `after` (RF-Edit).
 
@@ -89,15 +90,15 @@ def reworded(
     how = model.sampling(steps, guidance, None)
     clean = encoded(model, video)
     times = model.times(shift, how.steps, Size(*clean.shape[2:]))
-    seen = _counted(progress, 2 * how.steps)
     backwards = model.field([before or after], "", Guidance(scale=1.0), None)
     forwards = model.field([after], "", how.guidance, None)
     with sharing(_own_blocks(model.model.backbone)[-blocks:]) as attentions:
-        counted = _every(seen)
-        start = rf_solver(backwards, clean, times.flip(0), _nothing, counted)
+        back = model.seen(backwards, 2 * how.steps, size.frames, progress, None)
+        start = rf_solver(backwards, clean, times.flip(0), _nothing, back)
         for attention in attentions:  # two looks a step
             attention.keeps, attention.values = False, attention.values[len(attention.values) - 2 * shared :] if shared else []
-        latents = rf_solver(forwards, start, times, _nothing, counted)
+        seen = model.seen(forwards, 2 * how.steps, size.frames, progress, preview)
+        latents = rf_solver(forwards, start, times, _nothing, lambda step, x: seen(how.steps + step, x))
     return model.decode(latents, size.frames)[0]
 
 
@@ -139,13 +140,3 @@ def _own_blocks(network: nn.Module) -> list[nn.Module]:
 
 def _nothing(step: int) -> Tensor:
     raise AssertionError("a sampler that adds noise cannot lead back")
-
-
-def _counted(progress: Progress | None, steps: int) -> Callable[[int, Tensor], None]:
-    return lambda step, x: progress(step, steps) if progress else None
-
-
-def _every(seen: Callable[[int, Tensor], None]) -> Callable[[int, Tensor], None]:
-    """Counts on over several samplers."""
-    done = iter(range(1, 1_000_000))
-    return lambda step, x: seen(next(done), x)

@@ -26,6 +26,8 @@ from videodit.shapes import Size, Text, UserError, latent_size
 
 Progress = Callable[[int, int], None]
 Frames = NDArray[np.uint8]
+Preview = Callable[[int, Frames], None]  # b f h w c after a step
+FAR = 2**34  # frames between the noise of two steps
 GivenFrames = Mapping[int, Frames]  # pictures h w 3 by the number of their frame
 
 
@@ -52,6 +54,10 @@ class Generator:
         """What the model is told: text, label or nothing."""
         return self.model.text.takes
 
+    def check_words(self, prompts: list[str]) -> None:
+        """Refuse what the model cannot be told: a text that is too long, or what is no label of it."""
+        self.model.text.check(prompts)
+
     def unknown_words(self, prompt: str) -> list[str]:
         """The words of a prompt that the model never read."""
         return self.model.text.unknown_words(prompt)
@@ -73,7 +79,7 @@ class Generator:
         first: int = 0,
         at: int = 0,
         progress: Progress | None = None,
-        preview: Callable[[int, Frames], None] | None = None,
+        preview: Preview | None = None,
     ) -> Frames:
         """Frames f h w c for one prompt, b f h w c for several; clip i has the noise of (seed, first + i), whatever stands beside it.
 
@@ -92,15 +98,10 @@ class Generator:
         field = self.field(prompts, negative, how.guidance, told)
         times = self.times(shift, how.steps, grid)
 
-        def seen(step: int, x: Tensor) -> None:
-            if progress:
-                progress(step, how.steps)
-            if preview:
-                preview(step, self.decode(field.expected, size.frames))
-
         start = self.begun(start, times[0])
         start = start if told is None else told.hold(self.lent(start, told, prior))
-        latents = sampler_of(how.sampler)(field, start, times, partial(self.fresh, seed, first, start), seen)
+        seen = self.seen(field, how.steps, size.frames, progress, preview)
+        latents = sampler_of(how.sampler)(field, start, times, partial(self.fresh, seed, first, start, at=at), seen)
         latents = latents if told is None else told.hold(latents)
         frames = self.decode(latents, size.frames)
         return frames[0] if isinstance(prompt, str) else frames
@@ -122,6 +123,19 @@ class Generator:
         whole: Network = network if told is None else around(network, told)
         untold = whole if self.model.settings.upscale else network  # which never was without a clip to make larger
         return Watched(guided(whole, text, blank, guidance, untold=untold))
+
+    def seen(
+        self, field: Watched, steps: int, frames: int, progress: Progress | None, preview: Preview | None
+    ) -> Callable[[int, Tensor], None]:
+        """What a sampler tells after each step: how far it is, and what is expected by now."""
+
+        def told(step: int, x: Tensor) -> None:
+            if progress:
+                progress(step, steps)
+            if preview:
+                preview(step, self.decode(field.expected, frames))
+
+        return told
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Latents of clips, where those longer than the model's own go in windows of that length."""
@@ -205,10 +219,9 @@ class Generator:
         """Where sampling begins with some noise at its first time."""
         return self.model.settings.objective.begin(noise.to(self.device), t)
 
-    def fresh(self, seed: int, first: int, like: Tensor, step: int) -> Tensor:
-        """Noise of a step, for samplers that add some."""
-        clips, frames = range(first, first + len(like)), like.shape[2]
-        return noise(seed, clips, tuple(like.shape[1:]), start=(step + 1) * frames).to(like.device)
+    def fresh(self, seed: int, first: int, like: Tensor, step: int, at: int = 0) -> Tensor:
+        """Noise of a step, for samplers that add some: that of frames which no video reaches."""
+        return noise(seed, range(first, first + len(like)), tuple(like.shape[1:]), start=(step + 1) * FAR + at).to(like.device)
 
     def check(self, prompts: list[str], size: Size, seed: int, *, larger: bool = False) -> None:
         """Refuse what cannot be made; `larger`: of a clip at a lower resolution."""
@@ -217,11 +230,11 @@ class Generator:
                 "This model makes a clip larger that is there, and none of its own: name one by --task upscale --video CLIP, "
                 "or name this model by --upscale beside one that makes clips."
             )
-        takes, empty = self.model.text.takes, not prompts or not all(prompt.strip() for prompt in prompts)
+        takes, empty = self.takes, not prompts or not all(prompt.strip() for prompt in prompts)
         if takes == "text" and empty:
             raise UserError("The prompt is empty: say what moves and how, such as 'a red circle moves right'.")
-        if takes == "label":
-            self.model.text(prompts)  # says which labels there are
+        if takes != "nothing":
+            self.check_words(prompts)
         if takes == "label" and empty:
             raise UserError("This model is told a label: give the name of one.")
         if takes == "nothing" and (not prompts or any(prompts)):

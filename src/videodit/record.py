@@ -28,7 +28,7 @@ def record(request: Request, name: str) -> str:
     asked |= {key: Path(asked[key]).name for key in inputs}
     if request.lora:
         loras = [scaled(text) for text in request.lora]
-        asked["lora"] = [f"{path.name}={scale:g}" for path, scale in loras]
+        asked["lora"] = [f"{path.name}={scale}" for path, scale in loras]
         inputs |= {key: models.digest(path) for key, path in _adapters(request).items()}
     if request.upscale:
         asked["upscale"], inputs["upscale"] = Path(request.upscale).name, model_digest(request.upscale)
@@ -117,7 +117,7 @@ def asked_by(found: dict[str, Any], path: Path) -> Request:
             asked[key] = _beside(Path(asked[key]).name, path)
     asked |= {key: tuple(asked[key]) for key in LISTS if key in asked}
     if "lora" in asked:
-        asked["lora"] = tuple(f"{_beside(name.name, path)}={scale:g}" for name, scale in map(scaled, asked["lora"]))
+        asked["lora"] = tuple(f"{_beside(name.name, path)}={scale}" for name, scale in map(scaled, asked["lora"]))
     return Request(**asked)
 
 

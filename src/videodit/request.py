@@ -15,12 +15,11 @@ from videodit import adapters, folders
 from videodit.data import video
 from videodit.edit import edit, reworded
 from videodit.extend import extended
-from videodit.generate import Frames, Generator, GivenFrames, Progress, load
+from videodit.generate import Frames, Generator, GivenFrames, Preview, Progress, load
 from videodit.shapes import Size, UserError, latent_size
 from videodit.upscale import checked, upscaled
 
 INPUTS = ("image", "last", "video", "region")
-Preview = Callable[[int, Frames], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +78,7 @@ class Request:
         told = self if second.takes != "nothing" else dataclasses.replace(self, prompt="", negative="", then=())
         checked(second, [told.prompt, *told.then], self.size(model), self.seed, self.softened)  # before what takes long
         clip, how = make(self, model, progress, preview), {**told.how, "softened": self.softened, "first": self.number}
-        return upscaled(second, clip, told.prompt, then=told.then, progress=progress, **how)
+        return upscaled(second, clip, told.prompt, then=told.then, progress=progress, preview=preview, **how)
 
     def second(self, model: Generator) -> Generator | None:
         """The model that makes the clip larger, if one is named."""
@@ -116,7 +115,7 @@ def _generated(request: Request, model: Generator, progress: Progress | None, pr
         given=given,
         shift=request.shift,
         progress=progress,
-        preview=None if preview is None else lambda step, frames: preview(step, frames[0]),
+        preview=preview,
         **request.how,
     )[0]
 
@@ -164,7 +163,8 @@ def _extended(request: Request, model: Generator, progress: Progress | None, pre
     size, prompts = request.size(model), [request.prompt, *request.then]
     frames = request.frames or 2 * max(model.size.frames, 0 if start is None else len(start))
     parts, done = [], 0
-    for part in extended(model, prompts, frames, video=start, size=size, first=request.number, shift=request.shift, **request.how):
+    how = request.how | {"size": size, "first": request.number, "shift": request.shift, "preview": preview}
+    for part in extended(model, prompts, frames, video=start, **how):
         parts.append(part)
         done += len(part)
         if progress:
@@ -177,7 +177,13 @@ def _edited(request: Request, model: Generator, progress: Progress | None, previ
     if request.frames and request.frames > len(clip):
         raise UserError(f"{request.video} has {len(clip)} frames, not {request.frames}: an edit takes at most what is there.")
     clip = clip[: request.frames or len(clip)]
-    how: dict[str, Any] = {"steps": request.steps, "guidance": request.guidance, "shift": request.shift, "progress": progress}
+    how: dict[str, Any] = {
+        "steps": request.steps,
+        "guidance": request.guidance,
+        "shift": request.shift,
+        "progress": progress,
+        "preview": preview,
+    }
     if request.before:
         return reworded(model, clip, request.before, request.prompt, **how)
     change = None

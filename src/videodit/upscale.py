@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from videodit.diffusion import upscaling, windows
 from videodit.diffusion.guidance import Field, Guidance
 from videodit.diffusion.noise import noise
 from videodit.diffusion.schedulers import sampler as sampler_of
 from videodit.diffusion.tasks import Given
-from videodit.generate import Frames, Generator, Progress, Watched
+from videodit.generate import Frames, Generator, Preview, Progress, Watched
 from videodit.given import enlarged
 from videodit.shapes import Size, UserError
 
@@ -39,7 +38,7 @@ def upscaled(
     sampler: str | None = None,
     shift: float | None = None,
     progress: Progress | None = None,
-    preview: Callable[[int, Frames], None] | None = None,
+    preview: Preview | None = None,
 ) -> Frames:
     """The video f h w c with as many times its rows and columns as the model was trained for; several, b f h w c, with a prompt each.
 
@@ -58,14 +57,9 @@ def upscaled(
     told = upscaling.told(low, noise(seed, *shape, start=OVER).to(low), torch.full((len(low),), share))
     field, window = _field(model, told, prompts, then, how.guidance, negative, overlap)
 
-    def seen(step: int, x: Tensor) -> None:
-        if progress:
-            progress(step, how.steps)
-        if preview:
-            preview(step, model.decode(field.expected, size.frames))
-
     times = model.times(shift, how.steps, Size(window, *low.shape[3:]))
     start = model.begun(noise(seed, *shape, prior=model.model.settings.prior), times[0])
+    seen = model.seen(field, how.steps, size.frames, progress, preview)
     latents = sampler_of(how.sampler)(field, start, times, partial(model.fresh, seed, first, start), seen)
     frames = model.decode(latents, size.frames)
     return frames[0] if isinstance(prompt, str) else frames

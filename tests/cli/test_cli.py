@@ -47,6 +47,9 @@ class Painter(Generator):
         progress(1, 1)
         return np.stack([np.full((*size, 3), len(text), np.uint8) for text in prompt])
 
+    def check_words(self, prompts: list[str]) -> None:
+        pass
+
     def unknown_words(self, prompt: str) -> list[str]:
         return [word for word in prompt.split() if word == "zebra"]
 

@@ -85,6 +85,8 @@ def run(given: argparse.Namespace) -> None:
     second = asked[0].second(model)
     if given.label is not None and model.takes != "label":
         raise UserError(f"--label is for models that take labels; this one takes {model.takes}.")
+    for one in asked:
+        model.check_words([one.prompt, *one.then])  # the last as well, before the first is made
     asked = [requests.paced(_fitted(one, model, round_up=given.round)) for one in asked]
     _notes(given, asked, model, name)
     for number, (one, path) in enumerate(zip(asked, files, strict=True), start=1):
@@ -105,7 +107,7 @@ def _made(one: Request, model: Generator, second: Generator | None, path: Path, 
 
     def preview(step: int, frames: Frames) -> None:
         if every and step % every == 0:
-            _write(path.with_name(f"{path.stem}-preview.png"), frames, 1, "")
+            _write(path.with_name(f"{path.stem}-preview.png"), frames[0], 1, "")
 
     try:
         with warnings.catch_warnings(record=True) as said:

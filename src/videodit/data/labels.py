@@ -44,9 +44,13 @@ class Labels(nn.Module):
         return "label" if self.settings.names else "nothing"
 
     def forward(self, names: Sequence[str]) -> Text:
+        self.check(names)
+        return Text(label=torch.tensor([self.known[name] for name in names])) if self.settings.names else Text()
+
+    def check(self, names: Sequence[str]) -> None:
+        """Refuse what is no label, and say which there are."""
         if unknown := [name for name in names if name not in self.known]:
             raise UserError(f"There is no label {unknown[0]!r}: {self._instead(unknown[0])}.")
-        return Text(label=torch.tensor([self.known[name] for name in names])) if self.settings.names else Text()
 
     def _instead(self, name: str) -> str:
         names = self.settings.names

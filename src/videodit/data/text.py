@@ -100,6 +100,10 @@ class TextEncoder(nn.Module):
         mask = torch.arange(longest, device=device) < torch.tensor([len(row) for row in rows], device=device)[:, None]
         return ids, mask
 
+    def check(self, captions: Sequence[str]) -> None:
+        """Refuse what is too long."""
+        self.tokenize(captions)
+
     def spelling(self) -> str:
         """What decides the tokens of a caption."""
         return self.tokenizer.to_str()

@@ -67,11 +67,18 @@ class SD3Text(nn.Module):
     @torch.no_grad()
     def forward(self, captions: Sequence[str]) -> Text:
         """Features of captions; the empty caption is the blank."""
-        self._check(captions)
+        self.check(captions)
         states, pooled = zip(*(self._clip(i, captions) for i in range(self.clips)), strict=True)
         clip = torch.cat(states, dim=-1)
         sequence = torch.cat([F.pad(clip, (0, self.width - clip.shape[-1])), self._t5(captions, clip)], dim=1)
         return Text(sequence=sequence, pooled=torch.cat(pooled, dim=-1))
+
+    def check(self, captions: Sequence[str]) -> None:
+        """The encoder that reads most must be able to read all; CLIP reads the beginning of what is long."""
+        most = T5_LENGTH if len(self.encoders) > self.clips else CLIP_LENGTH
+        for caption in captions:
+            if (count := len(self.tokenizers[-1](caption).input_ids)) > most:
+                raise UserError(f"The prompt {caption[:40]!r}... has {count} tokens: use at most {most}.")
 
     def spelling(self) -> str:
         """What decides the tokens of a caption: the tokenizers' files."""
@@ -105,13 +112,6 @@ class SD3Text(nn.Module):
     def _tokens(self, index: int, captions: Sequence[str], length: int) -> Int[Tensor, "b l"]:
         read = self.tokenizers[index](list(captions), padding="max_length", max_length=length, truncation=True, return_tensors="pt")
         return read.input_ids.to(next(self.encoders.parameters()).device)
-
-    def _check(self, captions: Sequence[str]) -> None:
-        """The encoder that reads most must be able to read all; CLIP reads the beginning of what is long."""
-        most = T5_LENGTH if len(self.encoders) > self.clips else CLIP_LENGTH
-        for caption in captions:
-            if (count := len(self.tokenizers[-1](caption).input_ids)) > most:
-                raise UserError(f"The prompt {caption[:40]!r}... has {count} tokens: use at most {most}.")
 
 
 def kept(folder: Path) -> Iterator[Path]:
