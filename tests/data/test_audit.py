@@ -73,11 +73,31 @@ def test_the_mended_list_holds_what_is_good_shot_by_shot(folder: Path, tmp_path:
     entries = [json.loads(line) for line in listed.read_text().splitlines()]
     assert [entry["path"] for entry in entries] == ["clips/cut.webp", "clips/cut.webp", "clips/good.webp", "clips/picture.png"]
     assert entries[1]["start"] == pytest.approx(9 / 8) and entries[1]["end"] == pytest.approx(20 / 8)
+    assert [entry.get("weight") for entry in entries] == [0.5, 0.5, None, None]  # a file counts as often as before
     assert main(["audit", str(listed), "--frames", "4", "--size", "16x16", "--json"]) == 0
     again = json.loads(capsys.readouterr().out)
     assert again["totals"]["good"] == 4 == again["totals"]["files"] and [row["shots"] for row in again["files"]] == [1, 1, 1, 1]
     assert np.asarray(Image.open(tmp_path / "sheet.png")).shape == (3 * 18 - 2, 8 * 18 - 2, 3)
     assert len(items(Manifest(path=listed))) == 4
+
+
+def test_a_shot_too_short_for_a_clip_is_not_listed_and_times_are_those_of_whole_frames(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "list.jsonl").write_text('{"path": "clips/cut.webp", "caption": "x", "start": 0.8125, "weight": 3}\n')  # frame 6.5 is 6
+    source = Manifest(path=tmp_path / "list.jsonl")
+    (row,) = audit.audited(items(source), SIZE, source, worded=True)
+    assert row.spans == ((0, 3), (3, 14))
+    (entry,) = map(json.loads, audit.fixed([row], tmp_path).splitlines())
+    assert (entry["start"], entry["end"], entry["weight"]) == (9 / 8, 20 / 8, 3)
+
+
+def test_who_has_no_caption_is_told_where_it_belongs(folder: Path, tmp_path: Path) -> None:
+    (folder / "good.txt").write_text("\n")
+    (tmp_path / "list.jsonl").write_text('{"path": "clips/cut.webp"}\n')
+    for source, said in (
+        (Manifest(path=tmp_path / "list.jsonl"), {"its entry has no caption"}),
+        (Folder(path=folder), {"good.txt is empty", "wordless.txt is not there"}),
+    ):
+        assert {row.said for row in audit.audited(items(source), SIZE, source, worded=True) if row.why == "no caption"} == said
 
 
 def test_a_bad_caption_or_entry_is_a_row_and_the_others_go_on(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 from videodit.data import cuts
 from videodit.data.item import Item
-from videodit.data.sources import Files
+from videodit.data.sources import Filed
 from videodit.data.video import Unreadable
 from videodit.shapes import Size
 
@@ -27,7 +27,9 @@ class Row(NamedTuple):
     extent: tuple[int, int] = (0, 0)
     clips: int = 0
     used: int = 0
-    spans: tuple[tuple[int, int], ...] = ()  # of its shots, in frames
+    spans: tuple[tuple[int, int], ...] = ()  # of its shots, in frames from `first` on
+    first: int = 0  # the frame of the file where its entry begins
+    least: int = 1  # frames of a shot that gives a clip
 
     @property
     def shots(self) -> int:
@@ -38,7 +40,7 @@ class Row(NamedTuple):
         return self.frames - self.used
 
 
-def audited(items: Sequence[Item], size: Size, files: Files, *, worded: bool) -> Iterator[Row]:
+def audited(items: Sequence[Item], size: Size, files: Filed, *, worded: bool) -> Iterator[Row]:
     """A row for each item as it is read; `worded`: whether each needs a caption."""
     seen: dict[tuple[str, float, float | None], Path] = {}
     for item in items:
@@ -57,7 +59,7 @@ def audited(items: Sequence[Item], size: Size, files: Files, *, worded: bool) ->
         yield _row(item, size if item.moves else size._replace(frames=1), files, worded=worded)
 
 
-def _row(item: Item, size: Size, files: Files, *, worded: bool) -> Row:
+def _row(item: Item, size: Size, files: Filed, *, worded: bool) -> Row:
     try:
         seen = cuts.look(item, files)
     except Unreadable as error:
@@ -65,15 +67,24 @@ def _row(item: Item, size: Size, files: Files, *, worded: bool) -> Row:
     if not seen.frames:
         return Row(item, "too short", "its start stands behind its end")
     found = cuts.cut(seen, size, files)
-    plain = Row(item, "", "", found.frames, found.fps, found.extent, len(found.starts), found.used, found.spans)
+    least = (size.frames - 1) * files.every + 1
+    plain = Row(item, "", "", found.frames, found.fps, found.extent, len(found.starts), found.used, found.spans, found.first, least)
     if worded and not item.captions:
-        return plain._replace(why="no caption", said=f"{item.path.with_suffix('.txt').name} is not there", clips=0, used=0)
+        return plain._replace(why="no caption", said=_wordless(item, files), clips=0, used=0)
     if not found.starts:
-        span = (size.frames - 1) * files.every + 1
-        return plain._replace(why="too short", said=f"no shot lasts {span} frames")
+        return plain._replace(why="too short", said=f"no shot lasts {least} frames")
     if size.frames > 1 and cuts.still(item, seen):
         return plain._replace(why="static", said="nothing moves", clips=0, used=0)
     return plain
+
+
+def _wordless(item: Item, files: Filed) -> str:
+    if files.kind == "manifest":
+        return "its entry has no caption"
+    if files.kind == "shards":
+        return "no member of its name has words: .txt, or .json with a caption"
+    words = item.path.with_suffix(".txt")
+    return f"{words.name} is {'empty' if words.exists() else 'not there'}"
 
 
 def totals(rows: Sequence[Row]) -> dict[str, int]:
@@ -87,26 +98,25 @@ def totals(rows: Sequence[Row]) -> dict[str, int]:
 
 
 def fixed(rows: Sequence[Row], beside: Path) -> str:
-    """A manifest (JSON lines) of what is good, shot by shot."""
+    """A manifest (JSON lines) of what is good, shot by shot; those of a file weigh together what it weighed."""
     lines = []
     for row in rows:
         if not row.clips:
             continue
-        spans = row.spans if row.item.moves and len(row.spans) > 1 else [(0, row.frames)]
+        cut = row.item.moves and row.shots > 1
+        spans = [span for span in row.spans if span[1] - span[0] >= row.least] if cut else [(0, row.frames)]
         for start, stop in spans:
             entry: dict[str, object] = {
                 "path": _relative(row.item.path, beside),
                 "caption": list(row.item.captions),
                 "label": row.item.label,
             }
-            if row.item.moves and (len(spans) > 1 or row.item.start or row.item.end):
-                entry |= {"start": row.item.start + start / row.fps, "end": row.item.start + stop / row.fps}
-            lines.append(json.dumps({key: value for key, value in entry.items() if value not in ("", [])} | _weight(row.item)))
+            if row.item.moves and (cut or row.item.start or row.item.end):
+                entry |= {"start": (row.first + start) / row.fps, "end": (row.first + stop) / row.fps}
+            if (weight := row.item.weight / len(spans)) != 1:
+                entry["weight"] = weight
+            lines.append(json.dumps({key: value for key, value in entry.items() if value not in ("", [])}))
     return "".join(f"{line}\n" for line in lines)
-
-
-def _weight(item: Item) -> dict[str, float]:
-    return {} if item.weight == 1 else {"weight": item.weight}
 
 
 def _relative(path: Path, beside: Path) -> str:
