@@ -183,6 +183,7 @@ def test_a_record_leads_nowhere_and_prints_nothing_odd(folder: Path, tmp_path: P
         (["--video", "clip.webp", "--frames", "8", "--strength", "0.4", "--sampler", "DDIM"], "DDIM begins at noise alone"),
         (["--video", "clip.webp", "--task", "predict", "--frames", "4"], "Half a clip of 4 frames is no whole group of 4"),
         (["--image", "picture-0.png", "--task", "i2v", "--frames", "1"], "makes a video from pictures, not one frame"),
+        (["--video", "clip.webp", "--before", PROMPT, "--num", "2"], "draws no noise, so all would be alike"),
         (["--video", "."], "is no file"),
         (["--video", "clip.webp", "--strength", "0.5", "--frames", "16"], "has 12 frames, not 16"),
         (["--video", "clip.webp", "--frames", "8", "--region", "black.png"], "has nothing white in it"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -198,6 +199,15 @@ def test_a_copied_model_whose_text_was_spoiled_is_said(converted: tuple[Path, Co
     save_file({name: value + 1 for name, value in load_file(weights).items()}, weights)
     with pytest.raises(UserError, match="is not the file that was saved"):
         models.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("how", "said"), [({"frames": 8}, "--frames"), ({"fps": 8.0}, "--fps"), ({"extent": (32, 32)}, "--size"), ({"time": 2}, "--time")]
+)
+def test_what_a_transformer_alone_cannot_have_is_said(source: Path, tmp_path: Path, how: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=f"{said} is for a whole model"):
+        pipeline.to_video(source / "transformer", tmp_path / "out", **how)
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_extent_that_does_not_fit_is_said(source: Path, tmp_path: Path) -> None:

@@ -186,3 +186,12 @@ def test_hidden_members_do_not_part_a_clip_from_its_words(tmp_path: Path) -> Non
     """A Mac's tar puts ._NAME before each NAME that has attributes."""
     (tmp_path / "a.tar").write_bytes(tar({"./._a.mp4": b"x", "./a.mp4": b"x", "./._a.txt": b"x", "./a.txt": b"a ball"}))
     assert [(item.path.name, item.captions) for item in items(Shards(path=str(tmp_path / "a.tar")))] == [("a.mp4", ("a ball",))]
+
+
+def test_a_name_with_dots_of_its_own_is_said(tmp_path: Path) -> None:
+    """WebDataset ends a name at its first dot, so a.b.mp4 is b.mp4 of a: beside a.mp4 it is something else that belongs to the clip."""
+    path = tmp_path / "a.tar"
+    path.write_bytes(tar({"d/walk.2.mp4": b"", "d/walk.2.txt": b"words", "run.mp4": b"", "run.left.jpg": b"", "run.txt": b"words"}))
+    walk, run = list(shards.members(str(path)))
+    assert walk.path == Path("a.tar/d/walk.2.mp4") and "ends at its first dot" in walk.wrong
+    assert run.path == Path("a.tar/run.mp4") and not run.wrong

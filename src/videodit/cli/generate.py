@@ -229,6 +229,8 @@ def _asked(given: argparse.Namespace) -> tuple[list[Request], str]:
     one = replace(base, rows=rows, columns=columns, **changes)
     terminal.check_ranges(argparse.Namespace(**vars(one)), NUMBERS)
     one = replace(one, task=given.task or (base.task if record else "t2i" if one.frames == 1 else requests.task_of(one)))
+    if one.before and given.num > 1:
+        raise UserError("An edit by --before draws no noise, so all would be alike: leave --num out.")
     numbers = range(base.number, base.number + given.num * len(prompts))
     told = [prompt for prompt in prompts for _ in range(given.num)]
     return [replace(one, prompt=prompt, number=number) for prompt, number in zip(told, numbers, strict=True)], name

@@ -59,7 +59,7 @@ def to_video(
     time: int | None = None,
     frames: int | None = None,
     extent: tuple[int, int] | None = None,
-    fps: float = FPS,
+    fps: float | None = None,
     layout: Layout = "global",
     side: int = 0,
     pickled: bool = False,
@@ -71,6 +71,9 @@ def to_video(
     sees_time = isinstance(source.settings, DiT) and source.settings.layout != "spatial"
     video = source.ours() if sees_time else inflate(source.ours(), layout, side=side)
     parts = beside(path, source, video, autoencoder, time)
+    told = {"--frames": frames, "--size": extent, "--fps": fps, "--time": time}
+    if parts is None and (said := [name for name, value in told.items() if value]):
+        raise UserError(f"{said[0]} is for a whole model, and {path} is a transformer alone: leave it out, or give its pipeline's folder.")
     proof = None if sees_time else prove(source, video, parts and parts.autoencoder)
     provenance = Provenance(run=f"convert {path.name}", proof=proof)
     if parts is None:
@@ -81,7 +84,7 @@ def to_video(
     latent_size(size, space=space * source.settings.patch, time=group)
     settings = ModelFolder(
         size=size,
-        fps=fps,
+        fps=fps or FPS,
         text=parts.text.settings,
         backbone=video.settings,
         objective=parts.objective,

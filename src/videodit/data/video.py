@@ -145,7 +145,7 @@ def write(path: str | Path, frames: Frames, fps: float | int, quality: int | Non
     if quality is not None and not 0 <= quality <= 100:
         raise UserError(f"A quality of {quality} does not exist: use 0 (small) to 100 (good).")
     path = check_output(path)
-    part = path.with_name(f".{path.stem}-{uuid.uuid4().hex[:8]}{path.suffix.lower()}")
+    part = path.with_name(f".{uuid.uuid4().hex[:16]}{path.suffix.lower()}")  # short, however long the other is
     try:
         _WRITERS[path.suffix.lower()](part, np.ascontiguousarray(frames), fps, quality, note)
         part.replace(path)
