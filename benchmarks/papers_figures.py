@@ -108,7 +108,8 @@ def pictures(model: Model, settings: BackboneRun) -> dict[str, float]:
     assert settings.start is not None
     before = models.load(settings.start)
     before.backbone.eval()
-    return {"pictures": looks.missed(still, model, held)["held"], "was": looks.missed(still, before, held)["held"]}
+    both = looks.missed(still, model, "pictures", held) | looks.missed(still, before, "was", held)
+    return {name: both[name] for name in ("pictures", "was")}
 
 
 def given(model: Model, settings: BackboneRun) -> dict[str, float]:

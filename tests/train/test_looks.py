@@ -41,7 +41,8 @@ def test_a_run_that_is_looked_at_is_the_same_run(world: tiny.World, tmp_path: Pa
 
     seen = [figures for figures in told if "held" in figures]
     assert len(seen) == 2 and seen[0]["held"] != seen[1]["held"], "the same clips by other weights"
-    assert 0 < seen[0]["held"] < 20 and {"judged [shape]", "judged [all]"} <= seen[0].keys()
+    assert 0 < seen[0]["held"] < 20 and 0 < seen[0]["learnt"] < 20 and seen[0]["learnt"] != seen[0]["held"]
+    assert {"judged [shape]", "judged [all]"} <= seen[0].keys()
     folders = sorted((tmp_path / "told" / "samples").iterdir())
     assert [path.name for path in folders] == ["step-00000002", "step-00000004"]
     said = toybox.prompt(toybox.scene(SEED, 0, split="held-out"))
@@ -70,9 +71,13 @@ def test_a_run_on_files_is_measured_on_other_files(world: tiny.World, tmp_path: 
     plain = replace(run(world, tmp_path), data=Folder(path=tmp_path / "learnt", budget=0.5), steps=1)
     looks = Looks(every=1, clips=2, held=8, data=Folder(path=tmp_path / "held"))
     (told,) = recipes.train(replace(plain, output=tmp_path / "a", looks=looks))
-    assert told["held"] > 0 and not any(name.startswith("judged") for name in told), "nobody knows what is right there"
+    assert told["held"] > 0 and told["learnt"] not in (0, told["held"]) and not any(name.startswith("judged") for name in told), (
+        "nobody knows what is right there"
+    )
     assert all(" held " in path.name for path in (tmp_path / "a" / "samples" / "step-00000001").iterdir())
     assert "x.mp4" in (tmp_path / "a" / "unreadable.jsonl").read_text(), "what is looked at leaves what is learnt from listed"
+    (told,) = recipes.train(replace(plain, output=tmp_path / "c", looks=replace(looks, data=plain.data)))
+    assert told["learnt"] == told["held"], "of the same files"
     (told,) = recipes.train(replace(plain, output=tmp_path / "b", looks=replace(looks, data=None, prompts=("a dog? / runs",))))
     assert "held" not in told
     assert [path.name for path in (tmp_path / "b" / "samples" / "step-00000001").iterdir()] == ["01 a dog  runs.mp4"]

@@ -36,7 +36,7 @@ from videodit.shapes import Size, Text, UserError, token_size
 from videodit.train.compiling import compile_blocks
 from videodit.train.decoded import Decoded, Seen
 from videodit.train.latents import Batch, Latents
-from videodit.train.looks import Look, Looks, by_time, held
+from videodit.train.looks import Look, Looks, by_time, held, learnt
 from videodit.train.mixed import Mixed, Pack, missed
 from videodit.train.parts import sight
 from videodit.train.recompute import DOC, Recompute, recompute
@@ -224,7 +224,8 @@ def job(settings: BackboneRun) -> Job:
             whole = replace(whole, backbone=adapters.merged(transformer))
         models.save(folder, replace(whole, settings=replace(whole.settings, provenance=provenance(settings))))
 
-    look = Look(settings, model, held(settings, autoencoder, text.takes)) if settings.looks.every else None
+    moving = data.pools[settings.joint.video_probability > 0]
+    look = Look(settings, model, held(settings, autoencoder, text.takes), learnt(settings, moving)) if settings.looks.every else None
     return Job(network=network, batch=data.batch, loss=loss, save=save, look=look)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,7 +26,7 @@ from videodit.generate import Generator
 from videodit.models import Model
 from videodit.shapes import UserError
 from videodit.train.parts import encoded
-from videodit.train.pools import cache, pools, scenes_key
+from videodit.train.pools import Pool, cache, pools, scenes_key
 
 if TYPE_CHECKING:
     from videodit.train.backbone import BackboneRun
@@ -42,7 +42,7 @@ class Looks:
 
     every: int = setting(0, doc="steps between looks, and one at the end; 0: never")
     clips: int = setting(8, doc="videos made at each look, kept in OUTPUT/samples")
-    held: int = setting(32, doc="clips that are not trained, whose loss is measured at each look; 0: none")
+    held: int = setting(32, doc="clips that are not trained, and as many that are, whose loss is measured at each look; 0: none")
     prompts: tuple[str, ...] = setting((), doc="what the videos are of; without any the clips that are not trained are asked for")
     data: Source | None = setting(
         None, doc="clips that are not trained, of a run on files; drawn worlds hold out their own, which are judged"
@@ -58,8 +58,8 @@ class Held(NamedTuple):
 
     latents: Tensor
     said: list[str]
-    asked: list[str]
-    scenes: list[Any]
+    asked: Sequence[str] = ()
+    scenes: Sequence[Any] = ()
     judge: Judge | None = None
 
 
@@ -87,6 +87,12 @@ def held(settings: BackboneRun, autoencoder: PerFrame, takes: str) -> Held:
     return Held(pool.together()[: looks.held], words, words, [])
 
 
+def learnt(settings: BackboneRun, pool: Pool) -> Held:
+    """As many of what is trained, alike in extent."""
+    which = pool.alike(settings.looks.held)
+    return Held(pool.together(which), [pool.captions[pool.whose[i][0] if pool.whose else i] for i in which])
+
+
 @dataclass(frozen=True)
 class Look:
     """One run's looks, each a function of the weights alone."""
@@ -94,6 +100,7 @@ class Look:
     settings: BackboneRun
     model: Callable[[], Model]  # as it stands
     held: Held
+    learnt: Held
 
     def due(self, step: int) -> bool:
         every = self.settings.looks.every
@@ -104,7 +111,8 @@ class Look:
         model = self.model()
         model.backbone.eval()
         try:
-            return self._made(model, step) | missed(self.settings, model, self.held)
+            made, both = self._made(model, step), {"held": self.held, "learnt": self.learnt}
+            return made | {key: value for name, clips in both.items() for key, value in missed(self.settings, model, name, clips).items()}
         finally:
             model.backbone.train()
 
@@ -130,15 +138,15 @@ class Look:
         return list(looks.prompts or self.held.asked)[: looks.clips]
 
 
-def missed(settings: BackboneRun, model: Model, held: Held) -> dict[str, float]:
-    """The loss on clips that are not trained, at times and with noise that are the same at every look."""
-    objective, clean = settings.objective, held.latents.float()
+def missed(settings: BackboneRun, model: Model, name: str, clips: Held) -> dict[str, float]:
+    """The loss on clips at times and with noise that are the same at every look."""
+    objective, clean = settings.objective, clips.latents.float()
     if not len(clean):
         return {}
     generator = torch.Generator().manual_seed(SEED)
     noise = torch.randn(clean.shape, generator=generator)
     times = objective.draw(settings.times, len(clean), clean.shape[2], clean[0, 0].numel(), generator)
-    told = held.said if model.text.takes == "text" else [""] * len(clean)
+    told = clips.said if model.text.takes == "text" else [""] * len(clean)
     errors = []
     with torch.no_grad():
         for start in range(0, len(clean), BATCH):
@@ -147,7 +155,7 @@ def missed(settings: BackboneRun, model: Model, held: Held) -> dict[str, float]:
             output = model.backbone(objective.corrupt(*some), objective.clock(some[2]), text)
             errors.append(objective.loss(output.float(), *some).flatten(1).mean(1).cpu())
     error = torch.cat(errors)
-    return {"held": error.mean().item()} | {name: value.item() for name, value in by_time("held", error, times).items()}
+    return {name: error.mean().item()} | {key: value.item() for key, value in by_time(name, error, times).items()}
 
 
 def by_time(name: str, error: Float[Tensor, "b"], times: Float[Tensor, "b *f"]) -> dict[str, Tensor]:
