@@ -96,8 +96,8 @@ def test_a_connection_that_closes_within_a_pass_is_the_loss_of_another_process()
         raise RuntimeError("shapes do not fit")
 
 
-FAR, NEAR = Sign(9, 4, 9.0, 0.0, False), Sign(9, 3, 0.0, 0.0, False)  # in the next exchange; still before it
-WAITS, WORKS = Sign(9, 4, 9.0, 9.0, False), Sign(9, 4, 9.0, 0.0, False)  # in one pass: in an exchange that others do not come to, or not
+FAR, NEAR = Sign(9, 4, 9.0, 0.0, 99.0), Sign(9, 3, 0.0, 0.0, 99.0)  # in the next exchange; still before it
+WAITS, WORKS = Sign(9, 4, 9.0, 9.0, 99.0), Sign(9, 4, 9.0, 0.0, 99.0)  # in one pass: in an exchange that others do not come to, or not
 
 
 @pytest.mark.parametrize(
@@ -105,12 +105,14 @@ WAITS, WORKS = Sign(9, 4, 9.0, 9.0, False), Sign(9, 4, 9.0, 0.0, False)  # in on
     [
         ([FAR, NEAR], 1),
         ([NEAR, FAR], 0),
-        ([FAR, NEAR._replace(busy=True)], None),
+        ([FAR, NEAR._replace(free=0.0)], None),
+        ([FAR._replace(inside=40.0), NEAR._replace(free=0.1)], None),  # it comes from a look or a save, to where the other waits
+        ([FAR._replace(inside=40.0), NEAR._replace(free=9.0)], 1),
         ([NEAR._replace(still=9.0), NEAR, FAR, FAR], 1),  # the first two share a pass
         ([FAR._replace(inside=7.0), NEAR], None),
         ([WAITS, WORKS], 1),
         ([WORKS, WAITS, WAITS], 0),
-        ([WAITS, WORKS._replace(busy=True)], None),
+        ([WAITS, WORKS._replace(free=0.0)], None),
         ([WAITS._replace(still=7.0), WORKS], None),
         ([WORKS, WORKS], None),
         ([WAITS, WAITS._replace(still=0.5)], None),

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ from videodit.shapes import UserError
 from videodit.train import backbone, planning, prepare, recipes
 from videodit.train.backbone import BackboneRun, Joint
 from videodit.train.latents import Latents
+from videodit.train.pools import Pool
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 ALL = Tasks(none=1.0, first=1.0, last=1.0, both=1.0, prefix=1.0, suffix=1.0, every=1.0, random=1.0, clips=8)
@@ -203,3 +205,20 @@ def test_pictures_beside_groups_need_groups(verb: Callable[[BackboneRun], object
     settings = run(world, tmp_path, lone="channels", autoencoder=world.image_model)
     with pytest.raises(UserError, match="groups have one frame each"):
         verb(settings)
+
+
+def test_a_plan_says_how_often_a_clip_is_learnt(world: tiny.World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = run(world, tmp_path, clips=6, tasks=Tasks(none=3.0, first=1.0, clips=3), steps=400)
+    data, drawn, draw = Latents(settings, models.load_autoencoder(settings.autoencoder), None, "nothing"), {False: 0, True: 0}, Pool.draw
+
+    def counted(pool: Pool, rng: np.random.Generator, count: int, *, told: bool) -> np.ndarray:
+        drawn[told] += count
+        return draw(pool, rng, count, told=told)
+
+    monkeypatch.setattr(Pool, "draw", counted)
+    for step in range(settings.steps * settings.accumulate):
+        data.batch(step)
+    plan = planning.plan(settings)
+    assert plan["clip_visits"] == pytest.approx(drawn[False] / 6, rel=0.1) and plan["given_visits"] == pytest.approx(
+        drawn[True] / 3, rel=0.2
+    )

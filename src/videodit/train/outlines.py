@@ -122,7 +122,7 @@ def _backbone(settings: BackboneRun, assumed: list[str]) -> Outline:
 
     words = _words(settings, text) if isinstance(text, TextSettings) else WORDS_OF_SD3
     tokens = token_size(latents, (getattr(shape, "tube", 1), shape.patch, shape.patch)).count
-    extent: dict[str, Any] = {"latents": list(latents), "tokens": tokens}
+    extent: dict[str, Any] = {"latents": list(latents), "tokens": tokens, **_visits(settings)}
     missed = partial(_missed, settings, built, shape, words, (autoencoder.channels, *latents))
     if isinstance(settings.sizes, One):
         passes, clips = _passes(settings, missed, latents.frames, _beside(settings, missed, autoencoder)), float(settings.batch)
@@ -131,6 +131,16 @@ def _backbone(settings: BackboneRun, assumed: list[str]) -> Outline:
         assumed.append(f"every file is taken to have the run's size: sizes.kind={settings.sizes.kind} deals them as they are")
         passes, clips, extent["pass_tokens"] = _dealt(settings, missed, tokens, tokens // latents.frames)
     return Outline(network=network, extent=extent, passes=passes, clips=clips, kept=_kept(settings, autoencoder, shape, words, assumed))
+
+
+def _visits(settings: BackboneRun) -> dict[str, float]:
+    """How often a clip of a drawn world is learnt, and one of which something is given."""
+    if not isinstance(settings.data, Drawn):
+        return {}
+    given = 1 - settings.tasks.none / sum(settings.tasks.weights.values())
+    drawn = settings.steps * settings.accumulate * settings.batch * settings.joint.video_probability
+    found = {"clip_visits": drawn * (1 - given) / settings.clips}
+    return found | ({"given_visits": drawn * given / min(settings.tasks.clips, settings.clips)} if given else {})
 
 
 def _passes(settings: BackboneRun, missed: Callable[..., Tensor], frames: int, beside: list[Pass]) -> list[tuple[float, Pass]]:

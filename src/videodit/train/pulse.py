@@ -48,7 +48,7 @@ class Sign(NamedTuple):
     met: int  # passes and exchanges come to
     inside: float  # seconds in the last of them, until it is over
     still: float  # seconds in one exchange without doing anything
-    busy: bool  # behind the others for a good reason
+    free: float  # seconds since it was last behind the others for a good reason; 0 while it is
 
 
 class Pulse:
@@ -63,7 +63,7 @@ class Pulse:
         self.verdict: str | None = None
         self._place = f"pulse/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
         self._heard = {other: ("", time.monotonic()) for other in range(size)}
-        self._met, self._since, self._busy = 0, None, False  # as in a sign of life; since when in the last
+        self._met, self._since, self._free = 0, None, 0.0  # as in a sign of life; since when in the last, and since when free
         self._thread, self._spent, self._moved = get_ident(), 0.0, time.monotonic()  # who trains; its time; when it last did something
         self._silence, self._beats = math.inf, 0  # less, once a connection was found closed
         self._over, self._known, self._lock, self._round = Event(), Event(), Lock(), 0.0
@@ -101,11 +101,11 @@ class Pulse:
     @contextmanager
     def busy(self) -> Iterator[None]:
         """Behind the others for a good reason."""
-        self._busy = True
+        self._free = math.inf
         try:
             yield
         finally:
-            self._busy = False
+            self._free = time.monotonic()
 
     def lost(self) -> Lost:
         """Who is gone, when a connection was found closed."""
@@ -146,10 +146,10 @@ class Pulse:
                 self._ends(f"The launcher, or process 0, was stopped: it has not answered for {SILENCE:.0f} s")
 
     def _beat(self) -> None:
-        since = self._since
+        since, now = self._since, time.monotonic()
         self._beats += 1
-        inside = 0.0 if since is None else time.monotonic() - since
-        sign = Sign(self._beats, self._met, round(inside, 1), round(self._still(), 1), self._busy)
+        inside, free = 0.0 if since is None else now - since, max(now - self._free, 0.0)
+        sign = Sign(self._beats, self._met, round(inside, 1), round(self._still(), 1), round(free, 1))
         with self._lock:
             self.store.set(f"{self._place}/{self.rank}", json.dumps(sign))
 
@@ -202,11 +202,12 @@ class Pulse:
         if not late:  # in one pass: who is in no exchange while others are
             waited = max((sign.still for sign in alive.values()), default=0.0)
             late = [other for other, sign in alive.items() if not sign.still]
-        late = [other for other in late if not alive[other].busy]
+        late = [other for other in late if self.wait and min(waited, alive[other].free) > self.wait]
         late = [other for other in late if not alive[other].still] or late  # not who waits for one of the others
-        if late and self.wait and waited > self.wait:
-            return f"Process {late[0]} of {self.size} hangs: the others have waited {waited:.0f} s for it"
-        return None
+        if not late:
+            return None
+        waited = min(waited, alive[late[0]].free)
+        return f"Process {late[0]} of {self.size} hangs: the others have waited {waited:.0f} s for it"
 
     def _ends(self, said: str) -> None:
         """Give the training thread a moment to say so itself; it may be inside a kernel that never returns."""
