@@ -108,6 +108,7 @@ WAITS, WORKS = Sign(9, 4, 9.0, 9.0, 99.0), Sign(9, 4, 9.0, 0.0, 99.0)  # in one 
         ([FAR, NEAR._replace(free=0.0)], None),
         ([FAR._replace(inside=40.0), NEAR._replace(free=0.1)], None),  # it comes from a look or a save, to where the other waits
         ([FAR._replace(inside=40.0), NEAR._replace(free=9.0)], 1),
+        ([WAITS._replace(still=40.0), WORKS._replace(free=0.1)], None),
         ([NEAR._replace(still=9.0), NEAR, FAR, FAR], 1),  # the first two share a pass
         ([FAR._replace(inside=7.0), NEAR], None),
         ([WAITS, WORKS], 1),
