@@ -52,3 +52,12 @@ def test_it_goes_on_from_weights_that_are_there(world: tiny.World, tmp_path: Pat
     assert not all(torch.equal(value, bundled[name]) for name, value in started(replace(run, preset="toybox")).state_dict().items())
     with pytest.raises(UserError, match="another shape than the preset 'tiny'"):
         started(replace(run, start="toybox", preset="tiny"))
+
+
+@pytest.mark.usefixtures("one_thread", "unchecked")
+def test_the_latents_of_every_average_are_normalised_by_their_own_moments(world: tiny.World, tmp_path: Path) -> None:
+    run = tiny.runs(world, tmp_path, steps=1)["image-autoencoder"]
+    for name, averages in (("one", ()), ("two", (0.5,))):
+        recipes.train(replace(run, averages=averages, output=tmp_path / name))
+    alone, beside = (models.load_autoencoder(tmp_path / name / "model").image.config for name in ("one", "two"))
+    assert beside["scaling_factor"] == alone["scaling_factor"] != 1 and beside["shift_factor"] == alone["shift_factor"]

@@ -104,6 +104,7 @@ def started(settings: ImageAutoencoderRun) -> AutoencoderKL:
 def normalised(network: PerFrame, settings: ImageAutoencoderRun, pixels: Pixels) -> AutoencoderKL:
     """Write into the configuration the shift and scaling that give latents mean 0 and deviation 1 on 512 pictures of no training step."""
     start = settings.steps * settings.accumulate * settings.batch
+    network.image.register_to_config(shift_factor=0.0, scaling_factor=1.0)  # those of another average may stand there
     parts = (pixels.batch(start + 64 * i, 64).to(settings.device) for i in range(8))
     z = torch.cat([network.encode(part).mean.float() for part in parts])
     network.image.register_to_config(shift_factor=round(z.mean().item(), 6), scaling_factor=round(1 / z.std().item(), 6))
