@@ -10,9 +10,9 @@ import torch
 
 import tiny
 from videodit import models
-from videodit.shapes import UserError
+from videodit.shapes import Size, UserError
 from videodit.train import recipes
-from videodit.train.image_autoencoder import ImageAutoencoderRun, changed_alike, started
+from videodit.train.image_autoencoder import ImageAutoencoderRun, changed_alike, shape, started
 
 
 def test_a_picture_and_its_own_shrunken_copy_change_alike() -> None:
@@ -61,3 +61,13 @@ def test_the_latents_of_every_average_are_normalised_by_their_own_moments(world:
         recipes.train(replace(run, averages=averages, output=tmp_path / name))
     alone, beside = (models.load_autoencoder(tmp_path / name / "model").image.config for name in ("one", "two"))
     assert beside["scaling_factor"] == alone["scaling_factor"] != 1 and beside["shift_factor"] == alone["shift_factor"]
+
+
+def test_sizes_that_do_not_fit_are_said_before_the_first_step(tmp_path: Path) -> None:
+    run = ImageAutoencoderRun(output=tmp_path, preset="tiny", size=Size(1, 24, 32))
+    shape(run)
+    for size in (Size(1, 24, 32), Size(3, 32, 32)):
+        with pytest.raises(UserError, match="multiples of 32, or set equivariance=0"):
+            shape(replace(run, size=size, equivariance=0.5))
+    with pytest.raises(UserError, match="20 rows do not fit: use 16 or 24"):
+        shape(replace(run, size=Size(1, 20, 32)))

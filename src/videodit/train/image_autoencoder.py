@@ -19,7 +19,7 @@ from videodit.config import setting
 from videodit.data import worlds
 from videodit.data.clips import Clips
 from videodit.data.sources import Drawn, Toybox
-from videodit.shapes import Size, UserError
+from videodit.shapes import Size, UserError, latent_size
 from videodit.train.pixels import Pixels
 from videodit.train.step import Job, Run
 
@@ -84,9 +84,17 @@ def changed_alike(generator: torch.Generator, *grids: Float[Tensor, "b _c 1 _h _
 
 
 def shape(settings: ImageAutoencoderRun) -> ImageAutoencoder:
+    """The preset's, if it fits what is read."""
     if settings.preset not in PRESETS:
         raise UserError(f"There is no image autoencoder {settings.preset!r}: preset takes {', '.join(PRESETS)}.")
-    return PRESETS[settings.preset]
+    found = PRESETS[settings.preset]
+    latents = latent_size(settings.size, space=found.space, time=1)
+    if settings.equivariance and (latents.frames > 1 or latents.rows % 4 or latents.columns % 4):
+        raise UserError(
+            f"equivariance shrinks single frames to three quarters, which {settings.size} cannot be: "
+            f"use 1 frame of rows and columns in multiples of {4 * found.space}, or set equivariance=0."
+        )
+    return found
 
 
 def started(settings: ImageAutoencoderRun) -> AutoencoderKL:
