@@ -19,7 +19,7 @@ def run(folder: Path, name: str, rate: float = 1e-3, steps: int = 50) -> Path:
     """A run's folder as training leaves it."""
     path = folder / name
     (path / "samples" / "step-00000050").mkdir(parents=True)
-    (path / "run.toml").write_text(f"seed = 0\n[optimizer]\nlearning_rate = {rate}\n")
+    (path / "run.toml").write_text(f"seed = 0\nsize = [1, 64, {round(64e3 * rate)}]\n[optimizer]\nlearning_rate = {rate}\n")
     lines = [json.dumps({"step": n, "time": 1.0, "loss": 1 / n, "norm": 2.0}) for n in range(1, steps + 1)]
     (path / "log.jsonl").write_text("\n".join([*lines, '{"step": 51, "lo']))
     video.write(path / "samples" / "step-00000050" / "a circle.mp4", np.full((4, 32, 32, 3), 90, np.uint8), 8)
@@ -31,6 +31,7 @@ def test_a_page_holds_settings_scores_curves_and_the_very_videos(tmp_path):
     first, second = run(tmp_path, "one"), run(tmp_path, "two", rate=2e-3)
     page = report.page("both", report.columns([first, second]))
     assert "optimizer.learning_rate" in page and "0.002" in page and "<td>seed</td>" not in page, "only what differs"
+    assert "[1, 64, 64]" in page and "[1, 64, 128]" in page, "lists too"
     assert page.count("<polyline") == 4, "loss and norm, a line for each run"
     assert "model.all" in page and "<td>0.5</td>" in page
     inside = [base64.b64decode(found) for found in re.findall(r'src="data:video/mp4;base64,([^"]+)"', page)]
@@ -44,6 +45,14 @@ def test_the_latest_samples_are_shown(tmp_path):
     later.mkdir()
     video.write(later / "b.mp4", np.zeros((4, 32, 32, 3), np.uint8), 8)
     assert list(report.looked_at(path).videos) == ["b"]
+
+
+def test_of_many_videos_it_is_said_how_many_are_left_out(tmp_path):
+    for number in range(report.MOST + 2):
+        (tmp_path / f"{number:03d}.gif").write_bytes(b"GIF")
+    page = report.page("many", report.columns([tmp_path]))
+    assert page.count("<img ") == report.MOST and f"The first {report.MOST} of {report.MOST + 2} names." in page
+    assert "names.</p>" not in report.page("one", report.columns([tmp_path / "000.gif"]))
 
 
 def test_runs_of_one_name_stay_apart(tmp_path):

@@ -89,17 +89,17 @@ def scores(path: Path) -> dict[str, Any]:
     return found
 
 
-def _flat(value: Any, name: str = "") -> list[tuple[str, Any]]:
+def _flat(value: Any, name: str = "", *, lists: bool = False) -> list[tuple[str, Any]]:
     if isinstance(value, dict):
-        return [pair for key, part in value.items() for pair in _flat(part, f"{name}.{key}" if name else str(key))]
-    return [] if isinstance(value, list) or value is None else [(name, value)]
+        return [pair for key, part in value.items() for pair in _flat(part, f"{name}.{key}" if name else str(key), lists=lists)]
+    return [] if (isinstance(value, list) and not lists) or value is None else [(name, value)]
 
 
 def _settings(path: Path) -> dict[str, Any]:
     import tomllib
 
     try:
-        return dict(_flat(tomllib.loads(path.read_text(encoding="utf-8"))))
+        return dict(_flat(tomllib.loads(path.read_text(encoding="utf-8")), lists=True))
     except (OSError, ValueError):
         return {}
 
@@ -174,7 +174,8 @@ def _videos(columns: Sequence[Shown]) -> str:
     shown = [column for column in columns if column.videos]
     if not shown:
         return ""
-    names = list(dict.fromkeys(name for column in shown for name in column.videos))[:MOST]
+    every = list(dict.fromkeys(name for column in shown for name in column.videos))
+    names = every[:MOST]
     total = sum(column.videos[name].stat().st_size for column in shown for name in names if name in column.videos)
     if total > LARGEST:
         raise UserError(f"The videos take {total / 2**20:.0f} MiB, and a page holds {LARGEST // 2**20}: name fewer, or smaller ones.")
@@ -185,7 +186,8 @@ def _videos(columns: Sequence[Shown]) -> str:
     for name in rows:
         cells = [next(iter(column.videos.values())) if alone else column.videos.get(name) for column in shown]
         body += f"<tr><th>{escape(name)}</th>{''.join(f'<td>{_moving(file)}</td>' for file in cells)}</tr>"
-    return f"<h2>Videos</h2>{_BAR}<div class=wide><table class=videos><tr><th></th>{head}</tr>{body}</table></div>"
+    left_out = f"<p>The first {MOST} of {len(every)} names.</p>" if len(every) > MOST and not alone else ""
+    return f"<h2>Videos</h2>{left_out}{_BAR}<div class=wide><table class=videos><tr><th></th>{head}</tr>{body}</table></div>"
 
 
 def _moving(path: Path | None) -> str:
