@@ -83,6 +83,14 @@ def test_a_model_that_knows_the_scene_is_as_right_as_the_truth(task, judge: Judg
     assert found["rebuilt"]["background"] < found["truth"]["background"]  # the negative, which is what this one leaves
 
 
+def test_no_video_is_held_against_its_own_words_for_chance() -> None:
+    for count in range(2, 65):
+        order = suite.others(count)
+        assert sorted(order) == list(range(count)) and (order != np.arange(count)).all()
+    assert suite.others(1) == [0]
+    assert (suite.others(200) == np.random.default_rng(judges.SEED).permutation(200)).all()  # as it was
+
+
 def test_all_of_a_picture_is_everything_but_its_motion() -> None:
     score = {"shape": True, "colour": True, "motion": False, "all": False, "background": True}
     assert judges.TOYBOX.rates([score]) == {"shape": 1, "colour": 1, "motion": 0, "all": 0}

@@ -48,10 +48,18 @@ def measure(
         surfaces["truth"] += surface.figures(real)
         if progress:
             progress(min(start + BATCH, count), count)
-    order = np.random.default_rng(SEED).permutation(count)
-    shuffled = [judge.score(verdict, wanted[i]) for verdict, i in zip(verdicts, order, strict=True)]
+    shuffled = [judge.score(verdict, wanted[i]) for verdict, i in zip(verdicts, others(count), strict=True)]
     scores = [judge.score(verdict, what) for verdict, what in zip(verdicts, wanted, strict=True)]
     rows = {"model": scores, "rebuilt": rebuilt, "truth": truth, "shuffled": shuffled}
     rates = {name: judge.rates(row, still=task == "t2i") for name, row in rows.items()}
     asked = {"count": count, "prompts": prompts, "task": task, "seed": seed}
     return asked | rates | surface.beside(**surfaces) | tasks.summary(figures)
+
+
+def others(count: int) -> np.ndarray:
+    """Whose words each video is held against: of the orders that a seed draws, the first in which none meets its own."""
+    rng = np.random.default_rng(SEED)
+    while True:
+        order = rng.permutation(count)
+        if count < 2 or (order != np.arange(count)).all():
+            return order
