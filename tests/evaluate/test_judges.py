@@ -92,9 +92,10 @@ def test_no_video_is_held_against_its_own_words_for_chance() -> None:
 
 
 def test_all_of_a_picture_is_everything_but_its_motion() -> None:
-    score = {"shape": True, "colour": True, "motion": False, "all": False, "background": True}
+    score = {"shape": True, "colour": True, "motion": False, "count": True, "all": False, "background": True}
     assert judges.TOYBOX.rates([score]) == {"shape": 1, "colour": 1, "motion": 0, "all": 0}
     assert judges.TOYBOX.rates([score, {**score, "shape": False}], still=True) == {"shape": 0.5, "colour": 1, "motion": None, "all": 0.5}
+    assert judges.TOYBOX.rates([score, {**score, "count": False}], still=True) == {"shape": 1, "colour": 1, "motion": None, "all": 0.5}
 
 
 @pytest.mark.usefixtures("unchecked")

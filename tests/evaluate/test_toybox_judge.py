@@ -239,5 +239,5 @@ def test_undecided_is_wrong():
 
 def test_the_table_holds_the_means():
     rows = [score(verdict(seen(ONE)), scene(ONE)), score(verdict(seen(ONE, motion="up")), scene(ONE))]
-    assert table(rows) == {"shape": 1.0, "colour": 1.0, "motion": 0.5, "all": 0.5, "background": 1.0}
+    assert table(rows) == {"shape": 1.0, "colour": 1.0, "motion": 0.5, "count": 1.0, "all": 0.5, "background": 1.0}
     assert table([]) == {}

@@ -33,7 +33,7 @@ class Judge:
     def rates(self, scores: Iterable[dict[str, Any]], *, still: bool = False) -> dict[str, float | None]:
         """In 0..1, of the scenes that asked for a part; pictures (`still`) have no motion, and all is the other parts."""
         if still:
-            seen = [name for name in self.parts if name != "motion"]
+            seen = {*self.parts, "count"} - {"motion"}  # one thing more is wrong in a picture too
             scores = [one | {"motion": None, "all": all(one[name] is not False for name in seen)} for one in scores]
         means = table(scores)
         return {name: round(means[name], 4) if name in means else None for name in (*self.parts, "all")}

@@ -249,7 +249,7 @@ def score(verdict: Verdict, scene: toybox.Scene) -> dict[str, bool]:
     """Which attributes of a scene the verdict names rightly.
 
     Things are paired so that most attributes agree. An attribute is right only if it is right for every thing of the scene;
-    `all` means shape, colour and motion of every thing and nothing else found. The background counts for itself.
+    `all` means shape, colour and motion of every thing and as many things as asked (`count`). The background counts for itself.
     """
     wanted: list[toybox.Thing] = list(scene.things)
     found: list[Seen | None] = [*verdict.things, *[None] * len(wanted)]
@@ -261,7 +261,8 @@ def score(verdict: Verdict, scene: toybox.Scene) -> dict[str, bool]:
         right = {n: [one is not None and getattr(one, n) == getattr(thing, n) for thing, one in pairs] for n in names}
         if (number := sum(map(sum, right.values()))) > most:
             most, best = number, {n: all(agree) for n, agree in right.items()}
-    best["all"] = all(best.values()) and len(verdict.things) == len(wanted)
+    best["count"] = len(verdict.things) == len(wanted)
+    best["all"] = all(best.values())
     best["background"] = verdict.background == scene.background
     return best
 
