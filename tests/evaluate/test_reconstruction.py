@@ -165,6 +165,12 @@ def test_clips_that_cannot_be_made_to_fit(extent: tuple, size: tuple | None, wor
         fit("a.mp4", np.zeros((*extent, 3), np.uint8), tiny.dpvae(), size)
 
 
+@pytest.mark.parametrize(("size", "words"), [(None, "name a clip of 8x8 at least"), ((4, 8), "use a --size of 8x8 at least")])
+def test_what_ssim_has_no_window_in_is_too_small(size: tuple | None, words: str):
+    with pytest.raises(UserError, match=f"a.mp4 is too small .4 frames of 4x8.: {words}"):
+        fit("a.mp4", np.zeros((4, 4, 8, 3), np.uint8), PerFrame(tiny.image_autoencoder(widths=(8, 8, 16))), size)
+
+
 # --- The whole ---
 
 

@@ -135,8 +135,10 @@ def fit(name: str, frames: Frames, autoencoder: PerFrame, size: tuple[int, int] 
     count, rows, columns = frames.shape[:3]
     step = autoencoder.space
     wanted = size or (rows // step * step, columns // step * step)
-    if not min(wanted):
-        raise UserError(f"{name} is too small ({Size(count, rows, columns)}): name a clip of {step}x{step} at least.")
+    least = -(-(WINDOW // 2 + 1) // step) * step  # what SSIM's borders can be mirrored in
+    if min(wanted) < least:
+        small = Size(count, *(size or (rows, columns)))
+        raise UserError(f"{name} is too small ({small}): {'use a --size' if size else 'name a clip'} of {least}x{least} at least.")
     autoencoder.latents(Size(count, *wanted))
     pictures, done = _pictures(frames), "whole"
     if size and size != (rows, columns):
