@@ -143,6 +143,15 @@ def test_an_inception_score_needs_a_classifier():
     found = score("toybox", "toybox", verb="is", extractor=Extractor(seen=look().seen, look=answers))
     assert 1 < found["value"] <= 3 and found["more"]["real_score"] == found["value"] and found["floor"] is None
 
+    def by_frame(clips: torch.Tensor) -> extractors.Looked:
+        logits = answers(clips).logits
+        assert logits is not None
+        return extractors.Looked(logits.expand(-1, 4, -1), logits.expand(-1, 4, -1))
+
+    estimator = replace(ESTIMATOR, splits=TAKEN.count)  # each split is one clip, whose frames are all alike
+    alone = score("toybox", "toybox", verb="is", extractor=Extractor(seen=look().seen, look=by_frame), estimator=estimator)
+    assert alone["value"] == pytest.approx(1) and alone["interval"] == pytest.approx((1, 1))
+
 
 def test_an_interrupted_measurement_goes_on(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(scores, "BATCH", 2)
@@ -297,3 +306,10 @@ def test_a_named_protocol_that_is_changed_is_ones_own():
     changed = published.changed(count=128, every=2)
     assert changed.name == "own" and (changed.real.every, changed.fake.every) == (2, 1)
     assert changed.real.count == changed.fake.count == 128 and changed.real.size == (256, 256)
+
+
+def test_a_score_is_in_its_interval_where_all_draws_are_equal():
+    for value in np.random.default_rng(0).random(20).tolist():
+        sample = torch.full((1, 1, 1), value, dtype=torch.float64)
+        low, high = scores.interval(value, (sample, sample), lambda _, drawn: drawn.item(), replace(ESTIMATOR, resamples=100))
+        assert low <= value <= high

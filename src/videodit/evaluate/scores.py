@@ -238,8 +238,10 @@ def _inception(real: Features, fake: Features, estimator: Estimator) -> Found:
     """The floor is no distance here: it is the real set's own score, which is the most that can be hoped for."""
     assert real.answers and fake.answers
 
+    frames = fake.sample.shape[1]  # of a clip, all in its split
+
     def score(_: Tensor, logits: Tensor) -> float:
-        return Answers.of(torch.arange(len(logits)), logits, estimator.splits).score
+        return Answers.of(torch.arange(len(logits)) // frames, logits, estimator.splits).score
 
     value = fake.answers.score
     span = interval(value, (real.sample, fake.sample), score, estimator, least=1.0)
@@ -267,4 +269,4 @@ def interval(
         found.append(distance(*drawn))
     away = (1 - estimator.confidence) / 2
     low, high = np.quantile(np.array(found) - np.mean(found), [away, 1 - away])
-    return min(value, max(least, value + float(low))), value + float(high)
+    return min(value, max(least, value + float(low))), max(value, value + float(high))  # equal draws round to either side
