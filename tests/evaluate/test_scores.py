@@ -302,7 +302,7 @@ def test_subsets_that_are_too_large_are_said_after_the_first_clips(folder: Path)
 def test_a_named_protocol_that_is_changed_is_ones_own():
     published = PROTOCOLS["stylegan-v"]
     assert (published.real.count, published.real.frames, published.real.every, published.fake.every) == (2048, 16, 3, 1)
-    assert published.changed(count=None) is published
+    assert published.changed(count=None) is published is published.changed(count=2048, every=3, size=(256, 256), seed=0)
     changed = published.changed(count=128, every=2)
     assert changed.name == "own" and (changed.real.every, changed.fake.every) == (2, 1)
     assert changed.real.count == changed.fake.count == 128 and changed.real.size == (256, 256)

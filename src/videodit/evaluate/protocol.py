@@ -24,11 +24,9 @@ class Protocol:
     def changed(self, **given: Any) -> Protocol:
         """The same but for what is given; a named protocol that is changed is one's own."""
         given = {name: value for name, value in given.items() if value is not None}
-        if not given:
-            return self
         both = {name: value for name, value in given.items() if name != "every"}
-        real = replace(self.real, **given)
-        return Protocol(name=OWN, real=real, fake=replace(self.fake, **both))
+        changed = Protocol(name=OWN, real=replace(self.real, **given), fake=replace(self.fake, **both))
+        return self if (changed.real, changed.fake) == (self.real, self.fake) else changed
 
 
 def _named(name: str, *, every: int = 1, **both: Any) -> Protocol:
