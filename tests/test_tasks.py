@@ -13,6 +13,7 @@ import torch
 import tiny
 import videodit
 from videodit import backbone, models
+from videodit.autoencoder import DPVAESettings
 from videodit.data import toybox
 from videodit.diffusion import rolling
 from videodit.diffusion.guidance import Guidance
@@ -32,8 +33,10 @@ FRAMES, ROWS, COLUMNS = tiny.CLIP
 VIDEO = np.random.default_rng(0).integers(0, 256, (24, ROWS, COLUMNS, 3), np.uint8)
 
 
-def told(how: str = "time", *, hints: bool = False, **changes: object) -> Generator:
-    made = tiny.model(tiny.dpvae(trained=True), tiny.CLIP)
+def told(
+    how: str = "time", *, hints: bool = False, clip: Size = tiny.CLIP, groups: DPVAESettings | None = None, **changes: object
+) -> Generator:
+    made = tiny.model(tiny.dpvae(trained=True, settings=groups), clip)
     network = backbone.build(replace(made.backbone.settings, given=how, hints=hints, rotary="time")).eval()
     network.load_state_dict(made.backbone.state_dict(), strict=False)
     return Generator(Model(replace(made.settings, backbone=network.settings, **changes), made.autoencoder, made.text, network))
@@ -172,6 +175,12 @@ def test_from_text_alone_the_first_chunk_is_the_models_clip(generator: Generator
     assert np.array_equal(parts[0], generator.generate(PROMPT, seed=2)) and sum(map(len, parts)) == 16
     other = np.concatenate(list(extended(generator, PROMPT, 16, seed=2)))
     assert np.array_equal(np.concatenate(parts)[:8], other[:8]) and apart(np.concatenate(parts)[8:], other[8:]) > 1
+
+
+def test_a_chunk_is_given_whole_groups_where_half_a_clip_is_none() -> None:
+    model = told(clip=Size(12, ROWS, COLUMNS))
+    one, other = (np.concatenate(list(extended(model, PROMPT, 20, steps=1, known=known))) for known in (None, 4))
+    assert len(one) == 20 and np.array_equal(one, other)
 
 
 def test_memory_does_not_grow_with_the_length(generator: Generator) -> None:

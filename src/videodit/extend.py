@@ -11,11 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from videodit.autoencoder import PerFrame
 from videodit.diffusion import rolling, windows
 from videodit.diffusion.guidance import Guidance
 from videodit.diffusion.noise import noise, rescheduled
 from videodit.diffusion.schedulers import sampler as sampler_of
 from videodit.generate import Frames, Generator, Progress
+from videodit.given import filling, lead
 from videodit.shapes import Size, UserError
 
 
@@ -32,13 +34,14 @@ def extended(
 ) -> Iterator[Frames]:
     """A video of so many frames, in parts as they come: what is there (`video`, or a clip of the first prompt), then what follows.
 
-    Each chunk is a clip of the model's length that is given the last `known` frames. Several prompts share the length evenly.
+    Each chunk is a clip of the model's length that is given the last `known` frames, the whole groups of half a clip unless told. Several
+    prompts share the length evenly.
     """
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     chunk = (size or model.size)._replace(frames=model.size.frames)
-    known = chunk.frames // 2 if known is None else known
-    time = model.model.autoencoder.time
-    _check(chunk, frames, known, time, video)
+    autoencoder = model.model.autoencoder
+    known = filling(autoencoder, chunk.frames // 2) if known is None else known
+    _check(chunk, frames, known, autoencoder, video)
 
     def words(at: int) -> str:
         return prompts[min(at * len(prompts) // frames, len(prompts) - 1)]
@@ -48,7 +51,7 @@ def extended(
     yield made[:frames]
     while done < frames:
         given = dict(enumerate(made[-known:]))
-        clip = model.generate(words(done), size=chunk, seed=seed, given=given, at=(done - known) // time, **how)
+        clip = model.generate(words(done), size=chunk, seed=seed, given=given, at=(done - known) // autoencoder.time, **how)
         made = np.concatenate([made[-known:], clip[known:]])
         yield clip[known : known + frames - done]
         done += len(clip) - known
@@ -153,11 +156,14 @@ def rolled(
     return model.decode(torch.cat(list(islice(queue, count)), dim=2), frames)[0]
 
 
-def _check(chunk: Size, frames: int, known: int, time: int, video: Frames | None) -> None:
+def _check(chunk: Size, frames: int, known: int, autoencoder: PerFrame, video: Frames | None) -> None:
+    time, missing = autoencoder.time, lead(autoencoder)
     if chunk.frames <= time:
         raise UserError("This model's clips are too short to go on from: use one that makes videos.")
-    if not 0 < known < chunk.frames or known % time:
-        raise UserError(f"Each chunk can be given {time} to {chunk.frames - time} frames, in multiples of {time}, not {known}.")
+    if not 0 < known < chunk.frames or (known + missing) % time:
+        most = filling(autoencoder, chunk.frames - 1)
+        counted = "each one more than a multiple" if missing else "in multiples"
+        raise UserError(f"Each chunk can be given {time - missing} to {most} frames, {counted} of {time}, not {known}.")
     if video is None:
         return
     if len(video) < known:

@@ -107,6 +107,12 @@ def placed(autoencoder: PerFrame, mask: Mask) -> Mask:
     return mask.placed(autoencoder.time, lead(autoencoder))
 
 
+def filling(autoencoder: PerFrame, frames: int) -> int:
+    """How many of so many first frames fill groups: those of one group at least."""
+    missing = lead(autoencoder)
+    return max((frames + missing) // autoencoder.time, 1) * autoencoder.time - missing
+
+
 def lead(autoencoder: PerFrame) -> int:
     """Frames that the first group lacks."""
     return autoencoder.lead if isinstance(autoencoder, DPVAE) else 0
