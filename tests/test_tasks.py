@@ -25,6 +25,7 @@ from videodit.evaluate.tasks import psnr, squared
 from videodit.extend import at_once, cascade, drift, extended, infilled, rolled, seams
 from videodit.generate import Generator
 from videodit.models import Model
+from videodit.request import Request, fitting
 from videodit.shapes import Size, UserError
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -181,6 +182,15 @@ def test_a_chunk_is_given_whole_groups_where_half_a_clip_is_none() -> None:
     model = told(clip=Size(12, ROWS, COLUMNS))
     one, other = (np.concatenate(list(extended(model, PROMPT, 20, steps=1, known=known))) for known in (None, 4))
     assert len(one) == 20 and np.array_equal(one, other)
+
+
+def test_clips_whose_first_frame_stands_alone_have_one_more_than_whole_groups() -> None:
+    clip, alone = Size(9, ROWS, COLUMNS), DPVAESettings(time=4, reach="causal", keys=False, first="alone")
+    model = told(clip=clip, groups=alone)
+    assert model.generate(PROMPT, steps=1).shape == (*clip, 3) == fitting(Request(prompt=PROMPT), model).make(model).shape
+    assert sum(map(len, extended(model, PROMPT, 20, steps=1))) == 20
+    with pytest.raises(UserError, match="each one more than a multiple of 4, not 4"):
+        list(extended(model, PROMPT, 20, known=4))
 
 
 def test_memory_does_not_grow_with_the_length(generator: Generator) -> None:

@@ -243,6 +243,8 @@ class Generator:
             raise UserError(f"A seed of {seed} is out of range: use 0 to {2**63 - 1}.")
         shape, autoencoder = self.model.settings.backbone, self.model.autoencoder
         tube = shape.tube if isinstance(shape, DiT) else 1
+        groups = autoencoder.latents(size).frames if autoencoder.lead and size.frames > 1 else 0  # of which the last may be cut
+        size = size._replace(frames=groups * autoencoder.time) if groups else size
         latent_size(size, space=autoencoder.space * shape.patch, time=autoencoder.time * tube)  # whole tokens fit
 
     def _texts(self, prompts: list[str], negative: str) -> tuple[Text, Text]:

@@ -299,7 +299,7 @@ def ranges(text: str, frames: int) -> list[int]:
 def fitting(request: Request, model: Generator) -> Request:
     """The request with the nearest number of frames that the model can make; of two, the larger."""
     autoencoder, frames = model.model.autoencoder, request.size(model).frames
-    if frames <= 1 or autoencoder.latents(request.size(model)).frames * autoencoder.time == frames:
+    if frames <= 1 or autoencoder.lead or autoencoder.latents(request.size(model)).frames * autoencoder.time == frames:
         return request
     below = frames // autoencoder.time * autoencoder.time
     nearest = below if below and frames - below < below + autoencoder.time - frames else below + autoencoder.time
