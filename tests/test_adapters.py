@@ -227,3 +227,17 @@ def test_a_transformer_that_diffusers_has_not_leaves_pefts_files_alone(tmp_path:
     adapters.save(tmp_path / "lora", network)
     assert sorted(path.name for path in (tmp_path / "lora").iterdir()) == [CONFIG, PEFT]
     assert models.parameters(network) > sum(p.numel() for p in network.parameters() if p.requires_grad) > 0
+
+
+def test_layers_that_diffusers_has_not_are_left_in_pefts_file_alone(tmp_path: Path) -> None:
+    network = backbone.build(replace(TINY, video=True))
+    adapters.attach(network, LoRA(rank=2, names=("blocks.*.qkv", "video.out")))
+    adapters.save(tmp_path / "lora", network)
+    assert (tmp_path / "lora" / PEFT).is_file() and not (tmp_path / "lora" / DIFFUSERS).exists()
+    assert "video.out" in adapters.read(tmp_path / "lora")
+
+
+@pytest.mark.parametrize("wrong", [{"rank": 0}, {"dropout": 1.0}, {"names": ()}])
+def test_settings_that_cannot_be_are_said(wrong: dict) -> None:
+    with pytest.raises(UserError, match="lora takes a rank of 1 or more"):
+        LoRA(**wrong)

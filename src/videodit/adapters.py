@@ -45,6 +45,10 @@ class LoRA:
     dropout: float = setting(0.0, doc="part of what goes into a change that is left out while it learns")
     names: tuple[str, ...] = setting(("blocks.*.qkv", "blocks.*.out"), doc="linear layers that change; * stands for anything")
 
+    def __post_init__(self) -> None:
+        if self.rank < 1 or not math.isfinite(self.alpha) or not 0 <= self.dropout < 1 or not self.names:
+            raise UserError("lora takes a rank of 1 or more, dropout from 0 up to, not including, 1, and names of layers.")
+
 
 def attach(network: DualTransformer | SingleTransformer, settings: LoRA) -> None:
     """Give the named layers their changes, which are zero at the start and alone are learnt."""
@@ -83,13 +87,13 @@ def merged(network: DualTransformer | SingleTransformer) -> DualTransformer | Si
 
 
 def save(folder: Path, network: DualTransformer | SingleTransformer) -> None:
-    """Write the attached changes: as peft does, and as diffusers does where it has such a transformer."""
+    """Write the attached changes: as peft does, and as diffusers does where it has such a transformer and all layers that change."""
     changes = factors(network)
     with written(folder) as aside:
         weights = {f"{PREFIXES[0]}{name}": value for name, value in _halves(changes)}
         save_file(weights, aside / PEFT, metadata={"format": "pt"})
         network.peft_config[NAME].save_pretrained(str(aside))  # pyright: ignore
-        if _known_to_diffusers(network):
+        if _known_to_diffusers(network, changes):
             theirs = renamed(changes, SD3.pairs(network.settings))
             whole = {
                 name: change._replace(up=change.up * change.scale) for name, change in theirs.items()
@@ -203,12 +207,12 @@ def _merge(network: nn.Module, changes: Mapping[str, Factors], scale: float) -> 
         weight += change._replace(scale=change.scale * scale).change().to(weight)
 
 
-def _known_to_diffusers(network: DualTransformer | SingleTransformer) -> bool:
-    """Whether diffusers has the image transformer that this one came from, and loads adapters for it."""
+def _known_to_diffusers(network: DualTransformer | SingleTransformer, changes: Mapping[str, Factors]) -> bool:
+    """Whether diffusers has the image transformer that this one came from with these layers, and loads adapters for it."""
     if not isinstance(network.settings, Transformer):
         return False
     try:
         SD3.described(replace(network.settings, video=False))
     except UserError:
         return False
-    return network.settings.layout != "beside"
+    return network.settings.layout != "beside" and changes.keys() <= {name for pair in SD3.pairs(network.settings) for name in pair.ours}
