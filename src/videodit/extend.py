@@ -106,11 +106,11 @@ def infilled(model: Generator, prompt: str, video: Frames, factor: int, *, seed:
         raise UserError(f"Clips of {frames} frames can be filled {' or '.join(map(str, fits))} times, not {factor}.")
     if len(video) < 2:
         raise UserError("One frame has nothing between: fill a video of two or more.")
-    known, parts = (frames - 1) // factor, []
+    known, parts, groups = (frames - 1) // factor, [], model.model.autoencoder.latents(model.size).frames
     for number, start in enumerate(range(0, len(video) - 1, known)):
         some = video[start : start + known + 1]
         given = {at * factor: picture for at, picture in enumerate(some)}
-        clip = model.generate(prompt, given=given, seed=seed, at=number * 2**20, **how)
+        clip = model.generate(prompt, given=given, seed=seed, at=number * groups, **how)
         clip = clip[: (len(some) - 1) * factor]
         clip[::factor] = some[:-1]
         parts.append(clip)
