@@ -340,6 +340,16 @@ def test_other_words_under_shared_features(generator: Generator) -> None:
         reworded(other, clip, PROMPT, PROMPT)
 
 
+def test_features_are_shared_in_the_same_steps_however_guidance_asks_and_in_all_of_a_few(generator: Generator) -> None:
+    one, other = (
+        reworded(generator, VIDEO[:8], PROMPT, "a blue star", steps=3, shared=2, guidance=Guidance(scale=2.0, batched=batched))
+        for batched in (True, False)
+    )
+    assert apart(one, other) <= 1
+    all_of_two, more = (reworded(generator, VIDEO[:8], PROMPT, "a blue star", steps=2, shared=n) for n in (2, 3))
+    assert np.array_equal(all_of_two, more)
+
+
 def test_an_image_model_has_nothing_to_go_on_from(world: tiny.World) -> None:
     with pytest.raises(UserError, match="too short to go on from"):
         list(extended(videodit.load(world.image_model), PROMPT, 4))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -91,12 +92,12 @@ def reworded(
     clean = encoded(model, video)
     times = model.times(shift, how.steps, Size(*clean.shape[2:]))
     backwards = model.field([before or after], "", Guidance(scale=1.0), None)
-    forwards = model.field([after], "", how.guidance, None)
+    forwards = model.field([after], "", replace(how.guidance, batched=True), None)  # values are handed to both at once
     with sharing(_own_blocks(model.model.backbone)[-blocks:]) as attentions:
         back = model.seen(backwards, 2 * how.steps, size.frames, progress, None)
         start = rf_solver(backwards, clean, times.flip(0), _nothing, back)
         for attention in attentions:  # two looks a step
-            attention.keeps, attention.values = False, attention.values[len(attention.values) - 2 * shared :] if shared else []
+            attention.keeps, attention.values = False, attention.values[max(0, len(attention.values) - 2 * shared) :]
         seen = model.seen(forwards, 2 * how.steps, size.frames, progress, preview)
         latents = rf_solver(forwards, start, times, _nothing, lambda step, x: seen(how.steps + step, x))
     return model.decode(latents, size.frames)[0]
