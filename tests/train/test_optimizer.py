@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from videodit.shapes import UserError
 from videodit.train.optimizer import Optimizer
+from videodit.train.step import Run
 
 
 def test_warm_up_then_a_cosine_down_to_a_twentieth() -> None:
@@ -18,6 +21,18 @@ def test_warm_up_then_a_cosine_down_to_a_twentieth() -> None:
     assert max(rates) == 2.0 and all(one > two for one, two in pairwise(rates[10:]))
     assert rates[60] == pytest.approx(2 * (0.05 + 0.95 / 2))
     assert rates[110] == pytest.approx(0.1) == settings.rate(500, 110)
+
+
+@pytest.mark.parametrize("wrong", [{"beta1": 1.0}, {"beta2": -0.1}, {"muon": 0.01, "learning_rate": 0.0}])
+def test_what_cannot_be_is_said(wrong: dict[str, float]) -> None:
+    with pytest.raises(UserError, match=rf"optimizer\.{next(iter(wrong))}"):
+        Optimizer(**wrong)
+
+
+def test_a_seed_that_nothing_can_be_drawn_from_is_said() -> None:
+    for seed in (-1, 2**32):
+        with pytest.raises(UserError, match="use 0 to 4294967295"):
+            Run(output=Path("run"), seed=seed)
 
 
 def test_a_constant_rate() -> None:

@@ -93,6 +93,8 @@ class Run:
         for name, least in (("steps", 0), ("batch", 1), ("accumulate", 1)):
             if (value := getattr(self, name)) < least:
                 raise UserError(f"{name} takes {least} or more, not {value}.")
+        if not 0 <= self.seed < 2**32:
+            raise UserError(f"A seed of {self.seed} is out of range: use 0 to {2**32 - 1}.")
         if self.parallel.offload and self.device in ("cpu", "mps"):
             raise UserError(f"With device={self.device} all is in main memory already: leave parallel.offload out, or set device=cuda.")
 
