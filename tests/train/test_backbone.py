@@ -133,6 +133,8 @@ def test_a_model_of_another_objective_is_refused_where_its_answers_have_other_nu
     models.save(tmp_path / "start", models.Model(settings, tiny.dpvae(trained=True), text, backbone.build(shape)))
     with pytest.raises(UserError, match=r"set \[objective\] as in its model.toml, whose answers have a variance"):
         starting(replace(run, start=tmp_path / "start"), models.load_autoencoder(world.autoencoder))
+    with pytest.raises(UserError, match="whose answers lack a variance"):
+        starting(replace(run, start=world.image_model, objective=Diffusion(variance=True)), models.load_autoencoder(world.autoencoder))
 
 
 def test_settings_that_would_change_nothing_are_refused(world: tiny.World, tmp_path: Path) -> None:

@@ -63,8 +63,9 @@ def _same_objective(settings: BackboneRun, start: models.ModelFolder) -> None:
     if start.objective == settings.objective:
         return
     known = f"{settings.start} learnt another objective than this run's: set [objective] as in its model.toml"
-    if isinstance(start.backbone, DiT) and start.backbone.variance != settings.objective.variance:
-        raise UserError(f"{known}, whose answers {'have' if start.backbone.variance else 'lack'} a variance.")
+    learned = isinstance(start.backbone, DiT) and start.backbone.variance
+    if learned != settings.objective.variance:
+        raise UserError(f"{known}, whose answers {'have' if learned else 'lack'} a variance.")
     note(f"{known} to keep what it can.")
 
 
