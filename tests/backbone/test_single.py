@@ -175,6 +175,13 @@ def test_an_untrained_transformer_predicts_nothing_of_the_right_extent(changes: 
     assert network(**changes)(NOISY, TIMES).std() > 0.01
 
 
+def test_the_frames_of_a_tube_have_one_time() -> None:
+    model, clip = network(tube=2), torch.zeros(1, 4, 4, 8, 8)
+    with pytest.raises(UserError, match=r"holds 2 latent frames, which have one time: set times\.each=clip"):
+        model(clip, torch.rand(1, 4))
+    assert torch.allclose(model(clip, torch.full((1, 2), 0.5)), model(clip, torch.full((1,), 0.5)), atol=1e-5)
+
+
 def test_a_tube_is_one_token() -> None:
     model = network(tube=2)
     assert model.patches(NOISY).shape == (2, 16, TINY.width)

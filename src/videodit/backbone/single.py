@@ -119,6 +119,8 @@ class SingleTransformer(nn.Module):
         if given is not None and self.settings.given == "refused":
             raise ValueError("this network takes no given frames")
         layout = self._layout(noisy, when)
+        if t.ndim == 2 and t.shape[1] not in (1, layout.grid.frames):
+            raise UserError(f"A token of this network holds {self.settings.tube} latent frames, which have one time: set times.each=clip.")
         if given is not None and self.settings.given == "time":
             t = frame_times(t, given, self.settings.tube)
         x = hinted(embedded(noisy, given, self.patches, self.video, self.given, when), hint, self.hints)
