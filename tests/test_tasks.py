@@ -251,6 +251,11 @@ def test_frames_between_others_and_a_cascade(generator: Generator) -> None:
         infilled(generator, PROMPT, VIDEO[:1], 7)
 
 
+def test_the_levels_of_a_diffusion_are_not_shifted() -> None:
+    with pytest.raises(UserError, match="levels of its diffusion, which no shift changes"):
+        told(objective=Diffusion()).generate(PROMPT, steps=1, shift=3.0)
+
+
 def test_a_queue_rolls_on_for_models_whose_frames_have_their_own_times(generator: Generator) -> None:
     model = told(times=Times(each="monotone"))
     long, short = (rolled(model, PROMPT, frames, seed=2) for frames in (22, 12))

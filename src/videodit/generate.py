@@ -20,6 +20,7 @@ from videodit.autoencoder.streaming import Windows, decode_in_windows, encode_in
 from videodit.backbone import DiT
 from videodit.diffusion.guidance import Field, Guidance, Network, guided
 from videodit.diffusion.noise import Prior, first_frame_lows, noise
+from videodit.diffusion.objectives import Diffusion
 from videodit.diffusion.schedulers import sampler as sampler_of
 from videodit.diffusion.tasks import Given, around
 from videodit.shapes import Size, Text, UserError, latent_size
@@ -211,6 +212,8 @@ class Generator:
         times = settings.times if shift is None else replace(settings.times, shift=shift)
         if shift is not None and not 0 < shift < float("inf"):
             raise UserError(f"A shift of {shift:g} is out of range: use a number above 0, such as {settings.times.shift:g}.")
+        if shift is not None and isinstance(settings.objective, Diffusion):
+            raise UserError("This model visits the levels of its diffusion, which no shift changes: leave it out.")
         if times != settings.times:
             _warn(f"This model was trained with times shifted by {settings.times.shift:g} and samples with {times.shift:g}.")
         return settings.objective.schedule(times, steps, grid.count)
