@@ -216,7 +216,7 @@ def test_scores_pair_things_in_any_order():
     both = scene(ONE, TWO)
     assert all(score(verdict(seen(TWO), seen(ONE)), both).values())
     wrong = score(verdict(seen(TWO, motion="still"), seen(ONE)), both)
-    assert wrong == {"shape": True, "colour": True, "motion": False, "all": False, "background": True}
+    assert wrong == {"shape": True, "colour": True, "motion": False, "count": True, "all": False, "background": True}
 
 
 def test_attributes_swapped_between_things_are_wrong():

@@ -15,11 +15,12 @@ import tiny
 from videodit import models
 from videodit.data import toybox, video
 from videodit.data.sources import Folder
+from videodit.diffusion.noise import Prior
 from videodit.diffusion.tasks import Tasks
 from videodit.shapes import UserError
 from videodit.train import looks, recipes
 from videodit.train.backbone import BackboneRun, Joint
-from videodit.train.looks import SEED, Looks, by_time
+from videodit.train.looks import SEED, Held, Looks, by_time
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -117,3 +118,17 @@ def test_a_run_that_is_told_of_pictures_may_be_looked_at_by_files(
     other = Looks(every=1, data=Folder(path=tmp_path))
     made = BackboneRun(output=tmp_path, autoencoder=tmp_path, data=Folder(path=tmp_path), looks=other, tasks=Tasks(first=1.0), **told)
     assert looks.held(made, models.load_autoencoder(world.autoencoder), "text").said == ["x"] and not read[0].tasks.gives
+
+
+def test_what_is_not_learnt_is_noised_as_what_is(world: tiny.World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, model, seen = run(world, tmp_path), models.load(world.video_model), []
+
+    def network(noisy: torch.Tensor, *rest: object) -> torch.Tensor:
+        seen.append(noisy.flatten(3))
+        return noisy
+
+    monkeypatch.setattr(model.backbone, "forward", network)
+    for prior in (Prior(), Prior(kind="shared", share=0.9)):
+        looks.missed(replace(settings, prior=prior), model, "held", Held(torch.zeros(4, 4, 3, 16, 16), ["red"] * 4))
+    alone, shared = (torch.cosine_similarity(noisy[:, :, 0], noisy[:, :, 1], dim=-1).mean() for noisy in seen)
+    assert abs(alone) < 0.1 and shared > 0.8

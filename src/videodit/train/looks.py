@@ -146,6 +146,8 @@ def missed(settings: BackboneRun, model: Model, name: str, clips: Held) -> dict[
     generator = torch.Generator().manual_seed(SEED)
     noise = torch.randn(clean.shape, generator=generator)
     times = objective.draw(settings.times, len(clean), clean.shape[2], clean[0, 0].numel(), generator)
+    if settings.prior.kind != "independent":
+        noise = settings.prior.correlated(noise, torch.randn(clean[:, :, :1].shape, generator=generator))
     told = clips.said if model.text.takes == "text" else [""] * len(clean)
     errors = []
     with torch.no_grad():
