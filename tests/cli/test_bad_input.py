@@ -70,7 +70,7 @@ def sentence(arguments: list[str], capsys: pytest.CaptureFixture[str], status: i
         (["generate", "--like", "empty.txt", *OUT], "cannot be read as a video"),
         (["generate", "a", "--sampler", "eulr", *OUT], "There is no sampler 'eulr': use euler"),
         (["generate", "a", "--shift", "-1", *OUT], "A shift of -1 is out of range"),
-        (["generate", "a", "--frames", "15", *OUT], "15 frames do not fit: use 12 or 16"),
+        (["generate", "a", "--frames", "15", *OUT], "15 frames do not fit: use 14 or 16"),
         (["generate", "--prompts", "missing.txt", *OUT], "missing.txt cannot be read"),
         (["generate", "--prompts", "folder.mp4", *OUT], "folder.mp4 cannot be read"),
         (["generate", "--prompts", "empty.txt", *OUT], "has no prompt"),
