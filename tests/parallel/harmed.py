@@ -2,9 +2,6 @@
 
     torchrun --nproc-per-node 2 harmed.py FOLDER dies|hangs WHICH -- VERB ...
 Process 1 does so as it enters an operation whose name holds WHICH, once FOLDER/log.jsonl has three steps.
-
-    torchrun --nproc-per-node 2 harmed.py FOLDER looks SECONDS -- VERB ...
-Nobody does, and each look takes so long.
 """
 
 from __future__ import annotations
@@ -33,11 +30,6 @@ def live(folder: Path, how: str, which: str, command: list[str]) -> int:
     from torch.utils._python_dispatch import TorchDispatchMode
 
     from videodit.cli.main import main as cli
-    from videodit.train import looks
-
-    if how == "looks":
-        looks.Look.__call__ = lambda look, step: time.sleep(float(sys.argv[3])) or {}
-        return cli(command)
 
     class Dying(TorchDispatchMode):
         def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -15,8 +15,6 @@ import tiny
 from videodit import config
 from videodit.parallel import Parallel
 from videodit.train import checkpoint
-from videodit.train.faults import Faults
-from videodit.train.looks import Looks
 from videodit.train.pulse import LOST
 from videodit.train.step import Checkpoint
 
@@ -67,12 +65,3 @@ def test_a_split_run_ends_and_goes_on_when_a_process_is_lost_in_a_pass(
     status, told = launched(broken)
     assert status == 0, told[-3000:]
     assert weights(broken) == weights(straight) and weights(straight)
-
-
-@pytest.mark.slow
-def test_a_look_takes_longer_than_processes_wait_for_one_that_hangs(world: tiny.World, tmp_path: Path) -> None:
-    run = tmp_path / "looked.toml"
-    made = replace(tiny.runs(world, tmp_path, steps=4)["video"], batch=2, accumulate=2, looks=Looks(every=1), faults=Faults(wait=2.0))
-    run.write_text(config.write(replace(made, output=run.with_suffix(""))))
-    status, told = launched(run, ("looks", "5"))
-    assert status == 0 and weights(run), told[-3000:]
