@@ -39,7 +39,7 @@ def test_frames_are_whole_groups_where_they_fill_them_else_pictures() -> None:
 def test_a_run_does_not_know_what_stands_around_it(kind: str) -> None:
     coder = autoencoder(kind)
     for start, stop in ((0, 2), (1, 3)):
-        first, last = max(start * coder.time - given.lead(coder), 0), stop * coder.time - given.lead(coder)
+        first, last = max(start * coder.time - coder.lead, 0), stop * coder.time - coder.lead
         other = torch.randn_like(VIDEO)
         other[:, :, first:last] = VIDEO[:, :, first:last]
         one, two = (given.encode_run(coder, video, start, stop) for video in (VIDEO, other))

@@ -17,7 +17,7 @@ from videodit.diffusion.guidance import Guidance
 from videodit.diffusion.noise import noise, rescheduled
 from videodit.diffusion.schedulers import sampler as sampler_of
 from videodit.generate import Frames, Generator, Progress
-from videodit.given import filling, lead
+from videodit.given import filling
 from videodit.shapes import Size, UserError
 
 
@@ -157,7 +157,7 @@ def rolled(
 
 
 def _check(chunk: Size, frames: int, known: int, autoencoder: PerFrame, video: Frames | None) -> None:
-    time, missing = autoencoder.time, lead(autoencoder)
+    time, missing = autoencoder.time, autoencoder.lead
     if chunk.frames <= time:
         raise UserError("This model's clips are too short to go on from: use one that makes videos.")
     if not 0 < known < chunk.frames or (known + missing) % time:

@@ -25,7 +25,7 @@ Latents = Float[Tensor, "b _ f _ _"]
 def mask_of(autoencoder: PerFrame, frames: Iterable[int]) -> Mask:
     """Which latents so many given frames are: whole groups, and what is left as lone pictures."""
     left, whole, group = set(frames), [], 0
-    while left and group * autoencoder.time - lead(autoencoder) <= max(left):
+    while left and group * autoencoder.time - autoencoder.lead <= max(left):
         start, stop = _span(autoencoder, group, group + 1)
         if left.issuperset(range(start, stop)):
             whole.append(group)
@@ -38,7 +38,7 @@ def encode_run(autoencoder: PerFrame, video: Video, start: int, stop: int) -> La
     """The latents of groups `start` to `stop`, from their own frames alone."""
     first, last = _span(autoencoder, start, stop)
     frames = video[:, :, first:last]
-    if start and lead(autoencoder) and isinstance(autoencoder, DPVAE):  # what begins here is no first frame that stands alone
+    if start and autoencoder.lead and isinstance(autoencoder, DPVAE):  # what begins here is no first frame that stands alone
         return autoencoder.encode_step(frames).mode()
     return autoencoder.encode(frames).mode()
 
@@ -99,26 +99,21 @@ def assembled(
 
 def place(autoencoder: PerFrame, frames: int, frame: int) -> float:
     """Where a frame of a clip of so many stands, counted in latent frames."""
-    return (frame % frames + lead(autoencoder)) / autoencoder.time
+    return (frame % frames + autoencoder.lead) / autoencoder.time
 
 
 def placed(autoencoder: PerFrame, mask: Mask) -> Mask:
     """The mask with every picture by the number of its frame."""
-    return mask.placed(autoencoder.time, lead(autoencoder))
+    return mask.placed(autoencoder.time, autoencoder.lead)
 
 
 def filling(autoencoder: PerFrame, frames: int) -> int:
     """How many of so many first frames fill groups: those of one group at least."""
-    missing = lead(autoencoder)
+    missing = autoencoder.lead
     return max((frames + missing) // autoencoder.time, 1) * autoencoder.time - missing
-
-
-def lead(autoencoder: PerFrame) -> int:
-    """Frames that the first group lacks."""
-    return autoencoder.lead if isinstance(autoencoder, DPVAE) else 0
 
 
 def _span(autoencoder: PerFrame, start: int, stop: int) -> tuple[int, int]:
     """The frames of groups."""
-    missing = lead(autoencoder)
+    missing = autoencoder.lead
     return max(start * autoencoder.time - missing, 0), stop * autoencoder.time - missing

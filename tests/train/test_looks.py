@@ -44,6 +44,8 @@ def test_a_run_that_is_looked_at_is_the_same_run(world: tiny.World, tmp_path: Pa
     assert len(seen) == 2 and seen[0]["held"] != seen[1]["held"], "the same clips by other weights"
     assert 0 < seen[0]["held"] < 20 and 0 < seen[0]["learnt"] < 20 and seen[0]["learnt"] != seen[0]["held"]
     assert {"judged [shape]", "judged [all]"} <= seen[0].keys()
+    none = recipes.train(replace(plain, output=tmp_path / "none", looks=replace(looks, held=0, every=4)))
+    assert "judged [all]" in none[-1] and not {"held", "learnt"} & none[-1].keys()
     folders = sorted((tmp_path / "told" / "samples").iterdir())
     assert [path.name for path in folders] == ["step-00000002", "step-00000004"]
     said = toybox.prompt(toybox.scene(SEED, 0, split="held-out"))

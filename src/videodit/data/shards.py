@@ -188,8 +188,5 @@ def _clips(shard: str, name: str, parts: dict[str, Any]) -> Iterator[Item]:
                 yield Item(Path(path), inside=inside, wrong=str(error))
     if not any(what in VIDEOS + PICTURES for what in parts):
         for what in (what for what in parts if Path(what).suffix in VIDEOS + PICTURES):  # a.b.mp4 is b.mp4 of a
-            path, wrong = (
-                Path(f"{Path(shard).name}/{name.strip('/')}{what}"),
-                "in shards a name ends at its first dot: name it without others",
-            )
-            yield Item(path, inside=parts[what], wrong=wrong)
+            path = Path(f"{Path(shard).name}/{name.strip('/')}{what}")
+            yield Item(path, inside=parts[what], wrong="in shards a name ends at its first dot: name it without others")

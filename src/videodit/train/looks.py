@@ -54,7 +54,7 @@ class Looks:
 
 
 class Held(NamedTuple):
-    """What is not trained: latents (n c f h w), their words, what is asked for, and of drawn worlds the scenes, which are judged."""
+    """Clips to look at: latents (n c f h w), their words; of those not trained what is asked for, and of drawn worlds the scenes."""
 
     latents: Tensor
     said: list[str]
@@ -89,6 +89,8 @@ def held(settings: BackboneRun, autoencoder: PerFrame, takes: str) -> Held:
 
 def learnt(settings: BackboneRun, pool: Pool) -> Held:
     """As many of what is trained, alike in extent."""
+    if not settings.looks.held:
+        return Held(torch.zeros(0), [])
     which = pool.alike(settings.looks.held)
     return Held(pool.together(which), [pool.captions[pool.whose[i][0] if pool.whose else i] for i in which])
 

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from videodit import given
 from videodit.autoencoder import PerFrame
 from videodit.backbone import DiT, DualTransformer, Transformer, flops
 from videodit.data.buckets import Buckets, One, Packed
@@ -133,7 +132,7 @@ class Mixed(Latents):
         if self.packs:
             return Pack(clean, text, torch.cat(times), [x[0] for x in noise])
         frames = clean[0].shape[1]
-        length = frames * self.autoencoder.time - given.lead(self.autoencoder)
+        length = frames * self.autoencoder.time - self.autoencoder.lead
         told = self._given(self.pool, self._mask(step, frames), length, frames, indices)
         return Batch(torch.stack(clean), text, torch.cat(times), torch.cat(noise), told)
 

@@ -135,7 +135,7 @@ def _backbone(settings: BackboneRun, assumed: list[str]) -> Outline:
 
 def _visits(settings: BackboneRun) -> dict[str, float]:
     """How often a clip of a drawn world is learnt, and one of which something is given."""
-    if not isinstance(settings.data, Drawn):
+    if not isinstance(settings.data, Drawn) or not settings.joint.video_probability:
         return {}
     given = 1 - settings.tasks.none / sum(settings.tasks.weights.values())
     drawn = settings.steps * settings.accumulate * settings.batch * settings.joint.video_probability
