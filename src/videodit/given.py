@@ -102,9 +102,12 @@ def place(autoencoder: PerFrame, frames: int, frame: int) -> float:
     return (frame % frames + autoencoder.lead) / autoencoder.time
 
 
-def placed(autoencoder: PerFrame, mask: Mask) -> Mask:
-    """The mask with every picture by the number of its frame."""
-    return mask.placed(autoencoder.time, autoencoder.lead)
+def placed(autoencoder: PerFrame, mask: Mask, frames: int) -> Mask:
+    """The mask, of so many latent frames, with every picture by the number of its frame; one that fills a group by itself is that group."""
+    mask, length = mask.placed(autoencoder.time, autoencoder.lead), frames * autoencoder.time - autoencoder.lead
+    fills = {image: mask_of(autoencoder, [image % length]).frames for image in mask.images}
+    whole = sorted({*mask.frames}.union(*fills.values()))[: frames - 1]  # something is left to be learnt
+    return Mask(tuple(whole), tuple(image for image in mask.images if not fills[image]))
 
 
 def filling(autoencoder: PerFrame, frames: int) -> int:

@@ -97,7 +97,8 @@ class Latents:
 
     def _mask(self, step: int, frames: int) -> Mask:
         """What is given of clips of so many latent frames."""
-        return given.placed(self.autoencoder, self.settings.tasks.draw(np.random.default_rng([self.settings.seed, step, 10]), frames))
+        drawn = self.settings.tasks.draw(np.random.default_rng([self.settings.seed, step, 10]), frames)
+        return given.placed(self.autoencoder, drawn, frames)
 
     def _given(self, pool: Pool, mask: Mask, length: int, frames: int, indices: np.ndarray) -> Given | None:
         """Of clips of so many frames, and so many latent ones."""

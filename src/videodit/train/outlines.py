@@ -268,7 +268,8 @@ def _kept(settings: BackboneRun, autoencoder: PerFrame, shape: Transformer | DiT
     clips, pictures = (int(video > 0), int(video == 0)) if filed else (settings.clips * (video > 0), settings.pictures * still)
     size, frames = place * (clips * latents.frames + pictures), clips * settings.size.frames + pictures
     if settings.tasks.gives and clips:
-        masks, told = [placed(autoencoder, mask) for mask in settings.tasks.all(latents.frames)], min(settings.tasks.clips, clips)
+        masks = [placed(autoencoder, mask, latents.frames) for mask in settings.tasks.all(latents.frames)]
+        told = min(settings.tasks.clips, clips)
         runs, lone = {run for mask in masks for run in mask.runs}, {frame for mask in masks for frame in mask.images}
         groups = sum(stop - start for start, stop in runs)
         size += place * told * (groups + len(lone))

@@ -42,7 +42,8 @@ def told_of(settings: BackboneRun, autoencoder: PerFrame, size: Size, video: boo
         return {f"{LOW} {factor}": partial(given.encode_low, autoencoder, factor=factor)}
     if not (video and settings.tasks.gives):
         return {}
-    masks = [given.placed(autoencoder, mask) for mask in settings.tasks.all(autoencoder.latents(size).frames)]
+    frames = autoencoder.latents(size).frames
+    masks = [given.placed(autoencoder, mask, frames) for mask in settings.tasks.all(frames)]
     runs, pictures = sorted({run for mask in masks for run in mask.runs}), sorted({frame for mask in masks for frame in mask.images})
     parts: dict[str, Part] = {f"{start}-{stop}": partial(given.encode_run, autoencoder, start=start, stop=stop) for start, stop in runs}
     parts |= {f"{frame}": partial(given.encode_picture, autoencoder, frame=frame) for frame in pictures}
