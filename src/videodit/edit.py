@@ -96,8 +96,8 @@ def reworded(
     with sharing(_own_blocks(model.model.backbone)[-blocks:]) as attentions:
         back = model.seen(backwards, 2 * how.steps, size.frames, progress, None)
         start = rf_solver(backwards, clean, times.flip(0), _nothing, back)
-        for attention in attentions:  # two looks a step
-            attention.keeps, attention.values = False, attention.values[max(0, len(attention.values) - 2 * shared) :]
+        for attention in attentions:
+            attention.hand_on(2 * shared)  # two looks a step
         seen = model.seen(forwards, 2 * how.steps, size.frames, progress, preview)
         latents = rf_solver(forwards, start, times, _nothing, lambda step, x: seen(how.steps + step, x))
     return model.decode(latents, size.frames)[0]

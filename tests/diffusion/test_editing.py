@@ -70,9 +70,9 @@ def test_shared_values_come_back_in_reverse_and_words_keep_their_own() -> None:
     with sharing([block]) as (shared,):
         for value in values:
             assert torch.equal(block.attention(query, key, value, layout), GlobalAttention()(query, key, value, layout))
-        shared.keeps = False
+        shared.hand_on(3)
         other = tiny.grid(2, 2, 8, 1, 4, seed=9)[:, :, :, 0]
-        for value in reversed(values):
+        for value in (values[1], *reversed(values)):
             mixed = torch.cat([other[:, :, :2], value[:, :, 2:].repeat(2, 1, 1, 1)], dim=2)
             seen = block.attention(query.repeat(2, 1, 1, 1), key.repeat(2, 1, 1, 1), other, layout)
             torch.testing.assert_close(seen, GlobalAttention()(query.repeat(2, 1, 1, 1), key.repeat(2, 1, 1, 1), mixed, layout))
@@ -81,7 +81,7 @@ def test_shared_values_come_back_in_reverse_and_words_keep_their_own() -> None:
 
 
 def test_leading_back_and_forth_meets_at_the_same_times() -> None:
-    """So that what was seen there fits: RF-Solver's looks on the way back are those of the way there, the other way round, nearly."""
+    """So that what was seen there fits: RF-Solver looks on the way back where it did on the way there, pure noise aside."""
     looks: list[list[float]] = [[], []]
 
     def field(x: Tensor, t: Tensor, into: list[float]) -> Tensor:
@@ -91,4 +91,4 @@ def test_leading_back_and_forth_meets_at_the_same_times() -> None:
     for into, times in zip(looks, (TIMES.flip(0), TIMES), strict=True):
         SAMPLERS["rf-solver"](partial(field, into=into), CLEAN, times, nothing, lambda step, x: None)
     assert len(looks[0]) == len(looks[1]) == 24
-    torch.testing.assert_close(torch.tensor(looks[0][1::2]), torch.tensor(looks[1][1::2][::-1]))
+    torch.testing.assert_close(torch.tensor(looks[0][1:]), torch.tensor(looks[1][1:][::-1]))
