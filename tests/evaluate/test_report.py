@@ -55,6 +55,24 @@ def test_of_many_videos_it_is_said_how_many_are_left_out(tmp_path):
     assert "names.</p>" not in report.page("one", report.columns([tmp_path / "000.gif"]))
 
 
+def test_what_a_page_cannot_hold_is_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "LARGEST", 1000)
+    for number, size in enumerate((400, 500, 200, 10)):
+        (tmp_path / f"{number}.gif").write_bytes(bytes(size))
+    page = report.page("large", report.columns([tmp_path]))
+    assert page.count("<img ") == 2 and "The first 2 of 4 names." in page
+    (tmp_path / "0.gif").write_bytes(bytes(2000))
+    for paths in ([tmp_path], [tmp_path / "0.gif"]):
+        with pytest.raises(UserError, match="and a page holds"):
+            report.page("larger", report.columns(paths))
+
+
+def test_videos_of_one_stem_are_all_shown(tmp_path):
+    for name in ("a.gif", "a.webp", "b.gif"):
+        (tmp_path / name).write_bytes(name.encode())
+    assert list(report.looked_at(tmp_path).videos) == ["a.gif", "a.webp", "b"]
+
+
 def test_runs_of_one_name_stay_apart(tmp_path):
     paths = [run(tmp_path / folder, "same") for folder in ("a", "b")]
     assert [shown.name for shown in report.columns(paths)] == [str(path) for path in paths]

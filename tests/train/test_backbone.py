@@ -21,7 +21,7 @@ from videodit.models import Provenance
 from videodit.shapes import UserError
 from videodit.train import planning, recipes
 from videodit.train.backbone import BackboneRun, Joint
-from videodit.train.starting import starting, told
+from videodit.train.starting import seen, starting, told
 
 
 def test_a_latent_space_is_that_of_the_image_autoencoder(world: tiny.World) -> None:
@@ -56,6 +56,14 @@ def test_conversions(world: tiny.World, tmp_path: Path) -> None:
     beside = starting(replace(run, conversion=replace(run.conversion, layout="beside")), autoencoder)["backbone"]
     trained = {name for name, parameter in beside.named_parameters() if parameter.requires_grad}
     assert beside.settings.layout == "beside" and trained and not any(".spatial." in name for name in trained)
+
+
+def test_what_learned_clips_is_not_converted_again(world: tiny.World, tmp_path: Path) -> None:
+    run = tiny.runs(world, tmp_path, steps=1)["video"]
+    assert isinstance(run, BackboneRun)
+    for layout, frames, converted in (("global", 1, True), ("global", 4, False), ("spatial", 4, True), ("interleaved", 1, False)):
+        start = models.ModelFolder(size=run.size._replace(frames=frames), backbone=backbone.DiT(layout=layout, time="table"))
+        assert seen(start, run) == (replace(start.backbone, layout="global", time="none", video=True) if converted else start.backbone)
 
 
 def test_a_shape_stands_in_a_presets_place(world: tiny.World, tmp_path: Path) -> None:

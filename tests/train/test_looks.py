@@ -31,6 +31,15 @@ def run(world: tiny.World, folder: Path) -> BackboneRun:
     return replace(made, joint=Joint(video_probability=0.75))
 
 
+def test_a_run_whose_report_cannot_be_made_ends_all_the_same(world: tiny.World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plain = replace(run(world, tmp_path), steps=1)
+    plain.output.mkdir(parents=True)
+    (plain.output / "notes.json").write_text("mine, no scores")
+    assert len(recipes.train(plain)) == 1 and (plain.output / "model" / "model.toml").is_file()
+    assert "There is no report: " in (said := capsys.readouterr().err) and "notes.json is not a score file" in said
+    assert not (plain.output / "report.html").exists()
+
+
 def test_a_run_that_is_looked_at_is_the_same_run(world: tiny.World, tmp_path: Path) -> None:
     plain = run(world, tmp_path)
     looks = Looks(every=2, clips=2, held=3)

@@ -31,4 +31,5 @@ def run(given: argparse.Namespace) -> None:
         terminal.print_json({"model": str(model), "steps": settings.steps, "steps_now": len(history), "seconds": seconds, "figures": last})
     else:
         done = f"{settings.steps} steps are done ({len(history)} of them now, {seconds:.0f} s)"
-        terminal.say(f"{done}; the model is in {model}, and {settings.output / 'report.html'} shows how it went.")
+        page = settings.output / "report.html"
+        terminal.say(f"{done}; the model is in {model}{f', and {page} shows how it went' if page.is_file() else ''}.")

@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from html import escape
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +55,18 @@ def looked_at(path: Path) -> Shown:
         path.resolve().name,
         curves=curves(path / "log.jsonl"),
         scores={file.stem: scores(file) for file in sorted([*path.glob("*.json"), *path.glob("scores/*.json")]) if file.stem != "kernels"},
-        videos={file.stem: file for file in sorted(latest.iterdir()) if file.suffix in MOVING},
+        videos=_named([file for file in sorted(latest.iterdir()) if file.suffix in MOVING]),
         settings=_settings(path / "run.toml"),
     )
     if not (shown.curves or shown.scores or shown.videos):
         raise UserError(f"{path} has nothing to show: a run leaves log.jsonl, and videos and score files (.json) may stand in it too.")
     return shown
+
+
+def _named(files: Sequence[Path]) -> dict[str, Path]:
+    """Videos by their names, with what they end in where that alone tells them apart."""
+    stems = [file.stem for file in files]
+    return {file.name if stems.count(file.stem) > 1 else file.stem: file for file in files}
 
 
 def curves(log: Path) -> Curves:
@@ -175,18 +182,19 @@ def _videos(columns: Sequence[Shown]) -> str:
     if not shown:
         return ""
     every = list(dict.fromkeys(name for column in shown for name in column.videos))
-    names = every[:MOST]
-    total = sum(column.videos[name].stat().st_size for column in shown for name in names if name in column.videos)
-    if total > LARGEST:
-        raise UserError(f"The videos take {total / 2**20:.0f} MiB, and a page holds {LARGEST // 2**20}: name fewer, or smaller ones.")
     alone = all(len(column.videos) == 1 for column in shown)  # videos that were named: beside each other
+    sizes = [sum(column.videos[name].stat().st_size for column in shown if name in column.videos) for name in every]
+    names = every if alone else [name for name, total in zip(every[:MOST], accumulate(sizes), strict=False) if total <= LARGEST]
+    if not names or (alone and sum(sizes) > LARGEST):
+        taken = (sum(sizes) if alone else sizes[0]) / 2**20
+        raise UserError(f"The videos take {taken:.0f} MiB, and a page holds {LARGEST // 2**20}: name fewer, or smaller ones.")
     rows = [""] if alone else names
     head = "".join(f"<th>{escape(column.name)}</th>" for column in shown)
     body = ""
     for name in rows:
         cells = [next(iter(column.videos.values())) if alone else column.videos.get(name) for column in shown]
         body += f"<tr><th>{escape(name)}</th>{''.join(f'<td>{_moving(file)}</td>' for file in cells)}</tr>"
-    left_out = f"<p>The first {MOST} of {len(every)} names.</p>" if len(every) > MOST and not alone else ""
+    left_out = f"<p>The first {len(names)} of {len(every)} names.</p>" if len(names) < len(every) else ""
     return f"<h2>Videos</h2>{left_out}{_BAR}<div class=wide><table class=videos><tr><th></th>{head}</tr>{body}</table></div>"
 
 

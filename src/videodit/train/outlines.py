@@ -106,7 +106,7 @@ def _backbone(settings: BackboneRun, assumed: list[str]) -> Outline:
     shape, text = starting.shape(settings, autoencoder.channels), settings.text
     if settings.start is not None and (str(settings.start) == "toybox" or (settings.start / "model.toml").is_file()):
         folder = models.read(settings.start, models.ModelFolder)[1]
-        shape, text = starting.seen(folder.backbone, settings), folder.text
+        shape, text = starting.seen(folder, settings), folder.text
     elif settings.start is not None:
         assumed.append(f"{settings.start} is not there yet; the preset {settings.preset} is assumed")
         shape = deepened(shape, depth) if (depth := settings.conversion.depth) else shape

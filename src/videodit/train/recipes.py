@@ -9,6 +9,7 @@ from typing import Any
 from videodit import config
 from videodit.evaluate import report
 from videodit.folders import run_file
+from videodit.shapes import UserError
 from videodit.train import autoencoder, decoder, image_autoencoder
 from videodit.train import backbone as transformer
 from videodit.train.autoencoder import AutoencoderRun
@@ -17,6 +18,7 @@ from videodit.train.decoder import DecoderRun
 from videodit.train.image_autoencoder import ImageAutoencoderRun
 from videodit.train.launch import joined
 from videodit.train.outlines import Recipe
+from videodit.train.progress import note
 from videodit.train.step import Figures, Interrupted, Job, Watch
 from videodit.train.step import train as loop
 
@@ -53,5 +55,9 @@ def train(settings: Recipe, progress: Watch | None = None) -> list[Figures]:
             job = JOBS[settings.kind](settings)
         history = loop(settings, job, progress, launch)
     if launch.first and report.curves(settings.output / "log.jsonl"):
-        report.written(settings.output / "report.html", report.page(settings.output.name, report.columns([settings.output])))
+        (page := settings.output / "report.html").unlink(missing_ok=True)
+        try:
+            report.written(page, report.page(settings.output.name, report.columns([settings.output])))
+        except UserError as error:  # the run is whole without it
+            note(f"There is no report: {error}")
     return history

@@ -43,7 +43,7 @@ def starting(settings: BackboneRun, autoencoder: PerFrame) -> nn.ModuleDict:
     _same_sight(settings, image)
     how, before = settings.conversion, image.backbone
     network: DualTransformer | SingleTransformer = convert.deepen(before, how.depth) if how.depth else before
-    network = convert.inflate(network, how.layout, branch=how.branch) if _converts(network.settings, settings) else network
+    network = convert.inflate(network, how.layout, branch=how.branch) if _converts(image.settings, settings) else network
     network = told(network, settings)
     if settings.lora:
         adapters.attach(network, settings.lora)
@@ -86,16 +86,18 @@ def _same_sight(settings: BackboneRun, start: models.Model) -> None:
         )
 
 
-def _converts(shape: Transformer | DiT, settings: BackboneRun) -> bool:
+def _converts(start: models.ModelFolder, settings: BackboneRun) -> bool:
     """Whether what a run starts from does not see time yet, and has to."""
-    return settings.size.frames > 1 and not shape.video and getattr(shape, "layout", "global") in ("global", "spatial")
+    shape = start.backbone
+    blind = shape.layout == "spatial" or (shape.layout == "global" and start.size.frames == 1)
+    return settings.size.frames > 1 and not shape.video and blind
 
 
-def seen(shape: Transformer | DiT, settings: BackboneRun) -> Transformer | DiT:
+def seen(start: models.ModelFolder, settings: BackboneRun) -> Transformer | DiT:
     """The shape that a run makes of the one it starts from."""
     how = settings.conversion
-    shape = deepened(shape, how.depth) if how.depth else shape
-    return from_image.inflated(shape, how.layout, branch=how.branch) if _converts(shape, settings) else shape
+    shape = deepened(start.backbone, how.depth) if how.depth else start.backbone
+    return from_image.inflated(shape, how.layout, branch=how.branch) if _converts(start, settings) else shape
 
 
 def told(network: DualTransformer | SingleTransformer, settings: BackboneRun) -> DualTransformer | SingleTransformer:
