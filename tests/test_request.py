@@ -249,7 +249,8 @@ def test_adapters_are_merged_as_often_as_they_say(folder: Path, tmp_path: Path, 
     capsys.readouterr()
     again = generate(folder, tmp_path / "b.webp", "--like", tmp_path / "a.webp")
     assert np.array_equal(again, whole) and "may differ" not in capsys.readouterr().err
-    for wrong, said in ((f"{tmp_path / 'lora'}=much", "with a number such as 0.8"), (str(tmp_path), "There are no adapters in")):
+    wrongs = {f"{tmp_path / 'lora'}={scale}": "with a number such as 0.8" for scale in ("much", "nan")}
+    for wrong, said in (wrongs | {str(tmp_path): "There are no adapters in"}).items():
         assert main(["generate", PROMPT, "-o", str(tmp_path / "c.webp"), "--lora", wrong]) == 2
         assert said in capsys.readouterr().err
 

@@ -119,6 +119,14 @@ def test_clips_of_a_call_are_given_the_same_frames_and_a_model_that_was_not_trai
         videodit.load(world.video_model).generate(PROMPT, given={0: VIDEO[0]})
 
 
+def test_what_goes_on_from_frames_is_refused_before_any_are_made(world: tiny.World, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = videodit.load(world.video_model)
+    monkeypatch.setattr(Generator, "generate", lambda *given, **named: pytest.fail("a clip is made first"))
+    for act in (lambda: next(extended(model, PROMPT, 16)), lambda: cascade(model, PROMPT, 7)):
+        with pytest.raises(UserError, match="was not trained to go on from given frames"):
+            act()
+
+
 def test_negative_prompts_samplers_and_previews(generator: Generator) -> None:
     plain = generator.generate(PROMPT, seed=3)
     assert apart(generator.generate(PROMPT, seed=3, negative="a blue star"), plain) > 1
@@ -249,6 +257,12 @@ def test_frames_between_others_and_a_cascade(generator: Generator) -> None:
         infilled(generator, PROMPT, VIDEO[:3], 3)
     with pytest.raises(UserError, match="nothing between"):
         infilled(generator, PROMPT, VIDEO[:1], 7)
+
+
+def test_a_factor_that_no_clip_has_is_refused_before_key_frames_are_made(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Generator, "generate", lambda *given, **named: pytest.fail("key frames are made first"))
+    with pytest.raises(UserError, match="can be filled 7 times, not 3"):
+        cascade(generator, PROMPT, 3)
 
 
 def test_the_levels_of_a_diffusion_are_not_shifted() -> None:

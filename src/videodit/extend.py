@@ -37,6 +37,7 @@ def extended(
     Each chunk is a clip of the model's length that is given the last `known` frames, the whole groups of half a clip unless told. Several
     prompts share the length evenly.
     """
+    model.check_given()
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     chunk = (size or model.size)._replace(frames=model.size.frames)
     autoencoder = model.model.autoencoder
@@ -100,13 +101,10 @@ def at_once(
 
 def infilled(model: Generator, prompt: str, video: Frames, factor: int, *, seed: int = 0, **how: Any) -> Frames:
     """The video with `factor` - 1 frames more between any two: clips of the model's length around those that are there, as pictures."""
-    frames = model.size.frames
-    fits = [n for n in range(2, frames) if (frames - 1) % n == 0]
-    if factor not in fits:
-        raise UserError(f"Clips of {frames} frames can be filled {' or '.join(map(str, fits))} times, not {factor}.")
+    _check_filled(model, factor)
     if len(video) < 2:
         raise UserError("One frame has nothing between: fill a video of two or more.")
-    known, parts, groups = (frames - 1) // factor, [], model.model.autoencoder.latents(model.size).frames
+    known, parts, groups = (model.size.frames - 1) // factor, [], model.model.autoencoder.latents(model.size).frames
     for number, start in enumerate(range(0, len(video) - 1, known)):
         some = video[start : start + known + 1]
         given = {at * factor: picture for at, picture in enumerate(some)}
@@ -119,6 +117,7 @@ def infilled(model: Generator, prompt: str, video: Frames, factor: int, *, seed:
 
 def cascade(model: Generator, prompt: str, factor: int, **how: Any) -> Frames:
     """A clip of the model's taken as key frames, then filled: `factor` times as long, and as slow."""
+    _check_filled(model, factor)
     return infilled(model, prompt, model.generate(prompt, **how), factor, **how)
 
 
@@ -154,6 +153,14 @@ def rolled(
 
     queue = rolling.rolling(field, rolling.queued(clip, start, levels), levels, coming)
     return model.decode(torch.cat(list(islice(queue, count)), dim=2), frames)[0]
+
+
+def _check_filled(model: Generator, factor: int) -> None:
+    model.check_given()
+    frames = model.size.frames
+    fits = [n for n in range(2, frames) if (frames - 1) % n == 0]
+    if factor not in fits:
+        raise UserError(f"Clips of {frames} frames can be filled {' or '.join(map(str, fits))} times, not {factor}.")
 
 
 def _check(chunk: Size, frames: int, known: int, autoencoder: PerFrame, video: Frames | None) -> None:

@@ -186,12 +186,16 @@ class Generator:
     def _given(self, pictures: GivenFrames | Sequence[GivenFrames] | None, size: Size, clips: int) -> Given | None:
         if not pictures:
             return None
-        if self.model.settings.backbone.given == "refused":
-            raise UserError("This model was not trained to go on from given frames: use one that was, by the run file's tasks.")
+        self.check_given()
         each = [pictures] * clips if isinstance(pictures, Mapping) else list(pictures)
         if len(each) != clips:
             raise UserError(f"{len(each)} clips are given frames, and {clips} are asked for: give as many.")
         return self.encode_given(each, size)
+
+    def check_given(self) -> None:
+        """Whether this model goes on from given frames."""
+        if self.model.settings.backbone.given == "refused":
+            raise UserError("This model was not trained to go on from given frames: use one that was, by the run file's tasks.")
 
     def lent(self, start: Tensor, told: Given, prior: Prior | None) -> Tensor:
         """The noise with the low frequencies of a first frame, where one is given and the prior says so."""

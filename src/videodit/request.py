@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -279,7 +280,10 @@ def scaled(text: str) -> tuple[Path, float]:
     """'folder=0.8' -> the folder and how often it counts."""
     path, _, number = text.rpartition("=")
     try:
-        return (Path(path), float(number)) if path else (Path(text), 1.0)
+        scale = float(number) if path else 1.0
+        if not math.isfinite(scale):
+            raise ValueError
+        return Path(path or text), scale
     except ValueError:
         raise UserError(f"--lora takes a folder or file, or FOLDER=SCALE with a number such as 0.8, not {text!r}.") from None
 

@@ -61,6 +61,9 @@ def test_alignment_is_by_a_local_clip(clip: Path, capsys: pytest.CaptureFixture[
     found = json.loads(capsys.readouterr().out)
     assert found["card"]["extractor"]["digest"] == digest and found["more"]["real_score"] == found["value"]
     assert found["interval"][0] <= found["value"] <= found["interval"][1] and found["floor"] != found["value"]
+    assert main([*arguments, "--sha256", digest, "--count", "1", "--resamples", "0", "--json"]) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)["floor"] is None and "one clip has no other's words: use --count 2 or more" in told.err
     arguments = ["evaluate", "fid", "toybox", "toybox", "--extractor", "clip", "--weights", str(clip), "--sha256", digest, *FEW]
     assert main([*arguments, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["measure"] == "frechet[clip]"
@@ -71,3 +74,5 @@ def test_a_folder_that_is_no_clip_is_named(tmp_path: Path):
         alignment.load(tmp_path)
     with pytest.raises(UserError, match="name a folder of transformers"):
         alignment.load(None)
+    with pytest.raises(UserError, match="read from safetensors alone"):
+        alignment.load(tmp_path, pickled=True)

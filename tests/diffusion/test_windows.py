@@ -42,6 +42,12 @@ def test_windows_equal_the_whole_for_a_network_with_local_reach(overlap: int) ->
     torch.testing.assert_close(windowed([alone] * len(begins), begins, 4)(x, t), alone(x, t))
 
 
+def test_a_learned_variance_is_blended_too() -> None:
+    x, t, begins = tiny.grid(1, 3, 11, 4, 4), torch.tensor([0.3]), starts(11, 4, 2)
+    whole = windowed([lambda x, t: torch.cat([alone(x, t), x.cos()], dim=1)] * len(begins), begins, 4)(x, t)
+    torch.testing.assert_close(whole, torch.cat([alone(x, t), x.cos()], dim=1))
+
+
 def test_what_differs_at_a_windows_edge_hardly_counts_there() -> None:
     x, t, begins = tiny.grid(1, 3, 12, 4, 4), torch.tensor([0.5]), starts(12, 6, 3)
     whole, blended = neighbours(x, t), windowed([neighbours] * len(begins), begins, 6)(x, t)

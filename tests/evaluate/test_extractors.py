@@ -67,6 +67,9 @@ def test_names_that_are_none_and_weights_for_what_takes_none(tmp_path: Path):
         extractors.load("vgg")
     with pytest.raises(UserError, match="takes no weights"):
         extractors.load("flow", tmp_path)
+    for more in ({"sha256": "ab"}, {"pickled": True}):
+        with pytest.raises(UserError, match="takes no weights"):
+            extractors.load("random-3d", **more)
 
 
 def test_random_weights_are_the_same_everywhere():

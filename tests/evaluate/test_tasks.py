@@ -16,7 +16,7 @@ from videodit.evaluate.asked import TASKS, Task
 from videodit.evaluate.judges import TOYBOX
 from videodit.generate import Generator, to_frames
 from videodit.models import Model
-from videodit.shapes import Size
+from videodit.shapes import Size, UserError
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -74,6 +74,12 @@ def test_every_task_runs_on_a_model_that_is_told_of_what_is_given(task: Task, mo
     wanted = {"t2v": set(), "t2i": set(), "extend": {"seam"}}.get(task, {"psnr", "reference_psnr", "references", "given_psnr"})
     assert set(found) == {"count", "prompts", "task", "seed", "model", "rebuilt", "truth", "shuffled", "flicker", "sharpness"} | wanted
     assert suite.measure(model, TOYBOX, task=task, count=2, steps=1) == found
+
+
+def test_a_model_of_pictures_is_asked_for_no_rest_of_a_video(model: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Oracle, "size", Size(1, 64, 64))
+    with pytest.raises(UserError, match="makes pictures, of which predict gives nothing"):
+        suite.measure(Oracle(model, TOYBOX.scenes("seen", 1)), TOYBOX, task="predict", count=1)
 
 
 def test_a_video_is_extended_from_half_a_clip_and_its_end_is_judged(model: Generator) -> None:

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from videodit.cli import terminal
-from videodit.evaluate.asked import DRAWN, KERNELS
+from videodit.evaluate.asked import DRAWN, KERNELS, NAMED
 from videodit.shapes import UserError, parse_extent
 
 if TYPE_CHECKING:
     from videodit.evaluate.extractors import Extractor
     from videodit.evaluate.protocol import Estimator, Protocol, Score
 
-PROTOCOLS = ("own", "stylegan-v", "ucf101-zero-shot")
 # What looks unless --extractor says otherwise, and what the help says.
 VERBS: dict[str, tuple[str, str]] = {
     "fvd": ("i3d", "Frechet distance of clips, as I3D sees them"),
@@ -34,7 +33,7 @@ def options(parser: argparse.ArgumentParser, *, verb: str) -> None:
     sets = "a folder of videos, a list (.jsonl, .csv), or toybox for held-out scenes"
     parser.add_argument("real", metavar="REAL", help=sets)
     parser.add_argument("fake", metavar="FAKE", help="what is measured: the same kinds")
-    parser.add_argument("--protocol", choices=PROTOCOLS, default="own", help="what is taken of both sets (default own: as the options say)")
+    parser.add_argument("--protocol", choices=NAMED, default="own", help="what is taken of both sets (default own: as the options say)")
     parser.add_argument("--count", type=int, metavar="N", help="clips of each set (default 2048); fewer are an error")
     parser.add_argument("--frames", type=int, metavar="N", help="frames of a clip (default 16)")
     parser.add_argument("--every", type=int, metavar="N", help="a clip of REAL takes every N-th frame (default 1); one of FAKE every frame")
@@ -120,7 +119,7 @@ def _extractor(given: argparse.Namespace, verb: str) -> Extractor:
     if given.extractor == "clip":
         from videodit.evaluate import alignment
 
-        return alignment.load(given.weights, sha256=given.sha256).extractor
+        return alignment.load(given.weights, sha256=given.sha256, pickled=given.pickle).extractor
     return extractors.load(given.extractor, given.weights, sha256=given.sha256, pickled=given.pickle)
 
 
@@ -129,7 +128,7 @@ def _aligned(given: argparse.Namespace, protocol: Protocol) -> Score:
 
     if given.extractor != "clip":
         raise UserError(f"{given.extractor} reads no words: alignment is by clip.")
-    clip = alignment.load(given.weights, sha256=given.sha256)
+    clip = alignment.load(given.weights, sha256=given.sha256, pickled=given.pickle)
     real, fake = sets.choose(given.real, protocol.real), sets.choose(given.fake, protocol.fake)
     return alignment.aligned(real, fake, clip, protocol, _estimator(given), terminal.counter("clips"))
 
@@ -137,9 +136,9 @@ def _aligned(given: argparse.Namespace, protocol: Protocol) -> Score:
 def _told(score: Score, given: argparse.Namespace) -> None:
     told = score.told
     if score.floor is None and told["measure"].split("[")[0] not in ("is", "inception"):
-        terminal.say(
-            f"Note: there is no floor, as halves of {score.card.real.count} clips are too few for this distance: use --count 4 or more."
-        )
+        few = f"halves of {score.card.real.count} clips are too few for this distance: use --count 4"
+        few = "one clip has no other's words: use --count 2" if told["measure"] == "alignment" else few
+        terminal.say(f"Note: there is no floor, as {few} or more.")
     if given.out is not None:
         aside = given.out.with_name(f".{given.out.name}.writing")
         aside.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")

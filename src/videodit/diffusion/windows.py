@@ -38,11 +38,13 @@ def windowed(fields: Sequence[Field], begins: Sequence[int], window: int) -> Fie
     """The field of the whole clip from a field for each window, which knows its own words."""
 
     def velocity(x: Tensor, t: Tensor) -> Tensor:
-        whole, total = torch.zeros_like(x), x.new_zeros(x.shape[2], 1, 1)
+        whole, total = x.new_zeros(()), x.new_zeros(x.shape[2], 1, 1)
         for i, (field, start) in enumerate(zip(fields, begins, strict=True)):
             part = slice(start, start + window)
             weight = weights(min(window, x.shape[2]), i == 0, i == len(begins) - 1).to(x).view(-1, 1, 1)
-            whole[:, :, part] += weight * field(x[:, :, part], t if t.ndim == 1 else t[:, part])[:, : x.shape[1]]
+            answer = field(x[:, :, part], t if t.ndim == 1 else t[:, part])  # with a variance, from networks that learned it
+            whole = whole if whole.ndim else x.new_zeros(len(x), answer.shape[1], *x.shape[2:])
+            whole[:, :, part] += weight * answer
             total[part] += weight
         return whole / total
 

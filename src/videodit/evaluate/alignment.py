@@ -70,8 +70,10 @@ class Clip:
         return Extractor(seen=self.seen, look=look)
 
 
-def load(folder: Path | None, *, sha256: str | None = None) -> Clip:
+def load(folder: Path | None, *, sha256: str | None = None, pickled: bool = False) -> Clip:
     """The model in a folder, if its digest is the one that is given."""
+    if pickled:
+        raise UserError("clip is read from safetensors alone: leave out --pickle, and name a folder that holds model.safetensors.")
     if folder is None:
         raise UserError("clip needs its model: name a folder of transformers (config.json, model.safetensors, tokenizer) by --weights.")
     if not (folder / "model.safetensors").is_file() or not (folder / "config.json").is_file():
@@ -112,7 +114,7 @@ def aligned(
     card = carded("alignment", protocol, clip.seen, real, fake, estimator)
     sample = torch.from_numpy(found[1][0])[:, None, None]
     span = interval(value, (sample, sample), lambda _, drawn: drawn.mean().item(), estimator)
-    chance = float(found[1][1].mean())
+    chance = float(found[1][1].mean()) if len(found[1][1]) > 1 else None  # one clip has no other's words
     more = {"real_score": float(found[0][0].mean())}
     return Score(value=value, interval=span, floor=chance, fake=fake.name, fake_digest=fake.digest, card=card, more=more)
 

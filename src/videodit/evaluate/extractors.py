@@ -144,8 +144,8 @@ def load(name: str, path: Path | None = None, *, sha256: str | None = None, pick
         raise UserError(f"There is no extractor {name!r}: use {', '.join(EXTRACTORS)} or clip.")
     kind = EXTRACTORS[name]
     if not kind.weights:
-        if path is not None:
-            raise UserError(f"{name} takes no weights: leave out --weights.")
+        if path is not None or sha256 is not None or pickled:
+            raise UserError(f"{name} takes no weights: leave out --weights, --sha256 and --pickle.")
         network = kind.build().eval()
         return Extractor(seen=Seen(name=name, digest=_digest(network), takes=kind.takes), look=_quietly(network, kind.together))
     if path is None:

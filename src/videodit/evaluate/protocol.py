@@ -7,10 +7,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from videodit.config import setting
+from videodit.evaluate.asked import Named
 from videodit.evaluate.kernel import Subsets
 from videodit.evaluate.sets import Taken
 
-OWN = "own"
+OWN: Named = "own"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +30,11 @@ class Protocol:
         return self if (changed.real, changed.fake) == (self.real, self.fake) else changed
 
 
-def _named(name: str, *, every: int = 1, **both: Any) -> Protocol:
+def _named(name: Named, *, every: int = 1, **both: Any) -> Protocol:
     return Protocol(name=name, real=Taken(every=every, **both), fake=Taken(**both))
 
 
-PROTOCOLS: dict[str, Protocol] = {
+PROTOCOLS: dict[Named, Protocol] = {
     OWN: Protocol(),
     # LAVITA: 2,048 clips of 16 frames at an interval of 3; generated clips have that interval already
     "stylegan-v": _named("stylegan-v", count=2048, frames=16, every=3, size=(256, 256)),

@@ -15,6 +15,7 @@ from videodit.evaluate.asked import Task
 from videodit.extend import extended, seams
 from videodit.generate import Generator
 from videodit.given import encode_picture
+from videodit.shapes import UserError
 
 LONG = 4  # clips long is a video that is extended
 Videos = UInt8[np.ndarray, "b f h w 3"]
@@ -30,6 +31,8 @@ class Made:
 
 def make(task: Task, model: Generator, world: World, wanted: Sequence[Any], first: int, **how: Any) -> Made:
     """A video of each scene: from its words, and from what the task gives of its rendering."""
+    if task not in ("t2v", "t2i") and model.size.frames == 1:
+        raise UserError(f"This model makes pictures, of which {task} gives nothing: use --task t2v, or a model of videos.")
     prompts = [world.prompt(what) for what in wanted]
     if task in ("t2v", "t2i"):
         size = model.size._replace(frames=1) if task == "t2i" else model.size
