@@ -79,6 +79,13 @@ def test_what_is_transparent_in_a_picture_is_black(tmp_path: Path, suffix: str) 
     assert frames[0, :, :24].min() > 240 and frames[0, :, 40:].max() < 12
 
 
+def test_a_picture_of_16_bits_keeps_its_greys(tmp_path: Path) -> None:
+    slope = np.linspace(0, 65535, 256).astype(np.uint16)[None].repeat(8, 0)
+    Image.fromarray(slope).save(tmp_path / "a.png")
+    seen = video.read(tmp_path / "a.png")[0][0]
+    assert np.array_equal(seen, np.arange(256, dtype=np.uint8)[None, :, None].repeat(8, 0).repeat(3, 2))
+
+
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm", ".avi", ".gif"])
 def test_seeks_are_exact(tmp_path: Path, suffix: str) -> None:
     path = films.film(tmp_path / f"a{suffix}", FRAMES, gop=12)

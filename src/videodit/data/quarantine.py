@@ -15,7 +15,7 @@ from av import ffmpeg_version_info
 from videodit.data.video import Unreadable
 from videodit.shapes import UserError
 
-READER = f"1, FFmpeg {ffmpeg_version_info}"  # changes when what is a fault changes
+READER = f"2, FFmpeg {ffmpeg_version_info}"  # changes when what is a fault, or what is seen, changes
 
 
 class Quarantine:
