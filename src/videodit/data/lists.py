@@ -94,12 +94,15 @@ def _json_lines(path: Path) -> Iterator[Mapping[str, Any] | str]:
 
 
 def _csv(path: Path) -> Iterator[Mapping[str, Any] | str]:
-    rows = csv.DictReader(io.StringIO(text(path)))  # a cell in quotes may have several lines
+    rows = csv.DictReader(io.StringIO(text(path)), strict=True)  # a cell in quotes may have several lines
     while True:
         try:
             row = next(rows, None)
         except csv.Error:  # behind which rows cannot be told apart
             yield f"a cell is longer than {csv.field_size_limit()} characters, or its quotes do not end; what follows is not read"
+            return
+        if len(names := rows.fieldnames or ()) > len(set(names)):
+            yield "its head names a column twice: several captions of a file are several rows, or a list in a .jsonl"
             return
         if row is None:
             return
