@@ -76,8 +76,14 @@ def test_shards_are_named_by_ranges_patterns_and_folders(tmp_path: Path) -> None
         (tmp_path / f"p{i}.tar").write_bytes(b"")
     for path in (tmp_path, tmp_path / "p{0..2}.tar", tmp_path / "p*.tar"):
         assert [Path(name).name for name in shards.listed(str(path))] == ["p0.tar", "p1.tar", "p2.tar"]
-    with pytest.raises(UserError, match="There is no shard"):
-        items(Shards(path=str(tmp_path / "q.tar")))
+    with pytest.raises(UserError, match=r"There is no shard .*p3\.tar and 1 more of .*: bring what is missing"):
+        shards.listed(str(tmp_path / "p{1..4}.tar"))
+    (tmp_path / "[a]").mkdir()
+    (tmp_path / "[a]" / "p.tar").touch()
+    assert shards.listed(str(tmp_path / "[a]" / "p.tar")) == [str(tmp_path / "[a]" / "p.tar")]
+    for name in ("q.tar", "q{0..9}.tar"):
+        with pytest.raises(UserError, match="There is no shard"):
+            items(Shards(path=str(tmp_path / name)))
     with pytest.raises(UserError, match="cannot be reached"):
         items(Shards(path="nowhere://x/p.tar"))
 
@@ -195,3 +201,24 @@ def test_a_name_with_dots_of_its_own_is_said(tmp_path: Path) -> None:
     walk, run = list(shards.members(str(path)))
     assert walk.path == Path("a.tar/d/walk.2.mp4") and "ends at its first dot" in walk.wrong
     assert run.path == Path("a.tar/run.mp4") and not run.wrong
+
+
+@pytest.mark.parametrize("harm", ["cut between members", "cut within a head", "a damaged head", "a head of zeros"])
+def test_a_shard_that_is_not_whole_is_said_wherever_it_breaks(tmp_path: Path, harm: str) -> None:
+    """tarfile takes all of these for the end, and what comes behind would be lost without a word."""
+    path, whole = tmp_path / "a.tar", tar({f"{i}.{kind}": b"x" * 600 for i in range(3) for kind in ("mp4", "txt")})
+    at = 3 * 1536  # the head of 1.txt, without which 1.mp4 has no words
+    head = bytes(512) if harm == "a head of zeros" else b"?" * 512
+    broken = {"cut between members": whole[:at], "cut within a head": whole[: at + 99]}.get(harm, whole[:at] + head + whole[at + 512 :])
+    path.write_bytes(whole)
+    assert [bool(item.wrong) for item in shards.members(str(path))] == [False] * 3
+    path.write_bytes(broken)
+    with pytest.raises(UserError, match=r"a.tar cannot be used \(it cannot be read as a shard: behind 1 comes neither a member nor an end"):
+        items(Shards(path=str(path)))
+
+
+def test_a_mark_before_words_is_no_part_of_them(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(
+        tar({"a.mp4": b"", "a.txt": "\ufeffa dog".encode(), "b.mp4": b"", "b.json": '\ufeff{"caption": "a cat"}'.encode()})
+    )
+    assert [item.captions for item in items(Shards(path=str(tmp_path / "a.tar")))] == [("a dog",), ("a cat",)]

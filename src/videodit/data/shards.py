@@ -52,7 +52,11 @@ def listed(path: str) -> list[str]:
     if counted := _RANGE.search(path):
         first, last = counted.groups()
         numbers = (f"{i:0{len(first)}d}" for i in range(int(first), int(last) + 1))
-        return [name for i in numbers for name in listed(path[: counted.start()] + i + path[counted.end() :])]
+        found = {name: listed(name) for name in (path[: counted.start()] + i + path[counted.end() :] for i in numbers)}
+        if any(found.values()) and (gone := [name for name, there in found.items() if not there]):
+            more = f" and {len(gone) - 1} more of {path}" if len(gone) > 1 else ""
+            raise UserError(f"There is no shard {gone[0]}{more}: bring what is missing, or name those that are there.")
+        return [shard for there in found.values() for shard in there]
     if "://" in path:
         system, inside = _system(path)
         try:
@@ -62,6 +66,8 @@ def listed(path: str) -> list[str]:
             raise _away(path, error) from None
         return sorted(system.unstrip_protocol(name) for name in names)
     place = Path(path)
+    if place.is_file():  # whatever brackets are in its name
+        return [path]
     return sorted(map(str, place.glob("*.tar"))) if place.is_dir() else sorted(name for name in glob(path) if Path(name).is_file())
 
 
@@ -143,6 +149,9 @@ def _shard(shard: str, file: Any) -> Iterator[Item]:
             parts[what] = Inside(shard, member.offset_data, member.size)
             if what in _SAYS:
                 parts[what] = _said(file, parts[what], what)
+        file.seek(archive.offset)
+        if file.read(2 * tarfile.BLOCKSIZE) != bytes(2 * tarfile.BLOCKSIZE):  # which tarfile takes for an end too
+            raise tarfile.ReadError(f"behind {name.strip('/')[:80] or 'its beginning'} comes neither a member nor an end mark")
     yield from _clips(shard, name, parts)
 
 
@@ -158,7 +167,7 @@ def _said(file: Any, inside: Inside, what: str) -> dict[str, Any] | str:
     data = file.read(inside.size)
     file.seek(before)
     try:
-        text = data.decode()
+        text = data.decode("utf-8-sig")
         if what == ".json":
             found = json.loads(text)
             return {key: found[key] for key in ("caption", "label", "weight", "start", "end", "digest") if key in found}
