@@ -191,6 +191,15 @@ def test_the_verb(settings: BackboneRun, tmp_path: Path, processes: str, capsys:
     assert main(["prepare", str(tmp_path / "run.toml"), "--processes", "0"]) == 2
 
 
+def test_folders_may_be_called_like_dates_and_numbers(settings: BackboneRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine").rename(tmp_path / "2024-05-01")
+    monkeypatch.chdir(tmp_path)
+    asked: list[BackboneRun] = []
+    monkeypatch.setattr(prepare, "prepare", lambda settings, **_: asked.append(settings) or prepare.Prepared(*[0] * 8, ""))
+    assert main(["prepare", "2024-05-01", "2024", "steps=3"]) == 0
+    assert asked[0].data == Folder(path=Path("2024-05-01")) and (asked[0].output, asked[0].steps) == (Path("2024/run"), 3)
+
+
 def test_a_shape_of_its_own_goes_before_the_preset(tmp_path: Path) -> None:
     made = BackboneRun(output=tmp_path, autoencoder=tmp_path, backbone=replace(PRESETS["dit-xl-2-tiny"], patch=4))
     assert made.preset == "toybox" and pools.patch(made) == 4 and prepare._takes(made) == "label"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from pathlib import Path
 
@@ -62,5 +63,5 @@ def _changes(given: argparse.Namespace, overrides: list[str]) -> list[str]:
         path = Path(given.source)
         sources.items(sources.Folder(path=path) if kind == "folder" else sources.Manifest(path=path))
     folders.locate(given.model)
-    same = [f"output={out}/run", f"autoencoder={given.model}", f"start={given.model}", f"data.kind={kind}", f"data.path={given.source}"]
-    return [*same, *changes]
+    same = {"output": f"{out}/run", "autoencoder": given.model, "start": given.model, "data.kind": kind, "data.path": given.source}
+    return [*(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in same.items()), *changes]  # 2024 is a folder here
