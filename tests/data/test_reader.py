@@ -182,6 +182,14 @@ def test_what_ends_too_early_says_so(tmp_path: Path, suffix: str, left: float) -
         list(video.stream(path))
 
 
+def test_a_box_that_never_ends_is_not_read_for_ever(tmp_path: Path) -> None:
+    """As cameras leave a film that they could not finish: a length of 64 bits, which is still 0."""
+    (tmp_path / "a.mp4").write_bytes(b"\0\0\0\1mdat" + bytes(99))
+    with pytest.raises(Unreadable) as told:
+        video.probe(tmp_path / "a.mp4", seconds=20)
+    assert "takes longer" not in told.value.reason
+
+
 def test_frames_that_change_their_size_are_at_fault(tmp_path: Path) -> None:
     for i, rows in enumerate((48, 64)):
         Image.fromarray(np.zeros((rows, 64, 3), np.uint8)).save(tmp_path / f"{i}.png")

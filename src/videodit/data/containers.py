@@ -106,5 +106,5 @@ def _boxes(file: BinaryIO, whole: int) -> str:
         size = int.from_bytes(head[:4], "big")
         if size == 0:  # to the end
             return ""
-        at += int.from_bytes(head[8:16], "big") if size == 1 else max(size, 8)
+        at += max(int.from_bytes(head[8:16], "big"), 16) if size == 1 else max(size, 8)
     return "" if at <= whole else f"it says {at} bytes and has {whole}"
