@@ -138,6 +138,12 @@ def test_outputs_that_cannot_be_are_refused_before_the_work(tmp_path, monkeypatc
         video.check_output(tmp_path / "new.mp4")
 
 
+def test_a_gif_faster_than_it_can_say_is_as_fast_as_it_can(tmp_path):
+    video.write(tmp_path / "a.gif", CLIP, 240)
+    frames, fps = video.read(tmp_path / "a.gif")
+    assert len(frames) == len(CLIP) and fps == 100
+
+
 @pytest.mark.parametrize("fps, quality", [(0, None), (-8, None), (float("nan"), None), (8, 101), (8, -1)])
 def test_rates_and_qualities_that_do_not_exist(tmp_path, fps, quality):
     with pytest.raises(UserError, match="use"):

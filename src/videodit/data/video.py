@@ -204,7 +204,8 @@ def _write_mp4(path: Path, frames: Frames, fps: float | int, quality: int | None
 
 
 def _write_gif(path: Path, frames: Frames, fps: float | int, quality: int | None, note: str) -> None:
-    """A palette of 255 colours for the whole clip; times are hundredths of a second."""
+    """A palette of 255 colours for the whole clip; times are hundredths of a second, so it shows 100 frames in one at most."""
+    fps = min(fps, 100)
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream("gif", rate=_rate(fps))
         stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "pal8"
