@@ -143,4 +143,13 @@ def test_a_mark_before_a_text_is_no_part_of_it(tmp_path: Path) -> None:
 def test_cells_of_a_table_keep_their_lines(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(b"x")
     (tmp_path / "l.csv").write_text('path,caption\r\na.mp4,"a red\r\nball"\r\na.mp4,a red\u2028ball\r\n', encoding="utf-8", newline="")
-    assert [item.captions for item in items(Manifest(path=tmp_path / "l.csv"))] == [("a red\nball",), ("a red\u2028ball",)]
+    assert [item.captions for item in items(Manifest(path=tmp_path / "l.csv"))] == [("a red\nball", "a red\u2028ball")]
+
+
+def test_rows_that_differ_in_their_caption_alone_are_one_item(tmp_path: Path) -> None:
+    """Lists of captions have a row for each; a run takes a file's bytes once, so all but the first would be lost."""
+    for name in ("a.mp4", "b.mp4"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "l.csv").write_text("path,caption,start\na.mp4,one,\nb.mp4,other,\na.mp4,two,\na.mp4,two,\na.mp4,three,4\n")
+    found = [(item.path.name, item.captions, item.start) for item in items(Manifest(path=tmp_path / "l.csv"))]
+    assert found == [("a.mp4", ("one", "two"), 0.0), ("a.mp4", ("three",), 4.0), ("b.mp4", ("other",), 0.0)]

@@ -104,7 +104,10 @@ def entries(source: Filed) -> list[Item]:
     found = sorted({_seen(item, source) for item in _READERS[source.kind](source)}, key=_order)
     if not found:
         raise UserError(f"There is no video or picture in {source.path}: name a folder or list with files such as .mp4 or .png.")
-    return found
+    captions: dict[Item, list[str]] = {}  # rows of a list that differ in their caption alone are one item with all of them
+    for item in found:
+        captions.setdefault(item._replace(captions=()), []).extend(item.captions)
+    return [item._replace(captions=tuple(said)) for item, said in captions.items()]
 
 
 def _seen(item: Item, source: Filed) -> Item:
