@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -63,6 +64,12 @@ def test_files_are_shrunk_once_and_kept(tmp_path: Path) -> None:
     assert kept.stat().st_mtime_ns == before
     large = clips.shots(replace(settings, side=100))
     assert large[0].shape == (12, 48, 64, 3)  # never enlarged
+
+
+@pytest.mark.parametrize("changes", [{"side": 0}, {"every": 0}, {"share": 1.5}, {"share": float("nan")}])
+def test_numbers_that_no_clip_has_are_said(changes: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="side and every take 1 or more and share 0 to 1"):
+        Clips(**changes)
 
 
 def test_mistakes_are_said(tmp_path: Path) -> None:

@@ -153,3 +153,9 @@ def test_rows_that_differ_in_their_caption_alone_are_one_item(tmp_path: Path) ->
     (tmp_path / "l.csv").write_text("path,caption,start\na.mp4,one,\nb.mp4,other,\na.mp4,two,\na.mp4,two,\na.mp4,three,4\n")
     found = [(item.path.name, item.captions, item.start) for item in items(Manifest(path=tmp_path / "l.csv"))]
     assert found == [("a.mp4", ("one", "two"), 0.0), ("a.mp4", ("three",), 4.0), ("b.mp4", ("other",), 0.0)]
+
+
+@pytest.mark.parametrize("changes", [{"every": 0}, {"most": 0}, {"budget": -1}, {"seconds": 0}, {"seconds": float("nan")}])
+def test_numbers_that_no_file_can_be_read_by_are_said(tmp_path: Path, changes: dict[str, float]) -> None:
+    with pytest.raises(UserError, match=r"take 1 or more|takes 0 to 1 and seconds a number above 0"):
+        Folder(path=tmp_path, **changes)  # type: ignore[arg-type]

@@ -34,6 +34,10 @@ class Clips:
     every: int = setting(1, doc="a clip takes every so many-th frame")
     cache: Path = setting(Path("out/cache"), doc="folder where shrunk frames are kept")
 
+    def __post_init__(self) -> None:
+        if self.side < 1 or self.every < 1 or not 0 <= self.share <= 1:
+            raise UserError(f"side and every take 1 or more and share 0 to 1, not {self.side}, {self.every} and {self.share:g}.")
+
 
 def shots(settings: Clips) -> list[Shot]:
     """All shots of all files, shrunk."""

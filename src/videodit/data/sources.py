@@ -40,6 +40,12 @@ class Files:
     budget: float = setting(0.01, doc="part of the files that may be unreadable; more stop the run with a report")
     seconds: float = setting(600.0, doc="of work that a file may take")
 
+    def __post_init__(self) -> None:
+        if self.every < 1 or self.most < 1:
+            raise UserError(f"every and most take 1 or more, not {self.every} and {self.most}.")
+        if not 0 <= self.budget <= 1 or not 0 < self.seconds < 1e6:
+            raise UserError(f"budget takes 0 to 1 and seconds a number above 0, not {self.budget:g} and {self.seconds:g}.")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Folder(Files):
