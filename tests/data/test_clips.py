@@ -66,6 +66,24 @@ def test_files_are_shrunk_once_and_kept(tmp_path: Path) -> None:
     assert large[0].shape == (12, 48, 64, 3)  # never enlarged
 
 
+def test_another_reader_shrinks_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    video.write(tmp_path / "a.mp4", drawn([0]), 8)
+    settings = Clips(files=(str(tmp_path / "a.mp4"),), side=24, cache=tmp_path / "cache")
+    clips.shots(settings)
+    monkeypatch.setattr(clips, "READER", "another")
+    clips.shots(settings)
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_what_is_hidden_in_a_folder_is_no_video_of_it(tmp_path: Path) -> None:
+    """A Mac's notes beside files, what a disk's trash holds, and a folder that is called like a file."""
+    video.write(tmp_path / "a.mp4", drawn([0]), 8)
+    for name in ("._a.mp4", ".Trash-1000/b.mp4", "c.mp4/.d.mp4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"nothing")
+    assert [len(shot) for shot in clips.shots(Clips(files=(str(tmp_path),), cache=tmp_path / "cache"))] == [12]
+
+
 @pytest.mark.parametrize("changes", [{"side": 0}, {"every": 0}, {"share": 1.5}, {"share": float("nan")}])
 def test_numbers_that_no_clip_has_are_said(changes: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="side and every take 1 or more and share 0 to 1"):

@@ -122,6 +122,9 @@ def test_a_folder_may_hold_folders_with_strange_names_and_no_pipes(tmp_path: Pat
     (tmp_path / "a.mp4").mkdir()
     (tmp_path / "a.mp4" / "b.mp4").write_bytes(b"")
     assert [item.path.name for item in items(Folder(path=tmp_path))] == ["b.mp4"]
+    (tmp_path / ".Trash-1000").mkdir()
+    (tmp_path / ".Trash-1000" / "d.mp4").touch()
+    assert len(items(Folder(path=tmp_path))) == 1
     (tmp_path / "c.mp4").symlink_to(tmp_path / "gone.mp4")
     with pytest.raises(UserError, match=r"c\.mp4 cannot be used \(it is a broken link, a pipe, a folder or a device\)"):
         items(Folder(path=tmp_path))

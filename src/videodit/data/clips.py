@@ -14,7 +14,8 @@ from PIL import Image
 from videodit.config import setting
 from videodit.data import video
 from videodit.data.cache import remembered
-from videodit.data.item import VIDEOS, digest
+from videodit.data.item import VIDEOS, digest, inside
+from videodit.data.quarantine import READER
 from videodit.shapes import Size, UserError
 
 Frames = UInt8[np.ndarray, "f h w 3"]
@@ -43,7 +44,7 @@ def shots(settings: Clips) -> list[Shot]:
     """All shots of all files, shrunk."""
     found: list[Shot] = []
     for path in _listed(settings.files):
-        key = {"file": digest(path), "side": settings.side, "resize": "lanczos"}
+        key = {"file": digest(path), "side": settings.side, "resize": "lanczos", "reader": READER}
         frames = remembered(settings.cache, key, lambda path=path: {"frames": torch.from_numpy(_shrunk(path, settings.side))})["frames"]
         found += split(frames.numpy())
     return found
@@ -91,10 +92,10 @@ def _listed(files: Iterable[str]) -> list[Path]:
     """Files by name, and those in folders, in an order that does not depend on the machine."""
     paths: list[Path] = []
     for path in map(Path, files):
-        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in VIDEOS) if path.is_dir() else [path]
-        if not inside:
+        found = sorted(inside(path, VIDEOS)) if path.is_dir() else [path]
+        if not found:
             raise UserError(f"There is no video in {path}: name a folder with files such as .mp4, or the files themselves.")
-        paths += inside
+        paths += found
     return paths
 
 

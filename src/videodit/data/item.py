@@ -94,6 +94,12 @@ def pictures(folder: Path) -> list[Path]:
     return sorted((p for p in folder.iterdir() if p.suffix.lower() in PICTURES and not p.name.startswith(".")), key=place)
 
 
+def inside(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """The files of these suffixes in a folder and in all below it; what is hidden, as a disk's trash is, stays out."""
+    named = (file for file in folder.rglob("*") if file.suffix.lower() in suffixes and not file.is_dir())
+    return [file for file in named if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
+
+
 @contextmanager
 def at_hand(item: Item) -> Iterator[tuple[str, int, int | None]]:
     """Where another process finds an item's bytes: path, first byte, how many. What is not on this machine is fetched into memory."""

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from videodit.config import setting
 from videodit.data import glyphs, layouts, lists, shards
-from videodit.data.item import PICTURES, VIDEOS, Item
+from videodit.data.item import PICTURES, VIDEOS, Item, inside
 from videodit.shapes import UserError
 
 
@@ -168,8 +168,7 @@ def _labelled(path: Path) -> Iterator[Item]:
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         raise UserError(f"{path} is no folder: name the one that holds the videos and pictures.")
-    named = (file for file in path.rglob("*") if file.suffix.lower() in VIDEOS + PICTURES and not file.name.startswith("."))
-    return [file for file in named if not file.is_dir()]
+    return inside(path, VIDEOS + PICTURES)
 
 
 _READERS: dict[str, Callable[[Any], Iterator[Item]]] = {
