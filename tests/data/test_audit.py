@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,7 @@ from PIL import Image
 
 from videodit.cli.main import main
 from videodit.data import audit, video
+from videodit.data.item import digest
 from videodit.data.sources import Folder, Manifest, items
 from videodit.shapes import Size
 
@@ -117,6 +121,34 @@ def test_a_bad_caption_or_entry_is_a_row_and_the_others_go_on(folder: Path, tmp_
     assert "entry 2 of list.jsonl: { is no JSON object" in told and 'entry 3 of list.jsonl: start takes a number, not "soon"' in told
     assert "entry 4 of list.jsonl: it names an address" in told and "files 4, good 1, bad entry 3" in told
     assert len((tmp_path / "good.jsonl").read_text().splitlines()) == 2  # its shots
+
+
+def test_a_file_that_goes_while_others_are_read_is_a_row(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = Folder(path=folder)
+    found = items(source)
+    (folder / "good.webp").unlink()
+    why = {row.item.path.name: (row.why, row.said) for row in audit.audited(found, SIZE, source, worded=True)}
+    assert why["good.webp"] == ("unreadable", "No such file or directory") and why["cut.webp"][0] == ""
+
+
+def test_a_name_that_is_no_text_is_shown_and_listed(folder: Path, tmp_path: Path) -> None:
+    """As old archives leave them, on a terminal that takes UTF-8 alone."""
+    for suffix in (".webp", ".txt"):
+        (folder / f"good{suffix}").rename(folder / f"caf\udce9{suffix}")
+    (folder / "caf\udce9.txt").write_text("one\ntwo\n")
+    command = [sys.executable, "-m", "videodit", "audit", "--frames", "4", "--size", "16x16"]
+    environment = os.environ | {"PYTHONIOENCODING": "utf-8:strict", "PYTHONPATH": str(Path(video.__file__).parents[2])}
+    for more in ([str(folder), "--fix", str(tmp_path / "good.jsonl")], [str(tmp_path / "good.jsonl")]):
+        done = subprocess.run([*command, *more], capture_output=True, text=True, env=environment, check=False)
+        assert done.returncode == 0 and "caf\\udce9.webp" in done.stdout, done.stderr
+
+
+def test_the_mended_list_keeps_digests(folder: Path, tmp_path: Path) -> None:
+    content = digest(folder / "good.webp")
+    (tmp_path / "list.jsonl").write_text(json.dumps({"path": "clips/good.webp", "caption": "x", "digest": content}))
+    source = Manifest(path=tmp_path / "list.jsonl")
+    (line,) = audit.fixed(list(audit.audited(items(source), SIZE, source, worded=True)), tmp_path).splitlines()
+    assert json.loads(line)["digest"] == content
 
 
 def test_labels_need_no_captions(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

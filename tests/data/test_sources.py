@@ -79,6 +79,7 @@ def test_folders_that_are_labels(folder: Path) -> None:
         ("l.csv", "path,caption\nb.mp4,a dog, running", "more cells than the head has columns"),
         ("l.jsonl", "[" * 100_000, "is no JSON object"),
         ("l.csv", "path\n" + "x" * 200_000, "a cell is longer than 131072 characters"),
+        ("l.csv", "path,caption\n" + "a dog runs " * 30 + ",b.mp4\n", r"cannot be used \(it cannot be looked for: File name too long\)"),
         ("l.csv", 'path,caption\nb.mp4,"a dog\na.png,a cat\n', "entry 1 of l.csv: .* or its quotes do not end"),
         ("l.csv", "path,caption,caption\nb.mp4,a dog,a brown dog\n", "its head names a column twice"),
         ("l.jsonl", "", "There is no video or picture"),

@@ -61,7 +61,8 @@ def print_json(result: Any) -> None:
 
 
 def print_table(rows: Sequence[Sequence[str]]) -> None:
-    """Columns as wide as their widest cell; a line under the first row."""
+    """Columns as wide as their widest cell; a line under the first row. Names of files may have bytes that are no UTF-8."""
+    rows = [[cell.encode(errors="backslashreplace").decode() for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     rule = ["-" * width for width in widths]
     for row in (rows[0], rule, *rows[1:]):

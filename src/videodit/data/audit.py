@@ -110,6 +110,7 @@ def fixed(rows: Sequence[Row], beside: Path) -> str:
                 "path": _relative(row.item.path, beside),
                 "caption": list(row.item.captions),
                 "label": row.item.label,
+                "digest": row.item.digest,
             }
             if row.item.moves and (cut or row.item.start or row.item.end):
                 entry |= {"start": (row.first + start) / row.fps, "end": (row.first + stop) / row.fps}

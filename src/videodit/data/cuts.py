@@ -16,7 +16,7 @@ from videodit.data import video
 from videodit.data.clips import lengths, thumbnail
 from videodit.data.item import Item, content
 from videodit.data.sources import Files
-from videodit.shapes import Size
+from videodit.shapes import Size, UserError
 
 Frames = UInt8[np.ndarray, "f h w 3"]
 STILL = 0.25  # mean change between neighbours, of 255, below which a video shows nothing that moves
@@ -55,7 +55,12 @@ class Cut(NamedTuple):
 
 def verified(item: Item) -> str:
     """The digest of an item's bytes, which has to be the one that its list says."""
-    found = content(item)
+    try:
+        found = content(item)
+    except UserError as error:
+        if not isinstance(error.__cause__, OSError):  # a storage elsewhere that fails is no fault of one file
+            raise
+        raise video.Unreadable(item.path, error.__cause__.strerror or "it cannot be opened") from None
     if item.digest and item.digest != found:
         raise video.Unreadable(item.path, f"its list says the digest {item.digest[:12]} and it has {found[:12]}")
     return found

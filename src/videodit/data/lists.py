@@ -49,8 +49,8 @@ def item(row: Mapping[str, Any] | str, beside: Path) -> Item:
     captions = (captions,) if isinstance(captions, str) else captions
     if not isinstance(captions, list | tuple) or not all(isinstance(words, str) for words in captions):
         raise ValueError("caption takes a text or a list of texts")
-    if any("\ud800" <= letter <= "\udfff" for letter in path.join(captions)):
-        raise ValueError("its path or caption has half a character, which no file can hold")
+    if any("\ud800" <= letter <= "\udfff" for letter in "".join(captions)):  # in a path it stands for a byte that is no UTF-8
+        raise ValueError("its caption has half a character, which no file can hold")
     start, weight = _number(row, "start", 0.0) or 0.0, _number(row, "weight", 1.0)
     end = _number(row, "end", None)
     if start < 0 or (end is not None and end <= start) or not weight or weight < 0:

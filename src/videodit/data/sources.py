@@ -118,15 +118,18 @@ def entries(source: Filed) -> list[Item]:
 
 def _seen(item: Item, source: Filed) -> Item:
     """An item, and whether there is something of its name to be read."""
-    if item.wrong or item.inside is not None:
-        wrong = item.wrong
-    elif item.path.is_dir() and isinstance(source, DataSet):
-        wrong = ""
-    elif not item.path.is_file():
-        wrong = "it is a broken link, a pipe, a folder or a device" if item.path.exists() or item.path.is_symlink() else "it is not there"
-    else:
-        wrong = "" if item.path.suffix.lower() in VIDEOS + PICTURES else "it is neither a video nor a picture by its name"
-    return item._replace(wrong=wrong)
+    try:
+        return item if item.wrong or item.inside is not None else item._replace(wrong=_wrong(item.path, source))
+    except OSError as error:  # a folder that may not be entered, or too long a name
+        return item._replace(wrong=f"it cannot be looked for: {error.strerror}")
+
+
+def _wrong(path: Path, source: Filed) -> str:
+    if path.is_dir() and isinstance(source, DataSet):
+        return ""
+    if not path.is_file():
+        return "it is a broken link, a pipe, a folder or a device" if path.exists() or path.is_symlink() else "it is not there"
+    return "" if path.suffix.lower() in VIDEOS + PICTURES else "it is neither a video nor a picture by its name"
 
 
 def labels(source: Filed) -> tuple[str, ...]:
