@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
-import os
-import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from PIL import Image
 from videodit.cli.main import main
 from videodit.data import audit, video
 from videodit.data.item import digest
-from videodit.data.sources import Folder, Manifest, items
+from videodit.data.sources import Folder, Manifest, Shards, items
 from videodit.shapes import Size
 
 SIZE = Size(4, 16, 16)
@@ -123,6 +123,18 @@ def test_a_bad_caption_or_entry_is_a_row_and_the_others_go_on(folder: Path, tmp_
     assert len((tmp_path / "good.jsonl").read_text().splitlines()) == 2  # its shots
 
 
+def test_a_photograph_in_webp_is_a_picture(folder: Path, tmp_path: Path) -> None:
+    Image.fromarray(np.full((24, 32, 3), 99, np.uint8)).save(folder / "photo.webp", exif=b"Exif\0\0MM\0*\0\0\0\b\0\0\0\0\0\0")  # extended
+    (folder / "photo.txt").write_text("a photograph")
+    with tarfile.open(tmp_path / "a.tar", "w") as file:
+        for name in ("cut.webp", "photo.webp"):
+            file.add(folder / name, name)
+    source = Folder(path=folder)
+    rows = {row.item.path.name: row for row in audit.audited(items(source), SIZE, source, worded=True)}
+    assert (rows["photo.webp"].why, rows["photo.webp"].clips) == ("", 1)
+    assert [item.moves for item in items(Shards(path=str(tmp_path / "a.tar")))] == [True, False]
+
+
 def test_a_file_that_goes_while_others_are_read_is_a_row(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = Folder(path=folder)
     found = items(source)
@@ -131,16 +143,16 @@ def test_a_file_that_goes_while_others_are_read_is_a_row(folder: Path, capsys: p
     assert why["good.webp"] == ("unreadable", "No such file or directory") and why["cut.webp"][0] == ""
 
 
-def test_a_name_that_is_no_text_is_shown_and_listed(folder: Path, tmp_path: Path) -> None:
+def test_a_name_that_is_no_text_is_shown_and_listed(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As old archives leave them, on a terminal that takes UTF-8 alone."""
     for suffix in (".webp", ".txt"):
         (folder / f"good{suffix}").rename(folder / f"caf\udce9{suffix}")
     (folder / "caf\udce9.txt").write_text("one\ntwo\n")
-    command = [sys.executable, "-m", "videodit", "audit", "--frames", "4", "--size", "16x16"]
-    environment = os.environ | {"PYTHONIOENCODING": "utf-8:strict", "PYTHONPATH": str(Path(video.__file__).parents[2])}
+    options = ["--frames", "4", "--size", "16x16"]
     for more in ([str(folder), "--fix", str(tmp_path / "good.jsonl")], [str(tmp_path / "good.jsonl")]):
-        done = subprocess.run([*command, *more], capture_output=True, text=True, env=environment, check=False)
-        assert done.returncode == 0 and "caf\\udce9.webp" in done.stdout, done.stderr
+        said = io.BytesIO()
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(said, encoding="utf-8", write_through=True))
+        assert main(["audit", *options, *more]) == 0 and rb"caf\udce9.webp" in said.getvalue()
 
 
 def test_the_mended_list_keeps_digests(folder: Path, tmp_path: Path) -> None:

@@ -38,7 +38,20 @@ class Item(NamedTuple):
 
     @property
     def moves(self) -> bool:
-        return self.path.suffix.lower() not in PICTURES
+        suffix = self.path.suffix.lower()
+        return not _photograph(self) if suffix == ".webp" else suffix not in PICTURES
+
+
+def _photograph(item: Item) -> bool:
+    """Whether a .webp on this machine is one picture: only what is extended (X) can be an animation, and says so in a bit."""
+    path, at = (item.path, 0) if item.inside is None else (Path(item.inside.shard), item.inside.at)
+    try:
+        with path.open("rb") as file:
+            file.seek(at)
+            head = file.read(21).ljust(21, b"\0")
+    except OSError:
+        return False
+    return head[8:15] == b"WEBPVP8" and not (head[15:16] == b"X" and head[20] & 2)
 
 
 class Window(io.RawIOBase):
