@@ -155,6 +155,15 @@ def test_a_name_that_is_no_text_is_shown_and_listed(folder: Path, tmp_path: Path
         assert main(["audit", *options, *more]) == 0 and rb"caf\udce9.webp" in said.getvalue()
 
 
+def test_the_mended_list_names_links_as_they_are_called(folder: Path, tmp_path: Path) -> None:
+    """Stores that keep files by their digests link names to them."""
+    (folder / "good.webp").rename(tmp_path / "0123abcd")
+    (folder / "good.webp").symlink_to(tmp_path / "0123abcd")
+    source = Folder(path=folder)
+    (tmp_path / "good.jsonl").write_text(audit.fixed(list(audit.audited(items(source), SIZE, source, worded=True)), tmp_path))
+    assert "clips/good.webp" in {item.path.relative_to(tmp_path).as_posix() for item in items(Manifest(path=tmp_path / "good.jsonl"))}
+
+
 def test_the_mended_list_keeps_digests(folder: Path, tmp_path: Path) -> None:
     content = digest(folder / "good.webp")
     (tmp_path / "list.jsonl").write_text(json.dumps({"path": "clips/good.webp", "caption": "x", "digest": content}))

@@ -121,5 +121,5 @@ def fixed(rows: Sequence[Row], beside: Path) -> str:
 
 
 def _relative(path: Path, beside: Path) -> str:
-    whole, folder = path.resolve(), beside.resolve()
+    whole, folder = path.absolute(), beside.absolute()  # of links their own names: what they lead to may be called anything
     return whole.relative_to(folder).as_posix() if whole.is_relative_to(folder) else str(whole)
