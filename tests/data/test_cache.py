@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from videodit.data.cache import collect, noted, remembered
+from videodit.shapes import UserError
 
 KEY = {"seed": 1, "size": (8, 16, 16), "path": Path("a/b")}
 
@@ -102,3 +104,14 @@ def test_an_interrupted_writing_is_not_seen(tmp_path: Path, make: Maker) -> None
     path.unlink()
     check(remembered(tmp_path, KEY, make))
     assert make.times == 2
+
+
+def test_a_full_disk_is_said_and_nothing_half_written_stays(tmp_path: Path, make: Maker) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (512, before[1]))
+    try:
+        with pytest.raises(UserError, match=r"cannot be written \(.*File too large.*\): make room there"):
+            remembered(tmp_path, KEY, make)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.iterdir())

@@ -19,6 +19,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from videodit.shapes import UserError
+
 _NOTED: list[set[Path]] = []
 
 
@@ -48,8 +50,12 @@ def keep(folder: Path, key: dict[str, Any], made: dict[str, Tensor]) -> dict[str
     tensors = {name: value.contiguous() for name, value in made.items()}  # laid out as they come back, to the last bit of a sum
     folder.mkdir(parents=True, exist_ok=True)
     aside = path.with_suffix(f".{os.getpid()}.writing")
-    save_file(tensors, aside, metadata={"key": f"{_digest(tensors)} {words}"})  # one entry: several come in any order
-    aside.rename(path)
+    try:
+        save_file(tensors, aside, metadata={"key": f"{_digest(tensors)} {words}"})  # one entry: several come in any order
+        aside.rename(path)
+    except (OSError, SafetensorError) as error:
+        aside.unlink(missing_ok=True)
+        raise UserError(f"{path} cannot be written ({error}): make room there, and the same command goes on.") from error
     return tensors
 
 
