@@ -204,3 +204,8 @@ def test_model_toml_says_all(world: tiny.World) -> None:
     settings = config.read(ModelFolder, world.video_model / "model.toml")
     assert settings.digests == {path.name: models.digest(path) for path in world.video_model.iterdir() if path.name != "model.toml"}
     assert settings.autoencoder == models.describe(world.autoencoder) and settings.sampling == tiny.SAMPLING
+
+
+def test_without_git_there_is_no_commit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert models.commit() == ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -369,3 +370,13 @@ def parameters(module: nn.Module) -> int:
 
 def trained_on() -> str:
     return f"torch {torch.__version__}, {torch.get_num_threads()} threads of {torch.backends.cpu.get_cpu_capability()}"
+def commit() -> str:
+    """The commit of this checkout, or nothing where the package is installed without one, or git is not."""
+    command = ["git", "describe", "--always", "--dirty"]
+    try:
+        answer = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    except OSError:
+        return ""
+    return answer.stdout.strip() if answer.returncode == 0 else ""
+
+

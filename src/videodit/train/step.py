@@ -9,7 +9,8 @@ import hashlib
 import itertools
 import json
 import math
-import subprocess
+import re
+import statistics
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -342,7 +343,7 @@ def _keeper(settings: Run, launch: Launch, done: int) -> Iterator[Keeper]:
     if not launch.first:
         yield Keeper(settings)
         return
-    facts = {"seed": settings.seed, "settings": settings.digest, "code": {"videodit": _commit(), "torch": torch.__version__}}
+    facts = {"seed": settings.seed, "settings": settings.digest, "code": {"videodit": models.commit(), "torch": torch.__version__}}
     checkpoints, keep = settings.output / "checkpoints", settings.checkpoint.keep
     with Log(settings.output / "log.jsonl", done) as log, Saver(checkpoints, keep, facts, log) as saver:
         yield Keeper(settings, log, saver, tracked(settings.track, settings.output, done))
@@ -379,18 +380,10 @@ def provenance(settings: Run) -> Provenance:
     times = [json.loads(line)["time"] for line in (settings.output / "log.jsonl").read_text().splitlines()]
     spent = sum(min(after - before, 60.0) for before, after in itertools.pairwise(times))
     return Provenance(
-        commit=_commit(),
+        commit=models.commit(),
         run=settings.output.name,
         steps=settings.steps,
         hours=round(spent / 3600, 3),
         machine=models.trained_on(),
         sources=tuple(origin(x) for x in (getattr(settings, "data", None), getattr(settings, "world", None)) if x is not None),
     )
-
-
-def _commit() -> str:
-    """The commit of this checkout, or nothing where the package is installed without one."""
-    answer = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-    )
-    return answer.stdout.strip() if answer.returncode == 0 else ""
