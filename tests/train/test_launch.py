@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 import tiny
 from videodit import config
@@ -79,6 +80,29 @@ def test_passes_that_cannot_be_shared_are_said() -> None:
     assert Launch(1, 2).share(4) == 2 and Launch().share(1) == 1
     with pytest.raises(UserError, match=r"2 processes cannot share .* accumulate=1 .* set accumulate to a multiple of 2"):
         Launch(0, 2).share(1)
+
+
+def test_what_no_process_has_a_gradient_of_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So the optimiser leaves it as it is, as in one process."""
+    mine, theirs, nobodys = (torch.nn.Parameter(torch.ones(2)) for _ in range(3))
+    mine.grad = torch.tensor([1.0, 2.0])
+    others = torch.tensor([0.0, 0.0, 3.0, 4.0, 0.0, 0.0, 0.0, 1.0, 0.0])  # of each, and whether there is one
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda whole: whole.add_(others))
+    Launch(0, 2).add([mine, theirs, nobodys])
+    assert mine.grad.tolist() == [1, 2] and theirs.grad is not None and theirs.grad.tolist() == [3, 4] and nobodys.grad is None
+
+
+def test_each_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[int] = []
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda *given, **named: 1 / 0)
+    for device in ("cuda", "cuda:1", "cpu"):
+        with pytest.raises(ZeroDivisionError), joined(device):
+            pass
+    assert chosen == [3]
 
 
 def test_a_connection_that_closes_within_a_pass_is_the_loss_of_another_process() -> None:

@@ -57,16 +57,16 @@ class Launch:
         return accumulate // self.readers
 
     def add(self, parameters: Iterable[torch.nn.Parameter]) -> None:
-        """Make every gradient the sum over all processes; where a process has none, it adds zero. Shards are added already."""
+        """Make every gradient the sum over all processes; where one has none, it adds zero, and where none has any, there stays none, as
+        in a process alone: the optimiser leaves such weights as they are. Shards are added already."""
         if self.size == 1:
             return
         every = [p for p in parameters if p.requires_grad and not in_shards(p)]
         if not every:
             return
-        for p in every:
-            p.grad = torch.zeros_like(p) if p.grad is None else p.grad
-        gradients = [p.grad for p in every if p.grad is not None]
-        whole = torch.cat([g.flatten() for g in gradients])
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in every]
+        mine = gradients[0].new_tensor([float(p.grad is not None) for p in every])
+        whole = torch.cat([*(g.flatten() for g in gradients), mine])
         with self._meeting():
             dist.all_reduce(whole)
         for gradient, part in zip(gradients, whole.split([g.numel() for g in gradients]), strict=True):
