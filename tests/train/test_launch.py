@@ -20,7 +20,7 @@ import tiny
 from videodit import config
 from videodit.shapes import UserError
 from videodit.train import checkpoint, recipes
-from videodit.train.launch import Launch
+from videodit.train.launch import Launch, joined
 from videodit.train.pulse import Lost, Pulse, Sign
 from videodit.train.recipes import Recipe
 

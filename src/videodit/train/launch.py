@@ -69,8 +69,9 @@ class Launch:
         whole = torch.cat([*(g.flatten() for g in gradients), mine])
         with self._meeting():
             dist.all_reduce(whole)
-        for gradient, part in zip(gradients, whole.split([g.numel() for g in gradients]), strict=True):
-            gradient.copy_(part.view_as(gradient))
+        *parts, having = whole.split([*(g.numel() for g in gradients), len(every)])
+        for p, gradient, part, have in zip(every, gradients, parts, having.tolist(), strict=True):
+            p.grad = gradient.copy_(part.view_as(gradient)) if have else None
 
     def gathered(self, mine: Any) -> list[Any]:
         """What every process has, in their order."""
@@ -123,6 +124,14 @@ class Launch:
             dist.barrier()
 
 
+def there(device: str) -> None:
+    """Refuse a device that this machine has not."""
+    kind, _, number = device.partition(":")
+    count = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}.get(kind, 1)
+    if int(number or 0) >= count:
+        raise UserError(f"There is no {device} here: set device=cpu, or another that `videodit doctor` finds.")
+
+
 @contextmanager
 def joined(device: str, *, offload: bool = False) -> Iterator[Launch]:
     """The launch that this process belongs to; alone, it is a launch of one. `offload`: what is in main memory is sent too."""
@@ -130,6 +139,8 @@ def joined(device: str, *, offload: bool = False) -> Iterator[Launch]:
     if size == 1:
         yield Launch()
         return
+    if device == "cuda" and (count := torch.cuda.device_count()):  # each process of a machine has a GPU of its own
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % count)
     backend = ("cpu:gloo,cuda:nccl" if offload else "nccl") if device.startswith("cuda") else "gloo"
     if again := int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")):
         dist.init_process_group(backend, store=_apart(again), rank=int(os.environ["RANK"]), world_size=size, timeout=PATIENCE)

@@ -18,6 +18,7 @@ from videodit.data.sources import Drawn
 from videodit.shapes import UserError
 from videodit.train import pools, words
 from videodit.train.backbone import BackboneRun
+from videodit.train.launch import there
 from videodit.train.looks import held
 from videodit.train.starting import starting
 
@@ -38,6 +39,7 @@ class Prepared(NamedTuple):
 
 def prepare(settings: BackboneRun, *, processes: int = 1, clean: bool = False) -> Prepared:
     """Encode what is missing; `clean`: remove the entries of the cache that this run does not use."""
+    there(settings.device)
     folder = pools.cache(settings)
     before = set(folder.glob("*.safetensors"))
     if processes > 1 and not isinstance(settings.data, Drawn):

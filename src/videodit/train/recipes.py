@@ -16,7 +16,7 @@ from videodit.train.autoencoder import AutoencoderRun
 from videodit.train.backbone import BackboneRun
 from videodit.train.decoder import DecoderRun
 from videodit.train.image_autoencoder import ImageAutoencoderRun
-from videodit.train.launch import joined
+from videodit.train.launch import joined, there
 from videodit.train.outlines import Recipe
 from videodit.train.progress import note
 from videodit.train.step import Figures, Interrupted, Job, Watch
@@ -50,6 +50,7 @@ def read_text(text: str, overrides: Sequence[str]) -> Recipe:
 
 def train(settings: Recipe, progress: Watch | None = None) -> list[Figures]:
     """Train a recipe, or take it up again where it stopped."""
+    there(settings.device)
     with joined(settings.device, offload=settings.parallel.offload) as launch:
         with launch.in_turn():
             job = JOBS[settings.kind](settings)
