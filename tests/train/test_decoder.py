@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import tiny
 from videodit import models
 from videodit.autoencoder import DPVAE
-from videodit.data import toybox
+from videodit.data import toybox, video
 from videodit.data.clips import Clips
 from videodit.shapes import UserError
 from videodit.train import decoder, recipes
@@ -81,3 +81,14 @@ def test_clips_of_files_have_no_words(run: DecoderRun) -> None:
     said = [decoder._words(run, model, pixels, index) for index in range(20)]
     assert {bool(words) for words in said} == {True, False}
     assert all(bool(words) != pixels.filmed(index) for index, words in enumerate(said))
+
+
+def test_another_film_of_the_same_name_is_sampled_back_anew(run: DecoderRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[range] = []
+    monkeypatch.setattr(decoder, "_back", lambda settings, model, pixels, some: (made.append(some), {"clean": torch.zeros(6)})[1])
+    run, model = replace(run, files=Clips(files=(str(tmp_path / "a.mp4"),), cache=tmp_path / "shrunk")), models.load(run.model)
+    for seed in (1, None, 2):
+        if seed is not None:
+            video.write(tmp_path / "a.mp4", toybox.clip(seed, 0, tiny.CLIP).video, 8)
+        decoder.sampled(run, model, decoder.reader(run, model))
+    assert made == [range(6), range(6)]

@@ -43,7 +43,7 @@ class Clips:
 def shots(settings: Clips) -> list[Shot]:
     """All shots of all files, shrunk."""
     found: list[Shot] = []
-    for path in _listed(settings.files):
+    for path in listed(settings.files):
         key = {"file": digest(path), "side": settings.side, "resize": "lanczos", "reader": READER}
         frames = remembered(settings.cache, key, lambda path=path: {"frames": torch.from_numpy(_shrunk(path, settings.side))})["frames"]
         found += split(frames.numpy())
@@ -88,7 +88,7 @@ def window(found: Sequence[Shot], size: Size, every: int, rng: np.random.Generat
     return clip[:, :, ::-1] if rng.random() < 0.5 else clip
 
 
-def _listed(files: Iterable[str]) -> list[Path]:
+def listed(files: Iterable[str]) -> list[Path]:
     """Files by name, and those in folders, in an order that does not depend on the machine."""
     paths: list[Path] = []
     for path in map(Path, files):

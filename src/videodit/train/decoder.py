@@ -19,9 +19,9 @@ from torch import Tensor
 from videodit import models
 from videodit.autoencoder import DPVAE
 from videodit.config import setting
-from videodit.data import worlds
+from videodit.data import item, worlds
 from videodit.data.cache import remembered
-from videodit.data.clips import Clips
+from videodit.data.clips import Clips, listed
 from videodit.data.sources import Drawn, Toybox
 from videodit.diffusion.noise import noise
 from videodit.diffusion.schedulers import sampler as sampler_of
@@ -117,6 +117,8 @@ def sampled(settings: DecoderRun, model: models.Model, pixels: Pixels) -> dict[s
         "seed": settings.seed,
         "precision": settings.precision,
     }
+    if settings.files.files:  # whatever they are called
+        key["bytes"] = [item.digest(path) for path in listed(settings.files.files)]
     count, parts = counting("clips sampled back"), []
     for start in range(0, settings.clips, AT_ONCE):
         some = range(start, min(start + AT_ONCE, settings.clips))
