@@ -21,6 +21,7 @@ from videodit.shapes import UserError
 from videodit.train import looks, recipes
 from videodit.train.backbone import BackboneRun, Joint
 from videodit.train.looks import SEED, Held, Looks, by_time
+from videodit.train.pools import Pool
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -143,3 +144,12 @@ def test_what_is_not_learnt_is_noised_as_what_is(world: tiny.World, tmp_path: Pa
         looks.missed(replace(settings, prior=prior), model, "held", Held(torch.zeros(4, 4, 3, 16, 16), ["red"] * 4))
     alone, shared = (torch.cosine_similarity(noisy[:, :, 0], noisy[:, :, 1], dim=-1).mean() for noisy in seen)
     assert abs(alone) < 0.1 and shared > 0.8
+
+
+def test_clips_that_are_learnt_are_measured_where_clips_are_held() -> None:
+    """Also where pictures stand before them, each of its own extent."""
+    shapes = [(8, 1, 4, 4), (8, 1, 2, 4), (8, 2, 4, 4), (8, 1, 4, 4), (8, 2, 2, 2), (8, 2, 4, 4)]
+    pool = Pool([torch.full(shape, float(i)) for i, shape in enumerate(shapes)], list("abcdef"))
+    for share, which in ((0.5, "cf"), (0.0, "ad")):
+        settings: Any = SimpleNamespace(looks=Looks(held=3), joint=Joint(video_probability=share))
+        assert looks.learnt(settings, pool).said == list(which)

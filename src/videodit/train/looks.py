@@ -91,7 +91,7 @@ def learnt(settings: BackboneRun, pool: Pool) -> Held:
     """As many of what is trained, alike in extent."""
     if not settings.looks.held:
         return Held(torch.zeros(0), [])
-    which = pool.alike(settings.looks.held)
+    which = pool.alike(settings.looks.held, moves=settings.joint.video_probability > 0)
     return Held(pool.together(which), [pool.captions[pool.whose[i][0] if pool.whose else i] for i in which])
 
 

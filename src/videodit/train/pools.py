@@ -80,9 +80,11 @@ class Pool:
             return self.parts[name][torch.from_numpy(indices)].float()
         return torch.stack([self.parts[i][name] for i in indices]).float()
 
-    def alike(self, count: int) -> np.ndarray:
-        """The first so many that have the extent of the first."""
-        return np.array([i for i, one in enumerate(self.latents) if one.shape == self.latents[0].shape][:count])
+    def alike(self, count: int, *, moves: bool = False) -> np.ndarray:
+        """The first so many that have the extent of the first picture, or of the first clip of several latent frames."""
+        shapes = [one.shape for one in self.latents]
+        first = next((shape for shape in shapes if (shape[1] > 1) == moves), shapes[0])
+        return np.array([i for i, shape in enumerate(shapes) if shape == first][:count])
 
 
 def pools(settings: BackboneRun, autoencoder: PerFrame, takes: str, kinds: Iterable[bool], *, anew: bool = True) -> dict[bool, Pool]:
