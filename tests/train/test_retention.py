@@ -43,3 +43,9 @@ def test_a_run_logs_it_and_is_the_same_with_and_without(world: tiny.World, tmp_p
     drifts = [figures.get("image_drift") for figures in told]
     assert drifts[0] == 0 and drifts[1] is drifts[3] is None and drifts[2] > 0 and drifts[4] > 0
     assert [figures["loss"] for figures in told] == [figures["loss"] for figures in silent]
+
+
+def test_the_start_is_asked_in_the_precision_of_the_steps(world: tiny.World, tmp_path: Path) -> None:
+    run = tiny.runs(world, tmp_path, steps=1)["video"]
+    (figures,) = recipes.train(replace(run, precision="bf16"))
+    assert figures["image_drift"] == 0

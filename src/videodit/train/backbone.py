@@ -318,4 +318,5 @@ def _gauge(settings: BackboneRun, transformer: DualTransformer | SingleTransform
     words = Text(sequence=features["sequence"][rows].float(), pooled=features["pooled"][rows].float(), mask=mask)
     flow = settings.objective.flow
     to = settings.device
-    return Retention(transformer, lambda network, x, t, text: flow(network)(x, t, text), pictures.to(to), words.map(lambda x: x.to(to)))
+    with torch.autocast(torch.device(to).type, torch.bfloat16, enabled=settings.precision == "bf16"):  # as it is asked in a step
+        return Retention(transformer, lambda network, x, t, text: flow(network)(x, t, text), pictures.to(to), words.map(lambda x: x.to(to)))
