@@ -19,7 +19,7 @@ from videodit.shapes import UserError
 from videodit.train import checkpoint, recipes
 from videodit.train.autoencoder import AutoencoderRun, Critics
 from videodit.train.recipes import Interrupted, Recipe
-from videodit.train.step import Figures
+from videodit.train.step import Figures, Run, provenance
 
 pytestmark = pytest.mark.usefixtures("one_thread", "few_sentences", "unchecked")
 KINDS = ("image-autoencoder", "autoencoder", "image", "video", "decoder")
@@ -154,3 +154,12 @@ def test_a_loss_that_explodes_is_said(world: tiny.World, tmp_path: Path) -> None
     run = tiny.runs(world, tmp_path, steps=6)["image-autoencoder"]
     with pytest.raises(UserError, match=r"is not finite: lower optimizer.learning_rate"):
         recipes.train(replace(run, optimizer=replace(run.optimizer, learning_rate=1e30, warmup=0)))
+
+
+def test_hours_are_those_of_long_steps_too_and_not_of_pauses(tmp_path: Path) -> None:
+    for name, times in (("short", [0, 36, 72, 9000, 9036]), ("long", [0, 1200, 2400, 90000, 91200])):
+        run = Run(output=tmp_path / name)
+        run.output.mkdir()
+        (run.output / "log.jsonl").write_text("".join(json.dumps({"step": i + 1, "time": at}) + "\n" for i, at in enumerate(times)))
+    assert provenance(Run(output=tmp_path / "short")).hours == round((3 * 36 + 108) / 3600, 3)
+    assert provenance(Run(output=tmp_path / "long")).hours == 2.0

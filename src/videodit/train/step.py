@@ -378,7 +378,9 @@ def _record(settings: Run) -> None:
 def provenance(settings: Run) -> Provenance:
     """Where the weights of a finished run come from; hours are those between log lines, pauses left out."""
     times = [json.loads(line)["time"] for line in (settings.output / "log.jsonl").read_text().splitlines()]
-    spent = sum(min(after - before, 60.0) for before, after in itertools.pairwise(times))
+    gaps = [after - before for before, after in itertools.pairwise(times)]
+    most = max(60.0, 3 * statistics.median(gaps or [0.0]))  # what lasts longer is a pause
+    spent = sum(min(gap, most) for gap in gaps)
     return Provenance(
         commit=models.commit(),
         run=settings.output.name,
