@@ -205,6 +205,15 @@ def test_lines_that_a_disk_refuses_are_written_later(
     assert [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()] == [1, 2, 3]
 
 
+def test_small_numbers_are_no_zeros_in_the_log(tmp_path: Path) -> None:
+    from videodit.train import log
+
+    with log.Log(tmp_path / "log.jsonl", 0) as lines:
+        lines.write(1, {"rate": 4.123456789e-7, "loss": 0.1234567, "operations": 123456789.125})
+    told = json.loads((tmp_path / "log.jsonl").read_text())
+    assert (told["rate"], told["loss"], told["operations"]) == (4.12346e-7, 0.123457, 123456789.125)
+
+
 def test_a_fault_of_saving_is_not_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise ZeroDivisionError("a mistake of ours")

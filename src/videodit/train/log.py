@@ -31,7 +31,7 @@ class Log:
         os.close(self._file)
 
     def write(self, step: int, figures: dict[str, float], fault: str | None = None) -> None:
-        numbers = {name: round(value, 6) if math.isfinite(value) else None for name, value in figures.items()}
+        numbers = {name: _short(value) if math.isfinite(value) else None for name, value in figures.items()}
         line = {"step": step, "time": round(time.time(), 2), **numbers, **({"fault": fault} if fault else {})}
         self._pending += (json.dumps(line) + "\n").encode()
         try:
@@ -57,6 +57,11 @@ def _until(path: Path, done: int) -> bytes | None:
     lines = text.splitlines(keepends=True)
     kept = b"".join(line for line in lines if _step(line) <= done)
     return None if kept == text else kept
+
+
+def _short(value: float) -> float:
+    """Six figures behind the point; of a small number, such as a rate, its first six."""
+    return round(value, 6) if abs(value) >= 1 else float(f"{value:.6g}")
 
 
 def _step(line: bytes) -> float:
