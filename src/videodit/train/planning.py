@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import time
 import warnings
 import weakref
@@ -17,6 +18,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,6 +33,7 @@ from videodit.train.progress import held
 
 SECONDS = 2.0  # of a probe
 SHARE = 0.7  # of the free memory that a probe may take
+MEMORY = Path("/proc/meminfo")
 
 
 def plan(settings: Recipe, *, whole: bool = False) -> dict[str, Any]:
@@ -207,4 +210,7 @@ def _there(device: str) -> bool:
 def _free(device: str) -> int:
     if device.startswith("cuda"):
         return torch.cuda.mem_get_info(device)[0]
+    said = MEMORY.read_text() if MEMORY.is_file() else ""
+    if available := re.search(r"MemAvailable:\s+(\d+) kB", said):  # which counts what files that were read take as free
+        return int(available[1]) * 1024
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
