@@ -187,11 +187,78 @@ def test_a_plan_for_a_device_that_is_not_here_says_so(world: tiny.World, tmp_pat
         ("clips=-5", "clips and pictures take 1 or more, not -5"),
         ("optimizer.learning_rate=nan", "optimizer.learning_rate takes a number from 0"),
         ("optimizer.clip=-1.0", "optimizer.clip takes a number from 0"),
+        ("optimizer.clip=0", "optimizer.clip takes a number above 0"),
+        ("optimizer.warmup=-100", "optimizer.warmup 0 or more, not 1.0 and -100"),
+        ("optimizer.fresh=5.0", "optimizer.fresh is for what an inflated autoencoder did not inherit"),
+        ("average=-0.5", "average and averages take decays from 0 up to, not including, 1, not -0.5"),
+        ("averages=[0.9, 1.0]", "average and averages take decays from 0 up to, not including, 1, not 1.0"),
+        ("device=gpu", "device takes cpu, cuda or mps, not gpu"),
+        ("text_dropout=7", "text_dropout takes 0 to 1"),
+        ("fps=0", "fps a number above 0"),
+        ("words=-1", "words and retention take 0 or more"),
+        ("retention=-3", "words and retention take 0 or more"),
+        ("joint.video_probability=-2", "joint.video_probability takes 0 to 1, not -2.0"),
+        ("joint={video_probability = 0.0, appended = 2}", "joint.appended pictures go along with clips, and this run has none"),
+        ("times.shift=-1", "times.shift takes a number above 0"),
+        ("times.places=-5", "times.places 0 or more, not 1.0 and -5"),
+        ("times={density = 'mode', heaviness = 9.0}", "a heaviness of -1 to 1.75"),
+        ("sampling.steps=0", "sampling.steps takes 1 or more, not 0"),
+        ("conversion.layout=beside", "set start, or the layout in"),
     ],
 )
 def test_settings_that_cannot_be_run_are_refused(override: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
         recipes.read(Path(__file__).parents[1] / "runs" / "toybox_tiny.toml", [override])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["objective.kind=diffusion", "times.shift=5"], "of times it takes each alone"),
+        (["objective.kind=diffusion", "times.density=uniform"], "of times it takes each alone"),
+        (["start=toybox", "backbone.kind=single"], "backbone is the shape of a transformer that starts from nothing"),
+    ],
+)
+def test_settings_that_nothing_would_ask_for_are_refused(overrides: list[str], words: str) -> None:
+    path = Path(__file__).parents[1] / "runs" / "toybox_tiny.toml"
+    with pytest.raises(UserError, match=words):
+        recipes.read(path, overrides)
+    assert isinstance(recipes.read(path, ["objective.kind=diffusion", "times.each=frame"]), BackboneRun)
+
+
+@pytest.mark.parametrize(
+    ("kind", "override", "words"),
+    [
+        ("image-autoencoder", "equivariance=2", "equivariance takes 0 to 1"),
+        ("image-autoencoder", "kl=-1", "weights of 0 or more"),
+        ("image-autoencoder", "clips.every=0", "side and every of 1 or more"),
+        ("autoencoder", "clips.share=1.5", "clips takes a share of 0 to 1"),
+        ("autoencoder", "critics.optimizer.fresh=5", "a discriminator inherits nothing"),
+        ("decoder", "optimizer.fresh=5", "optimizer.fresh is for what an inflated autoencoder did not inherit"),
+    ],
+)
+def test_settings_of_other_runs_that_cannot_be_run_are_refused(kind: str, override: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        recipes.read_text(config.write(recipes.TEMPLATES[kind]), [override])
+    assert isinstance(recipes.read_text(config.write(recipes.TEMPLATES["autoencoder"]), ["optimizer.fresh=5"]), AutoencoderRun)
+
+
+def test_a_run_is_refused_before_it_begins_where_it_could_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    for override, words in (
+        ("device=cuda:1", "There is no cuda:1 here: set device=cpu"),
+        ("device=mps", "There is no mps here: set device=cpu"),
+        ("sampling.sampler=eulr", "There is no sampler 'eulr'"),
+    ):
+        with pytest.raises(UserError, match=words):
+            recipes.train(recipes.read("toybox_tiny", [override]))
+
+
+def test_memory_that_files_take_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "MEMORY", tmp_path / "meminfo")
+    without = planning._free("cpu")
+    (tmp_path / "meminfo").write_text("MemTotal: 9 kB\nMemFree:  1 kB\nMemAvailable:   7 kB\n")
+    assert planning._free("cpu") == 7 * 1024 != without > 0
 
 
 def test_settings_may_stand_behind_options(capsys: pytest.CaptureFixture[str]) -> None:

@@ -70,6 +70,10 @@ class Sampling:
     steps: int = setting(24, doc="steps of the sampler")
     guidance: Guidance = setting(Guidance(), doc="how the text is followed")
 
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise UserError(f"sampling.steps takes 1 or more, not {self.steps}.")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Proof:
@@ -368,8 +372,6 @@ def parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-def trained_on() -> str:
-    return f"torch {torch.__version__}, {torch.get_num_threads()} threads of {torch.backends.cpu.get_cpu_capability()}"
 def commit() -> str:
     """The commit of this checkout, or nothing where the package is installed without one, or git is not."""
     command = ["git", "describe", "--always", "--dirty"]
@@ -380,3 +382,5 @@ def commit() -> str:
     return answer.stdout.strip() if answer.returncode == 0 else ""
 
 
+def trained_on() -> str:
+    return f"torch {torch.__version__}, {torch.get_num_threads()} threads of {torch.backends.cpu.get_cpu_capability()}"

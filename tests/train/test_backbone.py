@@ -53,9 +53,12 @@ def test_conversions(world: tiny.World, tmp_path: Path) -> None:
     autoencoder = models.load_autoencoder(world.autoencoder)
     flat = starting(replace(run, conversion=replace(run.conversion, branch=False)), autoencoder)["backbone"]
     assert flat.video is None and not flat.settings.video
-    beside = starting(replace(run, conversion=replace(run.conversion, layout="beside")), autoencoder)["backbone"]
+    like_paper = replace(run, conversion=replace(run.conversion, layout="beside"))
+    beside = starting(like_paper, autoencoder)["backbone"]
     trained = {name for name, parameter in beside.named_parameters() if parameter.requires_grad}
     assert beside.settings.layout == "beside" and trained and not any(".spatial." in name for name in trained)
+    with pytest.raises(UserError, match=r"sees time already, by global: leave conversion.layout out"):
+        starting(replace(like_paper, start=world.video_model), autoencoder)
 
 
 def test_what_learned_clips_is_not_converted_again(world: tiny.World, tmp_path: Path) -> None:

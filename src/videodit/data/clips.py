@@ -36,8 +36,8 @@ class Clips:
     cache: Path = setting(Path("out/cache"), doc="folder where shrunk frames are kept")
 
     def __post_init__(self) -> None:
-        if self.side < 1 or self.every < 1 or not 0 <= self.share <= 1:
-            raise UserError(f"side and every take 1 or more and share 0 to 1, not {self.side}, {self.every} and {self.share:g}.")
+        if not 0 <= self.share <= 1 or self.side < 1 or self.every < 1:
+            raise UserError(f"clips takes a share of 0 to 1, side and every of 1 or more, not {self.share}, {self.side} and {self.every}.")
 
 
 def shots(settings: Clips) -> list[Shot]:

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from videodit.config import setting
+from videodit.shapes import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,12 @@ class Times:
     each: Literal["clip", "frame", "monotone"] = setting(
         "clip", doc="one time a clip; one a latent frame, independent; or one a latent frame, never falling through the clip"
     )
+
+    def __post_init__(self) -> None:
+        if not 0 < self.shift < math.inf or self.places < 0:
+            raise UserError(f"times.shift takes a number above 0 and times.places 0 or more, not {self.shift} and {self.places}.")
+        if not math.isfinite(self.mean) or not 0 <= self.deviation < math.inf or not -1 <= self.heaviness <= 2 / (math.pi - 2):
+            raise UserError("times takes a finite mean, a deviation of 0 or more and a heaviness of -1 to 1.75.")
 
     def shifted(self, t: Tensor, places: int = 0) -> Tensor:
         shift = self.shift * math.sqrt(places / self.places) if self.places and places else self.shift

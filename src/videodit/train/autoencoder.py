@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from einops import rearrange
@@ -35,11 +35,16 @@ class Critics:
     start: int = setting(0, doc="step from which the discriminator learns and is heard")
     perceptual: Path | None = setting(None, doc="file of a perceptual network's weights; needed where weights.perceptual is not 0")
 
+    def __post_init__(self) -> None:
+        if self.optimizer.fresh != 1:
+            raise UserError("critics.optimizer.fresh has nothing to be for, as a discriminator inherits nothing: leave it out.")
+
 
 @dataclass(frozen=True, kw_only=True)
 class AutoencoderRun(Run):
     """Trains a DP-VAE on clips of a drawn world, of video files, or of both."""
 
+    inflates: ClassVar[bool] = True
     kind: Literal["autoencoder"] = "autoencoder"
     image: Path = setting(doc="folder of the image autoencoder, as diffusers saves it")
     start: Path | None = setting(

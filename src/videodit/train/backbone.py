@@ -6,6 +6,7 @@ one resolution and with the same attention.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,6 +29,7 @@ from videodit.data.text_sd3 import SD3Text
 from videodit.diffusion.guidance import Guidance
 from videodit.diffusion.noise import Prior
 from videodit.diffusion.objectives import Diffusion, Flow
+from videodit.diffusion.schedulers import sampler
 from videodit.diffusion.tasks import Tasks, around
 from videodit.diffusion.times import Times
 from videodit.diffusion.upscaling import Upscale
@@ -53,6 +55,12 @@ class Joint:
     appended: int = setting(
         0, doc="pictures that train along with every clip, at its time and with words of their own; neither sees the other (LAVITA's)"
     )
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.video_probability <= 1:
+            raise UserError(f"joint.video_probability takes 0 to 1, not {self.video_probability}.")
+        if self.appended > 0 and not self.video_probability:
+            raise UserError("joint.appended pictures go along with clips, and this run has none: set joint.video_probability above 0.")
 
     @property
     def kinds(self) -> list[bool]:
@@ -134,8 +142,18 @@ class BackboneRun(Run):
             raise UserError(
                 f"clips and pictures take 1 or more, not {self.clips} and {self.pictures}: joint.video_probability chooses between them."
             )
+        if not 0 <= self.text_dropout <= 1 or not 0 < self.fps < math.inf:
+            raise UserError(f"text_dropout takes 0 to 1 and fps a number above 0, not {self.text_dropout} and {self.fps}.")
+        if not 0 <= self.words < math.inf or self.retention < 0:
+            raise UserError(f"words and retention take 0 or more, not {self.words} and {self.retention}.")
+        if isinstance(self.objective, Diffusion) and self.times != Times(each=self.times.each):
+            raise UserError("A diffusion learns all its levels alike, so of times it takes each alone: leave out the rest (shift is 1).")
         if self.conversion.depth and self.start is None:
             raise UserError("conversion.depth makes a model that is there deeper: set start, or the depth in [backbone].")
+        if self.conversion != Conversion() and self.start is None:
+            raise UserError("conversion makes a video model of an image model that is there: set start, or the layout in [backbone].")
+        if self.backbone and self.start:
+            raise UserError("backbone is the shape of a transformer that starts from nothing: leave it out, or set start=none.")
         if self.lora and (self.sight or self.upscale or self.lone == "channels"):
             raise UserError("lora learns changes of layers alone, and lone=channels, upscale and sight add layers: leave one of them out.")
         if self.upscale and (self.tasks.gives or not isinstance(self.sizes, One)):
@@ -170,6 +188,7 @@ class BackboneRun(Run):
 
 
 def job(settings: BackboneRun) -> Job:
+    sampler(settings.sampling.sampler)  # which says now if there is none of that name
     autoencoder = models.load_autoencoder(settings.autoencoder, settings.device)
     network = starting(settings, autoencoder).to(settings.device)
     text, transformer = network["text"], network["backbone"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
@@ -39,6 +40,11 @@ class ImageAutoencoderRun(Run):
     equivariance: float = setting(
         0.0, doc="part of the steps that decode latents shrunk and turned, to pictures changed alike: such latents are easier to generate"
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.equivariance <= 1 or not 0 <= self.kl < math.inf or not 0 <= self.absolute < math.inf:
+            raise UserError("equivariance takes 0 to 1, and kl and absolute weights of 0 or more.")
 
 
 def job(settings: ImageAutoencoderRun) -> Job:

@@ -34,6 +34,11 @@ class Optimizer:
         for name in ("learning_rate", "weight_decay", "clip", "muon", "fresh"):
             if not 0 <= (value := getattr(self, name)) < math.inf:
                 raise UserError(f"optimizer.{name} takes a number from 0, not {value}.")
+        if not self.clip or self.warmup < 0:
+            raise UserError(
+                f"optimizer.clip takes a number above 0 (a large one clips nothing) and optimizer.warmup 0 or more, "
+                f"not {self.clip} and {self.warmup}."
+            )
         if not (0 <= self.beta1 < 1 and 0 <= self.beta2 < 1):
             raise UserError(f"optimizer.beta1 and optimizer.beta2 take 0 up to, not including, 1, not {self.beta1} and {self.beta2}.")
         if self.muon and not self.learning_rate:

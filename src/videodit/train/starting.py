@@ -43,6 +43,7 @@ def starting(settings: BackboneRun, autoencoder: PerFrame) -> nn.ModuleDict:
     _same_sight(settings, image)
     how, before = settings.conversion, image.backbone
     network: DualTransformer | SingleTransformer = convert.deepen(before, how.depth) if how.depth else before
+    _same_layout(settings, image.settings)
     network = convert.inflate(network, how.layout, branch=how.branch) if _converts(image.settings, settings) else network
     network = told(network, settings)
     if settings.lora:
@@ -83,6 +84,15 @@ def _same_sight(settings: BackboneRun, start: models.Model) -> None:
     if seer and start.sight and seer.content != start.sight.content:
         raise UserError(
             f"{settings.start} was told of pictures by another encoder than {settings.sight}: leave sight out to go on with its own."
+        )
+
+
+def _same_layout(settings: BackboneRun, start: models.ModelFolder) -> None:
+    """A model that sees time already is not converted."""
+    layout = settings.conversion.layout
+    if settings.size.frames > 1 and not _converts(start, settings) and layout not in ("global", start.backbone.layout):
+        raise UserError(
+            f"{settings.start} sees time already, by {start.backbone.layout}: leave conversion.layout out, or start from images."
         )
 
 

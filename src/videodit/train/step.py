@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -75,6 +75,7 @@ class Checkpoint:
 class Run:
     """What every recipe says at its top."""
 
+    inflates: ClassVar[bool] = False  # whether some of what learns was not inherited
     output: Path = setting(doc="folder of the run: OUTPUT/checkpoints while it lasts, OUTPUT/model when finished")
     seed: int = setting(0, doc="with the step, decides every sample and all noise")
     steps: int = setting(1000, doc="optimiser steps in all")
@@ -94,6 +95,12 @@ class Run:
         for name, least in (("steps", 0), ("batch", 1), ("accumulate", 1)):
             if (value := getattr(self, name)) < least:
                 raise UserError(f"{name} takes {least} or more, not {value}.")
+        if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", self.device):
+            raise UserError(f"device takes cpu, cuda or mps, not {self.device}.")
+        if bad := [decay for decay in (self.average, *self.averages) if not 0 <= decay < 1]:
+            raise UserError(f"average and averages take decays from 0 up to, not including, 1, not {bad[0]}.")
+        if self.optimizer.fresh != 1 and not self.inflates:
+            raise UserError("optimizer.fresh is for what an inflated autoencoder did not inherit (kind=autoencoder): leave it out.")
         if not 0 <= self.seed < 2**32:
             raise UserError(f"A seed of {self.seed} is out of range: use 0 to {2**32 - 1}.")
         if self.parallel.offload and self.device in ("cpu", "mps"):
@@ -103,7 +110,7 @@ class Run:
     def digest(self) -> str:
         """Of all that decides what a step does; how long, where and how safely the run goes is left out."""
         same = replace(
-            self, output=Path(), steps=0, device="", checkpoint=Checkpoint(), parallel=Parallel(), faults=Faults(), track="nothing"
+            self, output=Path(), steps=0, device="cpu", checkpoint=Checkpoint(), parallel=Parallel(), faults=Faults(), track="nothing"
         )
         return hashlib.sha256(config.write(same).encode()).hexdigest()
 
