@@ -20,10 +20,11 @@ from safetensors.torch import load_file, save_file
 import films
 import tiny
 from videodit import config, models
+from videodit.autoencoder import DPVAESettings
 from videodit.backbone import PRESETS
 from videodit.cli.main import main
 from videodit.data import audit, sources, video
-from videodit.data.sources import Folder
+from videodit.data.sources import Folder, Toybox
 from videodit.shapes import UserError
 from videodit.train import pools, prepare
 from videodit.train import words as features
@@ -203,6 +204,13 @@ def test_folders_may_be_called_like_dates_and_numbers(settings: BackboneRun, tmp
 def test_a_shape_of_its_own_goes_before_the_preset(tmp_path: Path) -> None:
     made = BackboneRun(output=tmp_path, autoencoder=tmp_path, backbone=replace(PRESETS["dit-xl-2-tiny"], patch=4))
     assert made.preset == "toybox" and pools.patch(made) == 4 and prepare._takes(made) == "label"
+
+
+def test_scenes_are_kept_by_how_latents_are_normalised_and_grouped() -> None:
+    """Which no weight says."""
+    autoencoders = tiny.dpvae(), tiny.dpvae(scaling=0.9), tiny.dpvae(shift=0.2), tiny.dpvae(settings=DPVAESettings(time=4, reach="causal"))
+    keys = [pools.scenes_key(Toybox(), 0, tiny.CLIP, autoencoder, "fp32") for autoencoder in autoencoders]
+    assert len({key["autoencoder"] for key in keys}) == 1 and len({str(key) for key in keys}) == 4
 
 
 def test_scenes_are_kept_by_their_precision(world: tiny.World, tmp_path: Path) -> None:

@@ -149,6 +149,7 @@ def scenes_key(drawn: Drawn, seed: int, size: Size, autoencoder: PerFrame, preci
         drawn.kind: worlds.world(drawn).content(),
         "size": size,
         "autoencoder": digest(autoencoder),
+        "scaling": _scaling(autoencoder),
         "precision": precision,
     }
 
