@@ -234,6 +234,7 @@ def test_settings_that_nothing_would_ask_for_are_refused(overrides: list[str], w
         ("image-autoencoder", "clips.every=0", "side and every of 1 or more"),
         ("autoencoder", "clips.share=1.5", "clips takes a share of 0 to 1"),
         ("autoencoder", "critics.optimizer.fresh=5", "a discriminator inherits nothing"),
+        ("autoencoder", "critics.discriminator.depth=0", "a width and a depth of 1 or more, not 64 and 0"),
         ("decoder", "optimizer.fresh=5", "optimizer.fresh is for what an inflated autoencoder did not inherit"),
     ],
 )

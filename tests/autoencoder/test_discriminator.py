@@ -21,6 +21,14 @@ def test_it_says_something_of_every_patch(discriminator: PatchDiscriminator) -> 
     assert discriminator(VIDEO).shape == (2, 1, 4, 6, 6)
 
 
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_it_sees_frames_of_its_least_extent_and_none_smaller(depth: int) -> None:
+    settings = Discriminator(width=5, depth=depth)  # of channels that no eight groups share
+    assert PatchDiscriminator(settings)(torch.zeros(1, 3, 1, settings.least, settings.least)).shape == (1, 1, 1, 1, 1)
+    with pytest.raises(RuntimeError, match="Kernel size"):
+        PatchDiscriminator(settings)(torch.zeros(1, 3, 1, settings.least, settings.least - 1))
+
+
 def test_a_patch_far_away_does_not_matter(discriminator: PatchDiscriminator) -> None:
     """As far as convolutions reach: the normalisation sees a whole clip, so it stands aside here."""
     for layer in discriminator.layers:

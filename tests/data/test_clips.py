@@ -86,7 +86,7 @@ def test_what_is_hidden_in_a_folder_is_no_video_of_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("changes", [{"side": 0}, {"every": 0}, {"share": 1.5}, {"share": float("nan")}])
 def test_numbers_that_no_clip_has_are_said(changes: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match="side and every take 1 or more and share 0 to 1"):
+    with pytest.raises(UserError, match="takes a share of 0 to 1, side and every of 1 or more"):
         Clips(**changes)
 
 

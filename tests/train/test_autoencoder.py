@@ -17,7 +17,7 @@ from videodit.autoencoder.loss import Weights
 from videodit.data import video, worlds
 from videodit.data.clips import Clips
 from videodit.shapes import UserError
-from videodit.train import autoencoder, recipes
+from videodit.train import autoencoder, planning, recipes
 from videodit.train.autoencoder import AutoencoderRun, Critics
 from videodit.train.optimizer import Optimizer
 from videodit.train.pixels import Pixels
@@ -32,6 +32,11 @@ def run(world: tiny.World, tmp_path: Path) -> AutoencoderRun:
     run = tiny.runs(world, tmp_path, steps=3)["autoencoder"]
     assert isinstance(run, AutoencoderRun)
     return run
+
+
+def test_frames_too_small_for_the_discriminator_are_said(run: AutoencoderRun) -> None:
+    with pytest.raises(UserError, match="A discriminator of depth 4 sees frames of 48x48 or more, not 32x32"):
+        replace(run, weights=Weights(adversarial=0.5), critics=Critics(discriminator=Discriminator(depth=4)))
 
 
 def test_the_discriminator_is_heard_from_its_start_on(run: AutoencoderRun) -> None:
@@ -117,10 +122,11 @@ def test_a_run_goes_on_from_another_runs_end(run: AutoencoderRun, world: tiny.Wo
     assert not job.fresh and autoencoder.job(run).fresh  # nothing is new any more
     recipes.train(replace(again, steps=0))
     assert models.load_autoencoder(tmp_path / "again" / "model").state_dict().keys() == left.state_dict().keys()
-    with pytest.raises(UserError, match=r"set \[groups\] as in its model\.toml"):
-        autoencoder.job(replace(again, groups=replace(run.groups, reach="causal")))
-    with pytest.raises(UserError, match="was inflated otherwise"):
-        autoencoder.job(replace(again, start=world.image_model))
+    for act in (autoencoder.job, planning.plan):
+        with pytest.raises(UserError, match=r"set \[groups\] as in its model\.toml"):
+            act(replace(again, groups=replace(run.groups, reach="causal")))
+        with pytest.raises(UserError, match="was inflated otherwise"):
+            act(replace(again, start=world.image_model))
     other = tmp_path / "other"
     tiny.randomised(image := tiny.image_autoencoder())
     image.save_pretrained(other)

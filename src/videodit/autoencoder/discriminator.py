@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from videodit.config import setting
+from videodit.shapes import UserError
 
 Says = Callable[[Tensor], Tensor]  # above 0: real
 
@@ -22,6 +24,15 @@ class Discriminator:
     width: int = setting(64, doc="channels after the first layer; each further one doubles them")
     depth: int = setting(3, doc="layers that halve rows and columns; all but the first halve frames too")
 
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.depth < 1:
+            raise UserError(f"A discriminator takes a width and a depth of 1 or more, not {self.width} and {self.depth}.")
+
+    @property
+    def least(self) -> int:
+        """Rows and columns of which it sees a patch."""
+        return 3 * 2**self.depth
+
 
 class PatchDiscriminator(nn.Module):
     def __init__(self, settings: Discriminator) -> None:
@@ -31,7 +42,7 @@ class PatchDiscriminator(nn.Module):
         for i, (before, after) in enumerate(pairwise(widths)):
             halve = 2 if i < settings.depth else 1
             layers.append(nn.Conv3d(before, after, (3, 4, 4), stride=(halve if i else 1, halve, halve), padding=1))
-            layers += [nn.GroupNorm(min(8, after), after)] * (i > 0)
+            layers += [nn.GroupNorm(math.gcd(8, after), after)] * (i > 0)
             layers.append(nn.LeakyReLU(0.2))
         self.layers = nn.Sequential(*layers, nn.Conv3d(widths[-1], 1, (3, 4, 4), padding=1))
 

@@ -58,6 +58,15 @@ class AutoencoderRun(Run):
     critics: Critics = setting(Critics(), doc="the discriminator and the perceptual network")
     recompute: Recompute = setting("none", doc=f"{DOC} (of E_r and D)")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        least = self.critics.discriminator.least
+        if self.weights.adversarial and min(self.size[1:]) < least:
+            raise UserError(
+                f"A discriminator of depth {self.critics.discriminator.depth} sees frames of {least}x{least} or more, not "
+                f"{self.size.rows}x{self.size.columns}: make size larger, or critics.discriminator.depth smaller."
+            )
+
 
 def job(settings: AutoencoderRun) -> Job:
     torch.manual_seed(settings.seed)  # the starting weights of the temporal blocks
@@ -106,10 +115,15 @@ def _begun(settings: AutoencoderRun) -> DPVAE:
     given = models.load_autoencoder(settings.start)
     if models.latent_space(given) != models.latent_space(network):
         raise UserError(f"{settings.start} was trained on another image autoencoder than {settings.image}: name its own by image.")
-    if not isinstance(given, DPVAE) or given.settings != replace(settings.groups, step=given.settings.step):
-        raise UserError(f"{settings.start} was inflated otherwise than this run says: set [groups] as in its model.toml.")
+    goes_on(settings, models.describe_autoencoder(given))
     network.load_state_dict(given.state_dict())
     return network
+
+
+def goes_on(settings: AutoencoderRun, start: models.DPVAEFile | models.PerFrameFile) -> None:
+    """Whether a run can go on from an autoencoder, by how that was inflated."""
+    if not isinstance(start, models.DPVAEFile) or start.groups != replace(settings.groups, step=start.groups.step):
+        raise UserError(f"{settings.start} was inflated otherwise than this run says: set [groups] as in its model.toml.")
 
 
 def _frozen(critic: PatchDiscriminator) -> Critic:

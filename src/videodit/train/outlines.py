@@ -28,7 +28,7 @@ from videodit.data.text import TextEncoder, TextSettings, load_tokenizer
 from videodit.given import placed
 from videodit.shapes import Size, Text, UserError, latent_size, token_size
 from videodit.train import image_autoencoder, starting
-from videodit.train.autoencoder import AutoencoderRun
+from videodit.train.autoencoder import AutoencoderRun, goes_on
 from videodit.train.backbone import BackboneRun
 from videodit.train.decoder import DecoderRun
 from videodit.train.image_autoencoder import ImageAutoencoderRun
@@ -81,6 +81,8 @@ def _image_autoencoder(settings: ImageAutoencoderRun, assumed: list[str]) -> Out
 
 
 def _autoencoder(settings: AutoencoderRun, assumed: list[str]) -> Outline:
+    if settings.start is not None and settings.start.is_dir():
+        goes_on(settings, models.describe(settings.start))
     network = inflate(_described(settings.image, settings.world, assumed).image.build(), settings.groups)
     for part in (network.encoder, network.decoder):
         recompute(part.stages, settings.recompute)
