@@ -23,6 +23,7 @@ import videodit
 from videodit import config, request
 from videodit.autoencoder.perceptual import Perceptual
 from videodit.cli.main import LATER, VERBS, main
+from videodit.cli.terminal import print_json
 from videodit.data.things import THINGS
 from videodit.data.video import write
 from videodit.generate import Generator
@@ -340,6 +341,11 @@ def test_doctor_tries_everything_and_the_cpu_works(capsys: pytest.CaptureFixture
     assert all(trial["works"] == (trial["reason"] is None) and trial["milliseconds"] > 0 for trial in found["tried"])
     assert {"attention float32 using 512 32", "attention bfloat16 learning 512 32"} <= found["kernels"].keys()
     assert set(found["kernels"].values()) <= {"default", "onednn", "fused", "plain", "parts"}
+
+
+def test_json_has_null_for_what_is_no_number(capsys):
+    print_json({"loss": float("nan"), "bins": [float("inf"), 1.5, {"t": (2, True, None)}]})
+    assert capsys.readouterr().out == '{"loss": null, "bins": [null, 1.5, {"t": [2, true, null]}]}\n'
 
 
 class Terminal(io.StringIO):

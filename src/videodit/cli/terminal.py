@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -56,8 +57,16 @@ def say(line: str) -> None:
 
 
 def print_json(result: Any) -> None:
-    """The one JSON object of `--json`."""
-    print(json.dumps(result))
+    """The one JSON object of `--json`, which has no word for what is no number: that is null."""
+    print(json.dumps(_finite(result)))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def print_table(rows: Sequence[Sequence[str]]) -> None:
