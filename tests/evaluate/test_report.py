@@ -113,6 +113,13 @@ def test_what_cannot_be_shown_is_said(tmp_path):
             report.looked_at(tmp_path / name)
 
 
+def test_what_else_stands_in_a_folder_is_no_score(tmp_path):
+    path = run(tmp_path, "one")
+    known = report.looked_at(path)
+    (path / "notes.json").write_text("mine")
+    assert report.looked_at(path) == known and known.scores
+
+
 def test_the_command_writes_one_page(tmp_path, capsys):
     path = run(tmp_path, "one")
     assert main.main(["evaluate", "report", str(path), "-o", str(tmp_path / "r.html"), "--json"]) == 0

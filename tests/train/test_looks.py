@@ -17,6 +17,7 @@ from videodit.data import toybox, video
 from videodit.data.sources import Folder
 from videodit.diffusion.noise import Prior
 from videodit.diffusion.tasks import Tasks
+from videodit.evaluate import report
 from videodit.shapes import UserError
 from videodit.train import looks, recipes
 from videodit.train.backbone import BackboneRun, Joint
@@ -32,12 +33,15 @@ def run(world: tiny.World, folder: Path) -> BackboneRun:
     return replace(made, joint=Joint(video_probability=0.75))
 
 
-def test_a_run_whose_report_cannot_be_made_ends_all_the_same(world: tiny.World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_whose_report_cannot_be_made_ends_all_the_same(
+    world: tiny.World, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "LARGEST", 5)
     plain = replace(run(world, tmp_path), steps=1)
-    plain.output.mkdir(parents=True)
-    (plain.output / "notes.json").write_text("mine, no scores")
+    (plain.output / "samples").mkdir(parents=True)
+    (plain.output / "samples" / "mine.mp4").write_bytes(bytes(10))
     assert len(recipes.train(plain)) == 1 and (plain.output / "model" / "model.toml").is_file()
-    assert "There is no report: " in (said := capsys.readouterr().err) and "notes.json is not a score file" in said
+    assert "There is no report: The videos take 0 MiB" in capsys.readouterr().err
     assert not (plain.output / "report.html").exists()
 
 

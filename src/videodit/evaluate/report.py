@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from html import escape
 from itertools import accumulate
@@ -54,13 +55,22 @@ def looked_at(path: Path) -> Shown:
     shown = Shown(
         path.resolve().name,
         curves=curves(path / "log.jsonl"),
-        scores={file.stem: scores(file) for file in sorted([*path.glob("*.json"), *path.glob("scores/*.json")]) if file.stem != "kernels"},
+        scores=_scored([*path.glob("*.json"), *path.glob("scores/*.json")]),
         videos=_named([file for file in sorted(latest.iterdir()) if file.suffix in MOVING]),
         settings=_settings(path / "run.toml"),
     )
     if not (shown.curves or shown.scores or shown.videos):
         raise UserError(f"{path} has nothing to show: a run leaves log.jsonl, and videos and score files (.json) may stand in it too.")
     return shown
+
+
+def _scored(files: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    """The figures of those that are score files."""
+    found = {}
+    for file in sorted(files):
+        with suppress(UserError):
+            found |= {file.stem: scores(file)} if file.stem != "kernels" else {}
+    return found
 
 
 def _named(files: Sequence[Path]) -> dict[str, Path]:
