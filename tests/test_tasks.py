@@ -22,7 +22,7 @@ from videodit.diffusion.objectives import Diffusion
 from videodit.diffusion.times import Times
 from videodit.edit import edit, encoded, led_back, reworded
 from videodit.evaluate.tasks import psnr, squared
-from videodit.extend import at_once, cascade, drift, extended, infilled, rolled, seams
+from videodit.extend import at_once, cascade, drift, extended, faded, infilled, rolled, seams
 from videodit.generate import Generator
 from videodit.models import Model
 from videodit.request import Request, fitting
@@ -173,17 +173,31 @@ def test_an_extended_video_goes_on_from_what_is_there(generator: Generator) -> N
     assert (
         whole.shape == (26, ROWS, COLUMNS, 3)
         and np.array_equal(whole[:12], VIDEO[:12])
-        and [len(part) for part in parts] == [12, 4, 4, 4, 2]
+        and [len(part) for part in parts] == [8, 4, 4, 4, 6]
     )
-    again = generator.generate(PROMPT, seed=2, given=dict(enumerate(VIDEO[8:12])), at=2)
-    assert np.array_equal(whole[12:16], again[4:])
+    one = generator.generate(PROMPT, seed=2, given=dict(enumerate(VIDEO[8:12])), at=2)
+    other = generator.generate(PROMPT, seed=2, given=dict(enumerate(one[4:])), at=3)
+    assert np.array_equal(whole[12:16], faded(one[4:], other[:4])) and apart(one[4:], other[:4]) > 0
+
+
+def test_what_is_there_stays_where_several_chunks_see_it() -> None:
+    model = told(clip=Size(12, ROWS, COLUMNS))
+    video = VIDEO[:10]
+    whole = np.concatenate(list(extended(model, PROMPT, 24, video=video, known=8, steps=1)))
+    assert len(whole) == 24 and np.array_equal(whole[:10], video)
+
+
+def test_one_clip_fades_into_another() -> None:
+    ones, others = np.full((3, 2, 2, 3), 100, np.uint8), np.full((3, 2, 2, 3), 200, np.uint8)
+    assert faded(ones, others)[:, 0, 0, 0].tolist() == [125, 150, 175] and faded(ones, ones).tolist() == ones.tolist()
 
 
 def test_from_text_alone_the_first_chunk_is_the_models_clip(generator: Generator) -> None:
     parts = list(extended(generator, [PROMPT, "a blue star"], 16, seed=2))
-    assert np.array_equal(parts[0], generator.generate(PROMPT, seed=2)) and sum(map(len, parts)) == 16
+    assert np.array_equal(parts[0], generator.generate(PROMPT, seed=2)[:4]) and sum(map(len, parts)) == 16
     other = np.concatenate(list(extended(generator, PROMPT, 16, seed=2)))
-    assert np.array_equal(np.concatenate(parts)[:8], other[:8]) and apart(np.concatenate(parts)[8:], other[8:]) > 1
+    assert np.array_equal(parts[0], other[:4]) and apart(np.concatenate(parts)[8:], other[8:]) > 1
+    assert np.array_equal(np.concatenate(list(extended(generator, PROMPT, 8, seed=2))), generator.generate(PROMPT, seed=2))
 
 
 def test_a_chunk_is_given_whole_groups_where_half_a_clip_is_none() -> None:

@@ -34,8 +34,9 @@ def extended(
 ) -> Iterator[Frames]:
     """A video of so many frames, in parts as they come: what is there (`video`, or a clip of the first prompt), then what follows.
 
-    Each chunk is a clip of the model's length that is given the last `known` frames, the whole groups of half a clip unless told. Several
-    prompts share the length evenly.
+    Each chunk is a clip of the model's length that is given the last `known` frames, the whole groups of half a clip unless told. What
+    it makes of them is not quite what they were, so one chunk fades into the next; what was there stays. Several prompts share the length
+    evenly.
     """
     model.check_given()
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
@@ -47,15 +48,23 @@ def extended(
     def words(at: int) -> str:
         return prompts[min(at * len(prompts) // frames, len(prompts) - 1)]
 
-    made = video if video is not None else model.generate(words(0), size=chunk, seed=seed, **how)
-    done = len(made)
-    yield made[:frames]
-    while done < frames:
-        given = dict(enumerate(made[-known:]))
-        clip = model.generate(words(done), size=chunk, seed=seed, given=given, at=(done - known) // autoencoder.time, **how)
-        made = np.concatenate([made[-known:], clip[known:]])
-        yield clip[known : known + frames - done]
-        done += len(clip) - known
+    made, start = video if video is not None else model.generate(words(0), size=chunk, seed=seed, **how), 0
+    while start + len(made) < frames:
+        ready, ends = made[:-known], made[-known:]
+        if len(ready):
+            yield ready
+        start += len(ready)
+        place = start // autoencoder.time
+        clip = model.generate(words(start + known), size=chunk, seed=seed, given=dict(enumerate(ends)), at=place, **how)
+        there = 0 if video is None else min(max(len(video) - start, 0), known)
+        made = np.concatenate([ends[:there], faded(ends[there:], clip[there:known]), clip[known:]])
+    yield made[: frames - start]
+
+
+def faded(one: Frames, other: Frames) -> Frames:
+    """Frames of one clip that become those of another."""
+    share = (np.arange(1, len(one) + 1) / (len(one) + 1))[:, None, None, None]
+    return np.rint(one * (1 - share) + other * share).astype(np.uint8)
 
 
 @torch.inference_mode()
