@@ -200,12 +200,13 @@ def test_frames_that_change_their_size_are_at_fault(tmp_path: Path) -> None:
 
 def test_a_quarantined_file_is_known_by_its_bytes(tmp_path: Path) -> None:
     kept = tmp_path / "cache" / "quarantine.jsonl"
-    Quarantine(kept).add("ab" * 32, Path("x/broken.mp4"), "it has no end mark")
+    Quarantine(kept, 60).add("ab" * 32, Path("x/broken.mp4"), "it has no end mark")
     with kept.open("a") as file:
         file.write('{"digest": "half')
-    assert Quarantine(kept).reasons == {"ab" * 32: "it has no end mark"} and Quarantine(None).reasons == {}
+    assert Quarantine(kept, 60).reasons == {"ab" * 32: "it has no end mark"} and Quarantine(None, 60).reasons == {}
+    assert not Quarantine(kept, 600).reasons, "what took too long has more time"
     kept.write_text(kept.read_text().replace("FFmpeg", "another FFmpeg"))
-    assert not Quarantine(kept).reasons
+    assert not Quarantine(kept, 60).reasons
 
 
 def test_a_thread_that_ends_takes_no_decoder_of_another_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,5 @@
-"""Files that could not be read, by their digests, with the reason: nobody tries them again until the reader is another.
-A run goes on without a few of them, and stops with a report where they are more.
+"""Files that could not be read, by their digests, with the reason: nobody tries them again until the reader is another, or has
+another time for each. A run goes on without a few of them, and stops with a report where they are more.
 
 One JSON object a line, added in one write, so several processes may share the list; a line that is taken out is a file that is tried again.
 """
@@ -19,15 +19,15 @@ READER = f"2, FFmpeg {ffmpeg_version_info}"  # changes when what is a fault, or 
 
 
 class Quarantine:
-    """A list of files on disk, or none."""
+    """A list of files on disk, or none, for a reader that takes so many seconds for each."""
 
-    def __init__(self, path: Path | None) -> None:
-        self.path = path
+    def __init__(self, path: Path | None, seconds: float) -> None:
+        self.path, self.reader = path, f"{READER}, {seconds:g} s"
         self.reasons: dict[str, str] = {}
         for line in path.read_text(encoding="utf-8").splitlines() if path is not None and path.is_file() else []:
             try:
                 entry = json.loads(line)
-                if entry["reader"] == READER:
+                if entry["reader"] == self.reader:
                     self.reasons[entry["digest"]] = str(entry["reason"])
             except (ValueError, KeyError, TypeError):  # half a line of a process that was killed
                 continue
@@ -37,7 +37,7 @@ class Quarantine:
         if self.path is None:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        entry = {"digest": digest, "file": file.name, "reason": reason, "reader": READER}
+        entry = {"digest": digest, "file": file.name, "reason": reason, "reader": self.reader}
         handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             os.write(handle, (json.dumps(entry) + "\n").encode())

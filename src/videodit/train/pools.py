@@ -228,7 +228,7 @@ def _chosen(settings: BackboneRun, autoencoder: PerFrame, video: bool) -> tuple[
         parts = encoding(size)
         return Making(key | {"parts": sorted(parts), "size": size} | cutting, partial(_of_file, settings, item, size, parts))
 
-    return _items(settings, video), how, Quarantine(cache(settings) / "quarantine.jsonl")
+    return _items(settings, video), how, Quarantine(cache(settings) / "quarantine.jsonl", settings.data.seconds)
 
 
 def _sized(settings: BackboneRun, autoencoder: PerFrame, video: bool) -> Callable[[Item, str], Size | None]:
