@@ -257,7 +257,7 @@ def test_evaluate_prints_the_table_and_the_object(painter: Painter, monkeypatch:
     def measured(model, judge, *, prompts: str, count: int, **rest) -> dict:
         assert (model, prompts, rest["seed"], rest["steps"]) == (painter, "two", 3, 5)
         assert judge is TOYBOX
-        surface = {"flicker": {"model": 2.5, "truth": 2.0, "ratio": 1.25}, "sharpness": {"model": 9.0, "truth": 10.0, "ratio": 0.9}}
+        surface = {name: {"model": 2.5, "rebuilt": 2.25, "truth": 2.0, "ratio": 1.25} for name in ("flicker", "sharpness")}
         return {"count": count, "model": rates(0.5), "rebuilt": rates(0.75), "truth": rates(1.0), "shuffled": rates(0.125)} | surface
 
     monkeypatch.setattr(suite, "measure", measured)
@@ -268,7 +268,7 @@ def test_evaluate_prints_the_table_and_the_object(painter: Painter, monkeypatch:
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["4", "clips", "shape", "colour", "motion", "all"]
     assert [line.split()[-2] for line in lines[2:6]] == ["50.0", "75.0", "100.0", "12.5"]
-    assert lines[7] == "flicker: 2.50; of truth: 2.00; times truth's: 1.25"
+    assert lines[7] == "flicker: 2.50; of truth: 2.00, rebuilt: 2.25; times truth's: 1.25"
 
 
 @pytest.mark.parametrize(("takes", "said"), [("label", "is told a label"), ("nothing", "is told nothing")])

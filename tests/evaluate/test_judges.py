@@ -153,5 +153,6 @@ def test_what_flickers_or_is_blurred_is_seen_beside_the_truth() -> None:
 
 def test_where_there_is_no_truth_to_compare_with_there_is_no_ratio() -> None:
     still = np.full((4, 8, 8, 3), 9, np.uint8)
-    found = surface.beside(surface.figures([still + np.arange(4, dtype=np.uint8)[:, None, None, None] ** 2]), surface.figures([still]))
-    assert found["flicker"] == {"model": 1.0, "truth": 0.0, "ratio": None}
+    rising = np.arange(4, dtype=np.uint8)[:, None, None, None] ** 2
+    found = surface.beside(*(surface.figures([video]) for video in (still + rising, still + 2 * rising, still)))
+    assert found["flicker"] == {"model": 1.0, "rebuilt": 2.0, "truth": 0.0, "ratio": None}

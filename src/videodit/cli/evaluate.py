@@ -100,8 +100,8 @@ def _print_judged(result: dict[str, Any]) -> None:
     terminal.print_table([(f"{result['count']} clips", *rates), *rows])
     print()
     for name in ("flicker", "sharpness"):
-        model, truth, ratio = (_cell(result[name][which], 2) for which in ("model", "truth", "ratio"))
-        print(f"{name}: {model}; of truth: {truth}; times truth's: {ratio}")
+        model, rebuilt, truth, ratio = (_cell(result[name][which], 2) for which in ("model", "rebuilt", "truth", "ratio"))
+        print(f"{name}: {model}; of truth: {truth}, rebuilt: {rebuilt}; times truth's: {ratio}")
     if "psnr" in result:
         copies = ", ".join(f"{name} {value:.2f}" for name, value in result["references"].items())
         print(f"PSNR of what was not given: {result['psnr']:.2f} dB; of copies: {copies}; of what was given: {result['given_psnr']:.2f}")

@@ -29,12 +29,12 @@ def measure(
 ) -> dict[str, Any]:
     """Rates in 0..1: `model`; `truth`, the same scenes drawn; `rebuilt`, these through its autoencoder; `shuffled`, against other words.
 
-    `flicker` and `sharpness` are the model's beside the truth's. A task that is given frames adds what was measured of the others; a
-    picture has no motion to judge.
+    `flicker` and `sharpness` are the model's beside those of the truth, rebuilt and as it is. A task that is given frames adds what was
+    measured of the others; a picture has no motion to judge.
     """
     world, wanted = judge.world, judge.scenes(prompts, count)
     verdicts, truth, rebuilt, figures = [], [], [], []
-    surfaces: dict[str, list[dict[str, float | None]]] = {"made": [], "truth": []}
+    surfaces: dict[str, list[dict[str, float | None]]] = {"made": [], "rebuilt": [], "truth": []}
     size = model.size._replace(frames=1) if task == "t2i" else model.size
     for start in range(0, count, BATCH):
         part = wanted[start : start + BATCH]
@@ -42,9 +42,11 @@ def measure(
         real = [world.render(what, size) for what in part]
         verdicts += [judge.judge(video) for video in made.judged]
         truth += [judge.score(judge.judge(video), what) for video, what in zip(real, part, strict=True)]
-        rebuilt += [judge.score(judge.judge(video), what) for video, what in zip(model.rebuilt(np.stack(real)), part, strict=True)]
+        again = model.rebuilt(np.stack(real))
+        rebuilt += [judge.score(judge.judge(video), what) for video, what in zip(again, part, strict=True)]
         figures += made.figures
         surfaces["made"] += surface.figures(made.judged)
+        surfaces["rebuilt"] += surface.figures(again)
         surfaces["truth"] += surface.figures(real)
         if progress:
             progress(min(start + BATCH, count), count)

@@ -32,13 +32,16 @@ def figures(videos: Iterable[Video]) -> list[dict[str, float | None]]:
     return [{name: figure(video) for name, figure in FIGURES.items()} for video in videos]
 
 
-def beside(made: Sequence[dict[str, float | None]], truth: Sequence[dict[str, float | None]]) -> dict[str, dict[str, float | None]]:
+Rows = Sequence[dict[str, float | None]]
+
+
+def beside(made: Rows, rebuilt: Rows, truth: Rows) -> dict[str, dict[str, float | None]]:
     """Means over clips, and how many times the truth's the model's are."""
     found: dict[str, dict[str, float | None]] = {}
     for name in FIGURES:
-        model, real = (_mean([one[name] for one in rows]) for rows in (made, truth))
-        ratio = model / real if model is not None and real else None
-        found[name] = {"model": _rounded(model), "truth": _rounded(real), "ratio": _rounded(ratio)}
+        means = {what: _mean([one[name] for one in rows]) for what, rows in (("model", made), ("rebuilt", rebuilt), ("truth", truth))}
+        means["ratio"] = means["model"] / means["truth"] if means["model"] is not None and means["truth"] else None
+        found[name] = {what: _rounded(mean) for what, mean in means.items()}
     return found
 
 
