@@ -216,7 +216,6 @@ def test_settings_that_cannot_be_run_are_refused(override: str, words: str) -> N
     [
         (["objective.kind=diffusion", "times.shift=5"], "of times it takes each alone"),
         (["objective.kind=diffusion", "times.density=uniform"], "of times it takes each alone"),
-        (["start=toybox", "backbone.kind=single"], "backbone is the shape of a transformer that starts from nothing"),
     ],
 )
 def test_settings_that_nothing_would_ask_for_are_refused(overrides: list[str], words: str) -> None:

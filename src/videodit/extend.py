@@ -38,12 +38,13 @@ def extended(
     it makes of them is not quite what they were, so one chunk fades into the next; what was there stays. Several prompts share the length
     evenly.
     """
-    model.check_given()
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     chunk = (size or model.size)._replace(frames=model.size.frames)
     autoencoder = model.model.autoencoder
     known = filling(autoencoder, chunk.frames // 2) if known is None else known
     _check(chunk, frames, known, autoencoder, video)
+    model.check(prompts, chunk, seed)
+    model.check_given()
 
     def words(at: int) -> str:
         return prompts[min(at * len(prompts) // frames, len(prompts) - 1)]

@@ -111,11 +111,10 @@ class Generator:
         """The model's defaults of sampling, with what is said otherwise."""
         how = self.model.settings.sampling
         guidance = replace(how.guidance, scale=guidance) if isinstance(guidance, int | float) else guidance
+        if steps is not None and steps < 1:
+            raise UserError(f"{steps} steps make no video: use 1 or more.")
         how = replace(how, steps=how.steps if steps is None else steps, guidance=guidance or how.guidance)
-        how = how if sampler is None else replace(how, sampler=sampler)
-        if how.steps < 1:
-            raise UserError(f"{how.steps} steps make no video: use 1 or more.")
-        return how
+        return how if sampler is None else replace(how, sampler=sampler)
 
     def field(self, prompts: list[str], negative: str, guidance: Guidance, told: Given | None) -> Watched:
         """The velocity that the sampler follows."""
@@ -213,9 +212,9 @@ class Generator:
 
     def times(self, shift: float | None, steps: int, grid: Size) -> Tensor:
         settings = self.model.settings
-        times = settings.times if shift is None else replace(settings.times, shift=shift)
         if shift is not None and not 0 < shift < float("inf"):
             raise UserError(f"A shift of {shift:g} is out of range: use a number above 0, such as {settings.times.shift:g}.")
+        times = settings.times if shift is None else replace(settings.times, shift=shift)
         if shift is not None and isinstance(settings.objective, Diffusion):
             raise UserError("This model visits the levels of its diffusion, which no shift changes: leave it out.")
         if times != settings.times:

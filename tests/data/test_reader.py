@@ -186,7 +186,7 @@ def test_a_box_that_never_ends_is_not_read_for_ever(tmp_path: Path) -> None:
     """As cameras leave a film that they could not finish: a length of 64 bits, which is still 0."""
     (tmp_path / "a.mp4").write_bytes(b"\0\0\0\1mdat" + bytes(99))
     with pytest.raises(Unreadable) as told:
-        video.probe(tmp_path / "a.mp4", seconds=20)
+        video.probe(tmp_path / "a.mp4", seconds=20.0)
     assert "takes longer" not in told.value.reason
 
 

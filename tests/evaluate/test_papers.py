@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import tiny
-from videodit import backbone
+from videodit import backbone, models
 from videodit.data import toybox, video
 from videodit.data.sources import Folder
 from videodit.shapes import Size
@@ -121,16 +121,18 @@ def test_claims_are_of_rows() -> None:
 def test_rows_can_be_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Their settings hold, and their transformers can be built."""
     monkeypatch.setattr(papers, "per_frame", lambda out: "toybox")
-    shapes = {}
+    shapes, sizes = {}, {}
     for name, row in papers.ROWS.items():
         settings, _ = papers.settled(name, 0, tmp_path)
         if row.run == "autoencoder":
             assert planning.plan(settings, whole=False)["trained"] > 0
             continue
         assert settings.steps == 0 or settings.joint.video_probability == 0 or settings.looks.every * 4 == settings.steps, name
-        shapes[name] = starting.shape(settings, 4)
+        shapes[name], sizes[name] = starting.shape(settings, 4), settings.size
         if row.start:
-            shapes[name] = starting.telling(starting.seen(shapes[row.start], settings), settings)
+            shapes[name] = starting.telling(
+                starting.seen(models.ModelFolder(backbone=shapes[row.start], size=sizes[row.start]), settings), settings
+            )
         with torch.device("meta"):
             assert backbone.build(shapes[name]).settings == shapes[name]
     assert shapes["untrained"] == shapes["video"] == replace(shapes["image"], video=True)

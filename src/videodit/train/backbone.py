@@ -152,8 +152,6 @@ class BackboneRun(Run):
             raise UserError("conversion.depth makes a model that is there deeper: set start, or the depth in [backbone].")
         if self.conversion != Conversion() and self.start is None:
             raise UserError("conversion makes a video model of an image model that is there: set start, or the layout in [backbone].")
-        if self.backbone and self.start:
-            raise UserError("backbone is the shape of a transformer that starts from nothing: leave it out, or set start=none.")
         if self.lora and (self.sight or self.upscale or self.lone == "channels"):
             raise UserError("lora learns changes of layers alone, and lone=channels, upscale and sight add layers: leave one of them out.")
         if self.upscale and (self.tasks.gives or not isinstance(self.sizes, One)):
