@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 Video = UInt8[np.ndarray, "f h w 3"]
+Rows = Sequence[dict[str, float | None]]
 LUMA = (0.299, 0.587, 0.114)
 
 
@@ -29,10 +30,8 @@ FIGURES: dict[str, Callable[[Video], float | None]] = {"flicker": flicker, "shar
 
 
 def figures(videos: Iterable[Video]) -> list[dict[str, float | None]]:
+    """Of each clip."""
     return [{name: figure(video) for name, figure in FIGURES.items()} for video in videos]
-
-
-Rows = Sequence[dict[str, float | None]]
 
 
 def beside(made: Rows, rebuilt: Rows, truth: Rows) -> dict[str, dict[str, float | None]]:
