@@ -6,13 +6,17 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from videodit.shapes import UserError
 from videodit.train import recipes
-from videodit.train.compiling import compile_blocks
+from videodit.train.compiling import compile_blocks, excused
 
 RUN = Path(__file__).parents[2] / "runs/toybox_tiny.toml"
 
@@ -31,6 +35,30 @@ def test_losses_are_those_of_plain_blocks(tmp_path: Path) -> None:
         losses[compiled] = [json.loads(line)["loss"] for line in (output / "log.jsonl").read_text().splitlines()]
     assert any((tmp_path / "inductor").rglob("*.so"))
     assert losses["true"] == pytest.approx(losses["false"], rel=1e-4)
+
+
+def test_who_compiles_is_busy_from_the_beginning_to_the_end_of_it() -> None:
+    busy: list[str] = []
+
+    @contextmanager
+    def noted() -> Iterator[None]:
+        busy.append("begins")
+        yield
+        busy.append("ends")
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        busy.append("compiles")
+        return graph.forward
+
+    with excused(noted):
+        compiled = torch.compile(lambda x: x + 1, backend=backend, dynamic=False)
+        compiled(torch.zeros(2))
+        compiled(torch.ones(2))
+        assert busy == ["begins", "compiles", "ends"]
+        compiled(torch.zeros(3))
+        assert busy == ["begins", "compiles", "ends"] * 2
+    torch.compile(lambda x: x + 2, backend=backend)(torch.zeros(2))
+    assert busy == ["begins", "compiles", "ends"] * 2 + ["compiles"]
 
 
 def test_without_a_compiler_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

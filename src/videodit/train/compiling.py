@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any
 
 from torch import nn
 
@@ -20,3 +22,28 @@ def compile_blocks(blocks: Iterable[nn.Module], device: str, *, alike: bool) -> 
         raise UserError(f"compiled=true needs the C++ compiler {compiler}, which is not there: install it, or leave compiled out.")
     for block in blocks:
         block.compile(dynamic=False if alike else None)
+
+
+@contextmanager
+def excused(busy: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
+    """In here a process that compiles is `busy`: the others, which may have compiled already, wait for it for a good reason."""
+    try:
+        from torch._dynamo.callback import callback_handler as compiler
+    except ImportError:  # a torch that does not say when it compiles
+        yield
+        return
+    with ExitStack() as begun:
+
+        def begins(told: Any) -> None:
+            begun.enter_context(busy())
+
+        def ends(told: Any) -> None:
+            begun.close()
+
+        compiler.register_start_callback(begins)
+        compiler.register_end_callback(ends)
+        try:
+            yield
+        finally:
+            compiler.remove_start_callback(begins)
+            compiler.remove_end_callback(ends)
