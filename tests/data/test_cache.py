@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from videodit.data import cache
 from videodit.data.cache import collect, noted, remembered
 from videodit.shapes import UserError
 
@@ -115,3 +116,11 @@ def test_a_full_disk_is_said_and_nothing_half_written_stays(tmp_path: Path, make
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_another_machine_is_writing_stays(tmp_path: Path) -> None:
+    """Its processes' numbers say nothing here; those of this machine are looked for."""
+    for host in ("another", cache._HOST):
+        (tmp_path / f"0123456789abcdef.{host}.9999999.writing").write_bytes(b"half")
+    assert collect(tmp_path, set())[0] == 1
+    assert [path.name.split(".")[1] for path in tmp_path.iterdir()] == ["another"]

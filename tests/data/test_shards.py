@@ -134,6 +134,9 @@ def test_published_layouts(tmp_path: Path) -> None:
     (tmp_path / "ucfTrainTestlist").mkdir()
     (tmp_path / "ucfTrainTestlist" / "trainlist01.txt").write_text("Run/v_Run_g08_c01.avi 1\n")
     assert [item.label for item in items(DataSet(path=tmp_path, layout="ucf101", split="train"))] == ["Run"]
+    (tmp_path / "ucfTrainTestlist" / "trainlist01.txt").write_text("Run/v_Run_g08_c01.avi 1\nRun/v_Run_g99_c01.avi 1\n")
+    with pytest.raises(UserError, match=r"v_Run_g99_c01.avi cannot be used \(it is not there\)"):
+        items(DataSet(path=tmp_path, layout="ucf101", split="train"))
 
 
 @pytest.mark.parametrize(("layout", "train"), [("faceforensics", "train"), ("skytimelapse", "sky_train"), ("taichi-hd", "train")])

@@ -96,6 +96,8 @@ def test_a_discriminator_that_is_not_finite_stops_the_run(run: AutoencoderRun) -
 def test_a_perceptual_weight_needs_a_file(run: AutoencoderRun) -> None:
     with pytest.raises(UserError, match=r"critics.perceptual=FILE, or set weights.perceptual=0"):
         recipes.train(replace(run, weights=Weights(perceptual=0.1)))
+    with pytest.raises(UserError, match=r"as loudly as weights.perceptual says, which is 0"):
+        replace(run, critics=replace(run.critics, perceptual=Path("lpips.safetensors")), weights=Weights(perceptual=0.0))
 
 
 def test_files_and_the_toybox_share_the_samples(run: AutoencoderRun, tmp_path: Path) -> None:

@@ -70,3 +70,14 @@ def test_without_a_compiler_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) 
 def test_measured_kernels_and_compiled_blocks_exclude_each_other() -> None:
     with pytest.raises(UserError, match="kernels=fixed"):
         recipes.read(RUN, ["compiled=true", "kernels=measured"])
+
+
+@pytest.mark.slow
+def test_several_processes_wait_for_one_that_compiles(tmp_path: Path) -> None:
+    """Longer than faults.wait, which says how long a process may be behind."""
+    changes = [f"output={tmp_path}/out", "steps=2", "accumulate=2", "batch=4", "clips=16", "pictures=16", "compiled=true", "faults.wait=2"]
+    environment = os.environ | {"JAXTYPING_DISABLE": "1", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "inductor"), "OMP_NUM_THREADS": "1"}
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "videodit", "train"]
+    done = subprocess.run([*launch, str(RUN), *changes], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / "out/model").is_dir()

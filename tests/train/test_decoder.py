@@ -14,6 +14,7 @@ from videodit import models
 from videodit.autoencoder import DPVAE
 from videodit.data import toybox, video
 from videodit.data.clips import Clips
+from videodit.diffusion.times import Times
 from videodit.shapes import UserError
 from videodit.train import decoder, recipes
 from videodit.train.decoder import DecoderRun, Noised
@@ -92,3 +93,24 @@ def test_another_film_of_the_same_name_is_sampled_back_anew(run: DecoderRun, tmp
             video.write(tmp_path / "a.mp4", toybox.clip(seed, 0, tiny.CLIP).video, 8)
         decoder.sampled(run, model, decoder.reader(run, model))
     assert made == [range(6), range(6)]
+
+
+def test_what_decides_how_it_is_sampled_back_decides_what_is_kept(run: DecoderRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[float] = []
+    monkeypatch.setattr(
+        decoder, "_back", lambda settings, model, *other: (made.append(model.settings.times.shift), {"clean": torch.zeros(6)})[1]
+    )
+    model = models.load(run.model)
+    pixels = decoder.reader(run, model)
+    for shift in (1.0, 3.0, 1.0):
+        other = replace(model, settings=replace(model.settings, times=Times(shift=shift)))
+        decoder.sampled(run, other, pixels)
+    assert made == [1.0, 3.0]
+
+
+def test_a_sampler_that_begins_at_noise_alone_is_refused(run: DecoderRun, tmp_path: Path) -> None:
+    model = models.load(run.model)
+    settings = replace(model.settings, sampling=replace(model.settings.sampling, sampler="DDIM"))
+    models.save(tmp_path / "other", replace(model, settings=settings))
+    with pytest.raises(UserError, match="samples by DDIM, from noise alone"):
+        decoder.job(replace(run, model=tmp_path / "other"))

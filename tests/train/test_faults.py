@@ -18,7 +18,7 @@ from torch import Tensor
 import lives
 from videodit.shapes import UserError
 from videodit.train import checkpoint
-from videodit.train.faults import ABORTED, Faults
+from videodit.train.faults import ABORTED, Faults, alone
 from videodit.train.saving import newest
 from videodit.train.step import Job, train
 
@@ -40,6 +40,26 @@ with stopping():
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == ABORTED, done.stderr
+
+
+def test_a_folder_that_another_run_writes_into_is_refused(tmp_path: Path) -> None:
+    """Whatever ends the other run ends its hold of it, even what leaves it no time to clean up."""
+    code = f"""
+import sys, time
+from pathlib import Path
+from videodit.train.faults import alone
+with alone(Path({str(tmp_path)!r})):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+    other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert other.stdout is not None and other.stdout.readline() == "held\n"
+    with pytest.raises(UserError, match=r"Another run is writing into .*: wait until it ends"), alone(tmp_path):
+        pytest.fail("the folder was held")
+    other.kill()
+    other.wait()
+    with alone(tmp_path):
+        assert not (tmp_path / "checkpoints").exists()
 
 
 def poisoned(job: Job, at: Callable[[int], bool], where: str, value: float = float("nan")) -> Job:

@@ -117,6 +117,15 @@ def test_the_log_says_what_was_seen(world: tiny.World, tmp_path: Path) -> None:
     assert made.digest == replace(made, looks=Looks()).digest, "a run may be looked at otherwise when it is taken up"
 
 
+def test_looks_that_would_not_be_heard_are_refused(world: tiny.World, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"leave looks.data out, which is for a run on files"):
+        BackboneRun(output=tmp_path, autoencoder=tmp_path, looks=Looks(data=Folder(path=tmp_path)))
+    told = BackboneRun(output=tmp_path, autoencoder=tmp_path, looks=Looks(every=1, prompts=("a dog",)))
+    for takes, said in (("label", "told labels"), ("nothing", "told nothing")):
+        with pytest.raises(UserError, match=f"looks.prompts are words, and this model is {said}"):
+            looks.held(told, models.load_autoencoder(world.autoencoder), takes)
+
+
 def test_looks_that_make_no_sense_are_refused() -> None:
     for wrong in ({"every": -1}, {"clips": 0}, {"held": -1}):
         with pytest.raises(UserError, match="looks takes"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from torch import Tensor
 from videodit.shapes import UserError
 
 _NOTED: list[set[Path]] = []
+_HOST = re.sub(r"\W", "-", platform.node()) or "here"  # a folder may be shared by machines, whose processes have the same numbers
 
 
 def remembered(folder: Path, key: dict[str, Any], make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -49,7 +51,7 @@ def keep(folder: Path, key: dict[str, Any], made: dict[str, Tensor]) -> dict[str
     words, path = _entry(folder, key)
     tensors = {name: value.contiguous() for name, value in made.items()}  # laid out as they come back, to the last bit of a sum
     folder.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(f".{os.getpid()}.writing")
+    aside = path.with_suffix(f".{_HOST}.{os.getpid()}.writing")
     try:
         save_file(tensors, aside, metadata={"key": f"{_digest(tensors)} {words}"})  # one entry: several come in any order
         aside.rename(path)
@@ -95,9 +97,9 @@ def _is_entry(path: Path) -> bool:
 
 
 def _is_left(path: Path) -> bool:
-    """Whether a file was being written by a process that is gone."""
-    found = re.fullmatch(r"[0-9a-f]{16}\.(\d+)\.writing", path.name)
-    return found is not None and not Path(f"/proc/{found[1]}").is_dir()
+    """Whether a file was being written by a process of this machine that is gone."""
+    found = re.fullmatch(r"[0-9a-f]{16}\.(?:(.+)\.)?(\d+)\.writing", path.name)
+    return found is not None and found[1] in (None, _HOST) and not Path(f"/proc/{found[2]}").is_dir()
 
 
 def _entry(folder: Path, key: dict[str, Any]) -> tuple[str, Path]:

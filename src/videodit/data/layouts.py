@@ -53,21 +53,26 @@ def _videos(folder: Path) -> Iterator[Path]:
 
 def _classes(path: Path) -> Iterator[Item]:
     """UCF101: CLASS/v_CLASS_g01_c01.avi, in the folder itself or in its UCF-101."""
-    root = path / "UCF-101" if (path / "UCF-101").is_dir() else path
-    for folder in sorted(root.iterdir()):
+    for folder in sorted(_root(path).iterdir()):
         if folder.is_dir() and folder.name != "ucfTrainTestlist":
             yield from (Item(video, label=folder.name) for video in _videos(folder))
 
 
+def _root(path: Path) -> Path:
+    return path / "UCF-101" if (path / "UCF-101").is_dir() else path
+
+
 def _ucf101(path: Path, part: str) -> Iterator[Item]:
     """By the first of its three published lists."""
-    found = next(
+    lists = next(
         (p for p in (path / "ucfTrainTestlist", path.parent / "ucfTrainTestlist", path) if (p / f"{part}list01.txt").is_file()), None
     )
-    if found is None:
+    if lists is None:
         raise UserError(f"There is no ucfTrainTestlist/{part}list01.txt in {path}: bring it there, or use data.split=both.")
-    names = {line.split()[0] for line in text(found / f"{part}list01.txt").splitlines() if line.strip()}
-    yield from (item for item in _classes(path) if f"{item.label}/{item.path.name}" in names)
+    names = {line.split()[0] for line in text(lists / f"{part}list01.txt").splitlines() if line.strip()}
+    found = {f"{item.label}/{item.path.name}": item for item in _classes(path)}
+    root = _root(path)
+    yield from (found.get(name) or Item(root / name, label=name.partition("/")[0]) for name in sorted(names))
 
 
 _LAYOUTS: dict[str, Callable[[Path, str], Iterator[Item]]] = {"ucf101": _ucf101}

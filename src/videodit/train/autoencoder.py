@@ -60,6 +60,8 @@ class AutoencoderRun(Run):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.critics.perceptual and not self.weights.perceptual:
+            raise UserError("critics.perceptual is heard as loudly as weights.perceptual says, which is 0: set that too, or leave it out.")
         least = self.critics.discriminator.least
         if self.weights.adversarial and min(self.size[1:]) < least:
             raise UserError(

@@ -142,6 +142,8 @@ class BackboneRun(Run):
             raise UserError(
                 f"clips and pictures take 1 or more, not {self.clips} and {self.pictures}: joint.video_probability chooses between them."
             )
+        if self.backbone is None and self.preset not in backbone.PRESETS:
+            raise UserError(f"There is no transformer {self.preset!r}: preset takes {', '.join(backbone.PRESETS)}.")
         if not 0 <= self.text_dropout <= 1 or not 0 < self.fps < math.inf:
             raise UserError(f"text_dropout takes 0 to 1 and fps a number above 0, not {self.text_dropout} and {self.fps}.")
         if not 0 <= self.words < math.inf or self.retention < 0:
@@ -156,6 +158,8 @@ class BackboneRun(Run):
             raise UserError("lora learns changes of layers alone, and lone=channels, upscale and sight add layers: leave one of them out.")
         if self.upscale and (self.tasks.gives or not isinstance(self.sizes, One)):
             raise UserError("upscale tells of whole clips of one size: leave tasks, and sizes.kind other than one, out.")
+        if self.looks.data and isinstance(self.data, Drawn):
+            raise UserError("Of a drawn world looks see what it holds out: leave looks.data out, which is for a run on files.")
         if self.upscale and self.looks.every:
             raise UserError("looks make clips from words alone, and upscale tells of clips: leave looks.every at 0.")
         if self.upscale:

@@ -24,8 +24,10 @@ from videodit.data.cache import remembered
 from videodit.data.clips import Clips, listed
 from videodit.data.sources import Drawn, Toybox
 from videodit.diffusion.noise import noise
+from videodit.diffusion.schedulers import own_times
 from videodit.diffusion.schedulers import sampler as sampler_of
 from videodit.generate import Generator
+from videodit.models import Provenance
 from videodit.shapes import UserError
 from videodit.train.pixels import Pixels
 from videodit.train.pools import digest
@@ -76,6 +78,8 @@ def job(settings: DecoderRun) -> Job:
     network = autoencoder.decoder.requires_grad_(True)
     if model.settings.upscale:
         raise UserError(f"{settings.model} makes clips larger and samples none by itself: name the model that it started from.")
+    if own_times(name := model.settings.sampling.sampler):
+        raise UserError(f"{settings.model} samples by {name}, from noise alone, and here clips are half noise: let it sample by euler.")
     pixels = reader(settings, model)
     latents = sampled(settings, model, pixels)
     recompute(network.stages, settings.recompute)
@@ -109,8 +113,7 @@ def sampled(settings: DecoderRun, model: models.Model, pixels: Pixels) -> dict[s
     key = {
         "kind": "sampled back",
         "model": [digest(part) for part in (model.autoencoder, model.text, model.backbone)],
-        "size": model.settings.size,
-        "sampling": repr(model.settings.sampling),
+        "settings": repr(replace(model.settings, provenance=Provenance(), digests={})),
         "noised": repr(settings.noised),
         "files": repr(settings.files),
         "world": worlds.world(settings.world).content(),

@@ -1,13 +1,15 @@
-"""What goes wrong in passing: signals, and numbers that are not finite."""
+"""What goes wrong in passing: signals, numbers that are not finite, and two runs in one folder."""
 
 from __future__ import annotations
 
+import fcntl
 import math
 import os
 import signal
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
@@ -86,6 +88,25 @@ def _abort_at_second(end: int, over: Event) -> None:
         if count > 1 and not over.wait(GRACE):
             os._exit(ABORTED)
     os.close(end)
+
+
+@contextmanager
+def alone(output: Path) -> Iterator[None]:
+    """Refuse a folder that another run is writing into; a lock ends with its process, however that ends."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        lock = (output / ".lock").open("w")
+    except OSError:  # of which the record of the run speaks
+        yield
+        return
+    with lock:
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            raise UserError(f"Another run is writing into {output}: wait until it ends, or choose another folder by output.") from error
+        except OSError:  # a file system that knows no locks
+            pass
+        yield
 
 
 def is_finite(losses: Iterable[float], norms: Iterable[float]) -> bool:

@@ -17,6 +17,7 @@ import torch.distributed as dist
 
 from videodit.parallel.sharding import in_shards
 from videodit.shapes import UserError
+from videodit.train.compiling import excused
 from videodit.train.pulse import Lost, Pulse, cut
 
 PATIENCE = timedelta(hours=6)  # while the first process encodes a data set, or saves; who is gone or hangs is found by the pulse
@@ -91,11 +92,12 @@ class Launch:
 
     @contextmanager
     def stepping(self, wait: float) -> Iterator[None]:
-        """In here nobody may be behind the others by more than so many seconds."""
+        """In here nobody may be behind the others by more than so many seconds, unless it is busy or compiles."""
         if self.pulse:
             self.pulse.wait = wait
         try:
-            yield
+            with excused(self.busy):
+                yield
         except RuntimeError as error:  # passes that processes compute together send much outside of meetings
             if self.pulse and cut(error):
                 raise self.pulse.lost() from error

@@ -66,6 +66,8 @@ class Held(NamedTuple):
 def held(settings: BackboneRun, autoencoder: PerFrame, takes: str) -> Held:
     """Clips, or pictures where a run has no clips."""
     looks, moving = settings.looks, settings.joint.video_probability > 0
+    if looks.prompts and takes != "text":
+        raise UserError(f"looks.prompts are words, and this model is told {takes if takes == 'nothing' else 'labels'}: leave them out.")
     if isinstance(settings.data, Drawn):
         judge = judges.judge(settings.data)
         size, world = settings.size if moving else settings.size._replace(frames=1), judge.world

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from videodit.train import backbone as transformer
 from videodit.train.autoencoder import AutoencoderRun
 from videodit.train.backbone import BackboneRun
 from videodit.train.decoder import DecoderRun
+from videodit.train.faults import alone
 from videodit.train.image_autoencoder import ImageAutoencoderRun
 from videodit.train.launch import joined, there
 from videodit.train.outlines import Recipe
@@ -54,7 +56,8 @@ def train(settings: Recipe, progress: Watch | None = None) -> list[Figures]:
     with joined(settings.device, offload=settings.parallel.offload) as launch:
         with launch.in_turn():
             job = JOBS[settings.kind](settings)
-        history = loop(settings, job, progress, launch)
+        with alone(settings.output) if launch.first else nullcontext():
+            history = loop(settings, job, progress, launch)
     if launch.first and report.curves(settings.output / "log.jsonl"):
         (page := settings.output / "report.html").unlink(missing_ok=True)
         try:

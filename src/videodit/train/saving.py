@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 from types import TracebackType
@@ -67,8 +66,7 @@ class Saver:
         if not isinstance(error, Aborted):
             self.wait()
         if error is None and self.saved is None and len(checkpoint.found(self.folder)) > self.keep:
-            with suppress(OSError):  # a kill came between the last save and this
-                self._remove_old()
+            self._clear()  # a kill came between the last save and this
 
     def save(self, taken: Snapshot) -> None:
         """Begin to write; `wait` first, so that one copy at most is in memory."""
@@ -90,7 +88,7 @@ class Saver:
             self.log.sync()
             self.whole.add(checkpoint.write(self.folder, taken, self.facts))
             self.saved = step
-            self._remove_old()
+            self._clear()
         except (OSError, SafetensorError) as error:
             shutil.rmtree(self.folder / f".writing-{step:08d}", ignore_errors=True)
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
@@ -99,6 +97,12 @@ class Saver:
             note(f"The checkpoint of step {step} could not be written ({reason}): {stays}, and the run goes on.")
         except BaseException as error:  # told to the training thread
             self._fault = error
+
+    def _clear(self) -> None:
+        try:
+            self._remove_old()
+        except OSError as error:
+            note(f"Old checkpoints in {self.folder} could not be removed ({error.strerror}): the newest is good, and the run goes on.")
 
     def _remove_old(self) -> None:
         """All but the newest that are whole."""

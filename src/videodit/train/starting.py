@@ -154,8 +154,6 @@ def names(settings: BackboneRun) -> tuple[str, ...]:
 
 def shape(settings: BackboneRun, channels: int) -> Transformer | DiT:
     """The transformer of a run that starts from nothing."""
-    if settings.backbone is None and settings.preset not in backbone.PRESETS:
-        raise UserError(f"There is no transformer {settings.preset!r}: preset takes {', '.join(backbone.PRESETS)}.")
     width, video, wanted = settings.text.width, settings.size.frames > 1, settings.backbone or backbone.PRESETS[settings.preset]
     learned = settings.objective.variance
     if isinstance(wanted, DiT):

@@ -32,7 +32,6 @@ from videodit.shapes import UserError
 from videodit.train import checkpoint
 from videodit.train.average import Average
 from videodit.train.checkpoint import Position, Snapshot
-from videodit.train.compiling import excused
 from videodit.train.faults import Faults, Interrupted, is_finite, layer, sentence, stopping
 from videodit.train.launch import Launch
 from videodit.train.log import Log
@@ -196,7 +195,7 @@ def train(settings: Run, job: Job, watch: Watch | None = None, launch: Launch = 
     first, end = position.step * settings.accumulate + launch.reader, settings.steps * settings.accumulate
     passes = _ahead(job.batch, range(first, end, launch.readers))
 
-    with stopping() as signals, launch.stepping(settings.faults.wait), excused(launch.busy), _keeper(settings, launch, position.step) as keeper:
+    with stopping() as signals, launch.stepping(settings.faults.wait), _keeper(settings, launch, position.step) as keeper:
         for step in range(position.step, settings.steps):
             told = _step(settings, job, players, step, passes, launch)
             if not told.fault:
