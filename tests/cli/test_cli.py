@@ -20,13 +20,14 @@ from PIL import Image
 import tiny
 import tiny_sd3
 import videodit
-from videodit import config, request
+from videodit import config, models, request
 from videodit.autoencoder.perceptual import Perceptual
 from videodit.cli.main import LATER, VERBS, main
 from videodit.cli.terminal import print_json
 from videodit.data.things import THINGS
 from videodit.data.video import write
 from videodit.generate import Generator
+from videodit.record import model_digest
 from videodit.shapes import Size
 from videodit.train import recipes
 from videodit.train.progress import Progress, counting, told
@@ -47,6 +48,9 @@ class Painter(Generator):
         self.calls.append({"prompts": list(prompt), "size": size, **rest})
         progress(1, 1)
         return np.stack([np.full((*size, 3), len(text), np.uint8) for text in prompt])
+
+    def sampling(self, steps: int | None, guidance: float | None, sampler: str | None) -> models.Sampling:
+        return models.Sampling(steps=steps or 24)
 
     def check_words(self, prompts: list[str]) -> None:
         pass
@@ -263,7 +267,11 @@ def test_evaluate_prints_the_table_and_the_object(painter: Painter, monkeypatch:
     monkeypatch.setattr(suite, "measure", measured)
     command = ["evaluate", "toybox", "--prompts", "two", "--count", "4", "--seed", "3", "--steps", "5"]
     assert main([*command, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["shuffled"]["all"] == 0.125
+    found = json.loads(capsys.readouterr().out)
+    assert found["shuffled"]["all"] == 0.125
+    card = found["card"]
+    assert (card["world"], card["steps"], card["size"]) == ("toybox", 5, [2, 16, 16]) and card["drawn"] == TOYBOX.world.content()
+    assert card["model_digest"] == model_digest("toybox") and card["guidance"]["scale"] >= 1 and "torch" in card["versions"]
     assert main(command) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["4", "clips", "shape", "colour", "motion", "all"]

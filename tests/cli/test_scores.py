@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from videodit.cli.main import main
+from videodit.data import video
 from videodit.evaluate import alignment
 from videodit.shapes import UserError
 
@@ -63,10 +66,46 @@ def test_alignment_is_by_a_local_clip(clip: Path, capsys: pytest.CaptureFixture[
     assert found["interval"][0] <= found["value"] <= found["interval"][1] and found["floor"] != found["value"]
     assert main([*arguments, "--sha256", digest, "--count", "1", "--resamples", "0", "--json"]) == 0
     told = capsys.readouterr()
-    assert json.loads(told.out)["floor"] is None and "one clip has no other's words: use --count 2 or more" in told.err
+    assert json.loads(told.out)["floor"] is None and "no clip has another's words: use --count 2 or more" in told.err
     arguments = ["evaluate", "fid", "toybox", "toybox", "--extractor", "clip", "--weights", str(clip), "--sha256", digest, *FEW]
     assert main([*arguments, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["measure"] == "frechet[clip]"
+
+
+def pictures(folder: Path, words: list[str]) -> Path:
+    folder.mkdir(exist_ok=True)
+    for i, said in enumerate(words):
+        video.write(folder / f"{i}.png", np.full((1, 24, 24, 3), 40 * i, np.uint8), 8)
+        (folder / f"{i}.txt").write_text(said)
+    return folder
+
+
+def test_an_alignment_says_which_words_it_is_of(clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Equal pictures against other words are another measurement; a clip's own words are never the chance it is held against."""
+    few = ["--weights", str(clip), "--sha256", alignment.folder_digest(clip), "--count", "3", "--frames", "1", "--resamples", "0"]
+    for name, words in (("a", ["x", "x", "y"]), ("b", ["x", "x", "z" * 500]), ("same", ["x", "x", "x"])):
+        folder = str(pictures(tmp_path / "set", words))
+        assert main(["evaluate", "alignment", folder, folder, *few, "--json", "--out", str(tmp_path / f"{name}.json")]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert (found["floor"] is None) == (name == "same") and found["floor"] != found["value"]
+    files = [str(tmp_path / f"{name}.json") for name in ("a", "b")]
+    assert main(["evaluate", "compare", *files]) == 2 and "words is " in capsys.readouterr().err
+    assert main(["evaluate", "compare", *files, "--despite", "words", "--despite", "real_digest"]) == 0
+
+
+def test_alignment_is_by_one_process(clip: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["evaluate", "alignment", "toybox", "toybox", "--weights", str(clip), *FEW]) == 2
+    assert "by one process: start it without torchrun" in capsys.readouterr().err
+
+
+def test_words_are_cut_where_the_tokenizer_says_no_length(clip: Path, tmp_path: Path):
+    shutil.copytree(clip, tmp_path / "clip")
+    said = json.loads((tmp_path / "clip/tokenizer_config.json").read_text())
+    del said["model_max_length"]
+    (tmp_path / "clip/tokenizer_config.json").write_text(json.dumps(said))
+    loaded = alignment.load(tmp_path / "clip", sha256=alignment.folder_digest(tmp_path / "clip"))
+    assert loaded.words(["x" * 500]).isfinite().all()
 
 
 def test_a_folder_that_is_no_clip_is_named(tmp_path: Path):

@@ -263,12 +263,15 @@ def test_moments_of_parts_are_those_of_the_whole():
     torch.testing.assert_close(together.std, std)
 
 
-@pytest.mark.parametrize("autoencoder", [tiny.dpvae(), PerFrame(tiny.image_autoencoder())], ids=["dpvae", "per frame"])
+@pytest.mark.parametrize(
+    "autoencoder", [tiny.dpvae(), tiny.dpvae(settings=DPVAESettings(time=4, first="alone")), PerFrame(tiny.image_autoencoder())]
+)
 def test_a_picture_is_a_clip_of_one_frame(autoencoder: PerFrame):
     result = measure(autoencoder, [("a.png", drawn(1))])
     assert result["all"]["psnr"] > 0 and result["all"]["temporal"] is None
     assert result["references"]["previous frame copied"]["all"] == {"psnr": None, "ssim": None, "temporal": None}
     assert len(result["positions"]) == autoencoder.time
+    assert {name: result["positions"][0][name] for name in ("psnr", "ssim")} == {name: result["all"][name] for name in ("psnr", "ssim")}
     json.dumps(result, allow_nan=False)
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import re
 from pathlib import Path
 
@@ -71,6 +72,28 @@ def test_videos_of_one_stem_are_all_shown(tmp_path):
     for name in ("a.gif", "a.webp", "b.gif"):
         (tmp_path / name).write_bytes(name.encode())
     assert list(report.looked_at(tmp_path).videos) == ["a.gif", "a.webp", "b"]
+
+
+def test_scores_of_one_name_are_all_shown(tmp_path):
+    (tmp_path / "scores").mkdir()
+    for name, value in (("fvd.json", 1.5), ("scores/fvd.json", 2.5), ("scores/fid.json", 3.5)):
+        (tmp_path / name).write_text(json.dumps({"value": value}))
+    assert report.looked_at(tmp_path).scores == {"fvd": {"value": 1.5}, "scores/fvd": {"value": 2.5}, "fid": {"value": 3.5}}
+
+
+def test_what_is_no_text_is_shown_as_far_as_it_can_be(tmp_path):
+    """A block that a crash tore, a name of other bytes, a title that is a word of the page."""
+    path = run(tmp_path, os.fsdecode(b"r\xff"))
+    with (path / "log.jsonl").open("ab") as log:
+        log.write(b'\n\xff\xfe\n{"step": 99, "loss": 0.5}\n')
+    shown = report.columns([path])
+    assert shown[0].curves["loss"][-1] == (99.0, 0.5)
+    report.written(tmp_path / "page.html", page := report.page("@body", shown))
+    assert "<title>@body</title>" in page and (tmp_path / "page.html").stat().st_size > 1000
+
+
+def test_rates_of_the_judge_are_not_by_time():
+    assert report._family("judged [all]") == "judged" and report._family("loss [t 0.00-0.25]") == "loss by t"
 
 
 def test_runs_of_one_name_stay_apart(tmp_path):

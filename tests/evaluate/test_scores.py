@@ -13,8 +13,10 @@ import torch
 from PIL import Image
 
 from videodit.data import video
-from videodit.evaluate import compare, extractors, scores
+from videodit.evaluate import compare, extractors, scores, sets
 from videodit.evaluate.extractors import Extractor
+from videodit.evaluate.features import Features
+from videodit.evaluate.judges import TOYBOX
 from videodit.evaluate.kernel import Subsets
 from videodit.evaluate.protocol import PROTOCOLS, Estimator, Protocol
 from videodit.evaluate.sets import Taken, choose, fitted
@@ -130,6 +132,38 @@ def test_equal_sets_have_no_distance():
     assert abs(score("toybox", "toybox")["value"]) < 1e-9
     assert score("toybox", "toybox", verb="kid")["measure"] == "kernel[random-3d]"
     assert score("toybox", "toybox", verb="motion", extractor=look("flow"))["measure"] == "motion"
+
+
+def test_sets_of_unlike_extent_are_not_measured(folder: Path, tmp_path_factory: pytest.TempPathFactory):
+    large = tmp_path_factory.mktemp("large")
+    for i in range(6):
+        video.write(large / f"{i}.webp", counted(9, 32, 24) + i, 8)
+    free = replace(TAKEN, size=None)
+    with pytest.raises(UserError, match=r"is 16x16 and .*large0 32x24, and extent changes every score: give both one extent by --size"):
+        score(str(folder), str(large), taken=free)
+    assert score(str(folder), str(large))["card"]["extent"] == [16, 16]
+    assert score(str(large), str(large), taken=free)["card"]["extent"] == [32, 24]
+
+
+def test_scenes_are_drawn_as_a_clip_is_long(folder: Path):
+    for wrong in (replace(TAKEN, every=3), replace(TAKEN, most=2)):
+        with pytest.raises(UserError, match="--every and --most, or those of a protocol"):
+            choose("toybox", wrong)
+
+
+def test_scenes_that_are_drawn_otherwise_are_another_set(monkeypatch: pytest.MonkeyPatch):
+    before = choose("toybox", TAKEN).digest
+    drawn = replace(TOYBOX, world=replace(TOYBOX.world, content=lambda: "another"))
+    monkeypatch.setattr(sets, "TOYBOX", drawn)
+    assert choose("toybox", TAKEN).digest != before
+
+
+def test_parts_of_an_inception_score_that_hold_no_kept_clip_have_no_interval():
+    logits = torch.randn(16, 1, 5)
+    seen = Features.of(torch.arange(16), logits, logits, splits=8, limit=4)
+    value, _, interval, _ = scores.DISTANCES["inception"](seen, seen, Estimator(kept=4, splits=8, resamples=2))
+    assert value >= 1 and interval is None
+    assert scores.DISTANCES["inception"](seen, seen, Estimator(kept=4, splits=2, resamples=2))[2] is not None
 
 
 def test_an_inception_score_needs_a_classifier():

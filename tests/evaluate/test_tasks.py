@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ import torch
 
 import tiny
 from videodit import backbone
+from videodit.autoencoder import DPVAESettings
 from videodit.data import toybox
 from videodit.evaluate import suite, tasks
 from videodit.evaluate.asked import TASKS, Task
@@ -54,6 +58,37 @@ def test_a_model_that_knows_the_scene_is_right_and_beats_all_copies(model: Gener
             assert "psnr" not in found and (found["model"]["motion"] is None) == (task == "t2i")
         else:
             assert found["psnr"] > 80 > found["reference_psnr"] == max(found["references"].values())
+
+
+def test_a_model_of_pictures_is_judged_without_motion(model: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Oracle, "size", Size(1, 64, 64))
+    found = suite.measure(Oracle(model, TOYBOX.scenes("held-out", 6)), TOYBOX, task="t2v", count=6)
+    assert found["truth"]["motion"] is None and found["truth"]["all"] == 1
+
+
+def test_one_scene_has_no_others_words(model: Generator) -> None:
+    found = suite.measure(Oracle(model, TOYBOX.scenes("held-out", 1)), TOYBOX, count=1)
+    assert found["shuffled"]["all"] is None and found["truth"]["all"] == 1
+
+
+@pytest.mark.parametrize(
+    ("time", "first", "frames", "known"), [(4, "alone", 9, 1), (4, "group", 12, 4), (2, "group", 6, 2), (1, "group", 5, 2)]
+)
+def test_whole_groups_are_extended(time: int, first: Any, frames: int, known: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: dict[str, Any] = {}
+
+    def extended(model: Any, prompt: str, long: int, *, video: np.ndarray, known: int, **rest: Any) -> Iterator[np.ndarray]:
+        told.update(video=len(video), known=known)
+        yield np.zeros((long, 8, 8, 3), np.uint8)
+
+    monkeypatch.setattr(tasks, "extended", extended)
+    monkeypatch.setattr(tasks, "seams", lambda video, starts: told.update(starts=starts) or np.ones(3))
+    model = object.__new__(type("Sized", (Generator,), {"size": Size(frames, 8, 8)}))
+    autoencoder = tiny.dpvae(settings=DPVAESettings(time=time, first=first))
+    object.__setattr__(model, "model", SimpleNamespace(autoencoder=autoencoder))
+    tasks._extended(model, ["x"], np.zeros((1, frames, 8, 8, 3), np.uint8), 0, {})
+    assert told["video"] == told["known"] == known
+    assert told["starts"] == list(range(known, 4 * frames, frames - known))
 
 
 def test_references_are_copies_of_what_is_given(model: Generator) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,14 +62,17 @@ def _judged(given: argparse.Namespace, *, world: str) -> None:
 
     import videodit
     from videodit.evaluate import judges, suite
+    from videodit.evaluate.scores import versions
+    from videodit.record import model_digest
 
     model = videodit.load(given.model)
     if model.takes != "text":
         told = f"is told a {model.takes}" if model.takes == "label" else "is told nothing"
         raise UserError(f"{world} asks by words, and {given.model} {told}: compare its videos with others by evaluate fvd.")
+    judge = judges.judge(source)
     result = suite.measure(
         model,
-        judges.judge(source),
+        judge,
         prompts=given.prompts,
         task=given.task,
         count=given.count,
@@ -78,7 +82,10 @@ def _judged(given: argparse.Namespace, *, world: str) -> None:
         progress=terminal.counter("clips"),
     )
     if given.json:
-        terminal.print_json(result)
+        how = model.sampling(given.steps, given.guidance, None)
+        asked = {"world": world, "drawn": judge.world.content(), "steps": how.steps, "guidance": asdict(how.guidance), "size": model.size}
+        card = {"model_digest": model_digest(given.model), **asked, "versions": versions()}
+        terminal.print_json({**result, "card": card})
     else:
         _print_judged(result)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -128,6 +129,8 @@ def _aligned(given: argparse.Namespace, protocol: Protocol) -> Score:
 
     if given.extractor != "clip":
         raise UserError(f"{given.extractor} reads no words: alignment is by clip.")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("alignment is measured by one process: start it without torchrun.")
     clip = alignment.load(given.weights, sha256=given.sha256, pickled=given.pickle)
     real, fake = sets.choose(given.real, protocol.real), sets.choose(given.fake, protocol.fake)
     return alignment.aligned(real, fake, clip, protocol, _estimator(given), terminal.counter("clips"))
@@ -137,7 +140,7 @@ def _told(score: Score, given: argparse.Namespace) -> None:
     told = score.told
     if score.floor is None and told["measure"].split("[")[0] not in ("is", "inception"):
         few = f"halves of {score.card.real.count} clips are too few for this distance: use --count 4"
-        few = "one clip has no other's words: use --count 2" if told["measure"] == "alignment" else few
+        few = "no clip has another's words: use --count 2" if told["measure"] == "alignment" else few
         terminal.say(f"Note: there is no floor, as {few} or more.")
     if given.out is not None:
         aside = given.out.with_name(f".{given.out.name}.writing")

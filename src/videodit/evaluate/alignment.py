@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +55,8 @@ class Clip:
     @torch.inference_mode()
     def words(self, texts: list[str]) -> Features:
         """Features of length 1."""
-        told = self.tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
+        most = self.model.config.text_config.max_position_embeddings  # which not every tokenizer says
+        told = self.tokenizer(texts, padding=True, truncation=True, max_length=most, return_tensors="pt")
         pooled = self.model.text_model(input_ids=told["input_ids"], attention_mask=told["attention_mask"]).pooler_output
         return F.normalize(self.model.text_projection(pooled), dim=-1)
 
@@ -111,22 +112,26 @@ def aligned(
     """The score of the generated set; that of the real one beside it."""
     found = [_fits(chosen, clip, progress) for chosen in (real, fake)]
     value = float(found[1][0].mean())
-    card = carded("alignment", protocol, clip.seen, real, fake, estimator)
+    held = hashlib.sha256("\n".join(fake.captions).encode()).hexdigest()
+    card = replace(carded("alignment", protocol, clip.seen, real, fake, estimator), words=held)
     sample = torch.from_numpy(found[1][0])[:, None, None]
     span = interval(value, (sample, sample), lambda _, drawn: drawn.mean().item(), estimator)
-    chance = float(found[1][1].mean()) if len(found[1][1]) > 1 else None  # one clip has no other's words
+    strange = found[1][1][np.isfinite(found[1][1])]
+    chance = float(strange.mean()) if len(strange) else None  # one clip has no other's words
     more = {"real_score": float(found[0][0].mean())}
     return Score(value=value, interval=span, floor=chance, fake=fake.name, fake_digest=fake.digest, card=card, more=more)
 
 
 def _fits(chosen: Set, clip: Clip, progress: Callable[[int, int], None] | None) -> tuple[np.ndarray, np.ndarray]:
-    """For each clip how well its own words fit, and those of the clip that stands half the set further."""
+    """For each clip how well its own words fit, and the first others from half the set further on; nan where all are alike."""
     captions = chosen.captions
-    own, other = np.zeros(len(captions)), np.zeros(len(captions))
+    own, other = np.zeros(len(captions)), np.full(len(captions), np.nan)
     for number, frames in chosen.clips():
-        told = clip.words([captions[number], captions[(number + len(captions) // 2) % len(captions)]])
+        beyond = captions[number + len(captions) // 2 :] + captions
+        told = clip.words([captions[number], *[said for said in beyond if said != captions[number]][:1]])
         fits = 100 * (clip.pictures(torch.from_numpy(np.ascontiguousarray(frames))) @ told.T).mean(0)
-        own[number], other[number] = fits.tolist()
+        own[number] = fits[0].item()
+        other[number] = fits[-1].item() if len(fits) > 1 else np.nan
         if progress:
             progress(number + 1, len(captions))
     return own, other

@@ -74,7 +74,9 @@ class Card:
     real: Taken
     fake: Taken
     real_digest: str
+    extent: tuple[int, int]  # rows and columns of what was looked at
     crop: str = "middle, after resizing to cover"
+    words: str = ""  # of an alignment: digest of what the generated clips were held against
     estimator: Estimator
     versions: Mapping[str, str]
 

@@ -247,7 +247,8 @@ def _measured(autoencoder: PerFrame, original: Pictures, perceptual: Perceptual 
         **{name: made(original) for name, made in REFERENCES.items()},
     }
     return _Measured(
-        positions=(torch.arange(len(original)) + autoencoder.lead) % autoencoder.time,
+        positions=(torch.arange(len(original)) + (autoencoder.lead if len(original) > 1 else 0))
+        % autoencoder.time,  # a picture is a key frame
         figures={name: _figures(original, other, perceptual) for name, other in others.items()},
         latents=_latents(autoencoder, video, z) if isinstance(autoencoder, DPVAE) else None,
         parts=None if cut is None else (_squared_error(whole, cut).cpu(), (whole - cut).abs().max().item()),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -55,7 +56,7 @@ def looked_at(path: Path) -> Shown:
     shown = Shown(
         path.resolve().name,
         curves=curves(path / "log.jsonl"),
-        scores=_scored([*path.glob("*.json"), *path.glob("scores/*.json")]),
+        scores=_scored([*path.glob("*.json"), *path.glob("scores/*.json")], path),
         videos=_named([file for file in sorted(latest.iterdir()) if file.suffix in MOVING]),
         settings=_settings(path / "run.toml"),
     )
@@ -64,12 +65,13 @@ def looked_at(path: Path) -> Shown:
     return shown
 
 
-def _scored(files: Sequence[Path]) -> dict[str, dict[str, Any]]:
-    """The figures of those that are score files."""
-    found = {}
+def _scored(files: Sequence[Path], folder: Path) -> dict[str, dict[str, Any]]:
+    """The figures of those that are score files, by their names, with where they stand where that alone tells them apart."""
+    found, stems = {}, [file.stem for file in files]
     for file in sorted(files):
+        name = file.stem if stems.count(file.stem) == 1 else file.relative_to(folder).with_suffix("").as_posix()
         with suppress(UserError):
-            found |= {file.stem: scores(file)} if file.stem != "kernels" else {}
+            found |= {name: scores(file)} if file.stem != "kernels" else {}
     return found
 
 
@@ -82,7 +84,7 @@ def _named(files: Sequence[Path]) -> dict[str, Path]:
 def curves(log: Path) -> Curves:
     """What a run's log says, by name, over steps; a line that a kill cut short is left out."""
     found: Curves = {}
-    for line in log.read_text(encoding="utf-8").splitlines() if log.is_file() else ():
+    for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else ():
         try:
             figures = json.loads(line)
             step = float(figures.pop("step"))
@@ -127,7 +129,8 @@ def _settings(path: Path) -> dict[str, Any]:
 def page(title: str, columns: Sequence[Shown]) -> str:
     """One file: tables, plots and videos are all inside."""
     parts = [_differences(columns), _scores(columns), _plots(columns), _videos(columns)]
-    return _PAGE.replace("@title", escape(title)).replace("@body", "\n".join(part for part in parts if part))
+    held = {"@title": escape(title), "@body": "\n".join(part for part in parts if part)}
+    return re.sub("@title|@body", lambda found: held[found[0]], _PAGE)
 
 
 def _differences(columns: Sequence[Shown]) -> str:
@@ -183,8 +186,9 @@ def _plots(columns: Sequence[Shown]) -> str:
 
 
 def _family(name: str) -> str:
-    """What stands before the bracket: 'loss [t 0.25-0.5]' is of the loss's panel by t."""
-    return f"{name.split(' [')[0]} by t" if " [" in name else name
+    """What stands before the bracket: 'loss [t 0.25-0.5]' is of the loss's panel by t, 'judged [shape]' of the judge's."""
+    stem, _, rest = name.partition(" [")
+    return f"{stem} by t" if rest.startswith("t ") else stem
 
 
 def _videos(columns: Sequence[Shown]) -> str:
@@ -220,7 +224,7 @@ def written(path: Path, text: str) -> None:
     """A whole page or none."""
     aside = path.with_name(f".{path.name}.writing")
     try:
-        aside.write_text(text, encoding="utf-8")
+        aside.write_text(text, encoding="utf-8", errors="backslashreplace")  # a name may be of bytes that are no text
         aside.rename(path)
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror}): choose another place by -o.") from error

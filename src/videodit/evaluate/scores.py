@@ -13,7 +13,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from itertools import islice
 from pathlib import Path
@@ -75,6 +75,9 @@ def measured(
 ) -> Score | None:
     """The score; none in a process that only helped another."""
     what = MEASURES[verb]
+    if real.extent != fake.extent:
+        one, other = ("x".join(map(str, chosen.extent)) for chosen in (real, fake))
+        raise UserError(f"{real.name} is {one} and {fake.name} {other}, and extent changes every score: give both one extent by --size.")
     classifies = what.distance == "inception"
     least = estimator.subsets.size if what.distance == "kernel" else 0
     sets = [
@@ -108,6 +111,7 @@ def carded(measure: str, protocol: Protocol, seen: Seen, real: Set, fake: Set, e
         real=real.taken,
         fake=fake.taken,
         real_digest=real.digest,
+        extent=fake.extent,
         estimator=estimator,
         versions=versions(),
     )
@@ -135,7 +139,7 @@ def gathered(
     if size > 1 and state is None:
         raise UserError("Several processes meet in a folder: name one that all of them see by --state.")
     what = {"set": chosen.digest, "taken": asdict(chosen.taken), "extractor": asdict(extractor.seen), "classifies": classifies}
-    what |= {"splits": estimator.splits, "seed": estimator.seed, "kept": estimator.kept}
+    what |= {"splits": estimator.splits, "seed": estimator.seed, "kept": estimator.kept, "versions": versions()}
     what = _as_json(what)
     paths = [state / f"{name}-{place}-of-{size}.safetensors" if state else None for place in range(size)]
     if state:
@@ -244,6 +248,8 @@ def _inception(real: Features, fake: Features, estimator: Estimator) -> Found:
         return Answers.of(torch.arange(len(logits)) // frames, logits, estimator.splits).score
 
     value = fake.answers.score
+    if estimator.splits > len(fake.sample):  # of which not all are kept, or too few
+        estimator = replace(estimator, resamples=0)
     span = interval(value, (real.sample, fake.sample), score, estimator, least=1.0)
     return value, None, span, {"real_score": real.answers.score, "split_deviation": fake.answers.scores.std(correction=0).item()}
 

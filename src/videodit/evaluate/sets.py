@@ -69,6 +69,8 @@ class Set:
         for number, part in enumerate(self.parts):
             which = f"{DRAWN} {number}" if part.item is None else content(part.item)
             found.update(f"{which} {part.starts}\n".encode())
+        if self.parts[0].item is None:
+            found.update(TOYBOX.world.content().encode())
         return found.hexdigest()
 
     @property
@@ -83,6 +85,12 @@ class Set:
             words += [said] * len(part.starts)
         return words
 
+    @cached_property
+    def extent(self) -> tuple[int, int]:
+        """Rows and columns of the first clip."""
+        rows, columns = next(self.clips(step=self.taken.count))[1].shape[1:3]
+        return rows, columns
+
     def clips(self, first: int = 0, step: int = 1) -> Iterator[tuple[int, Frames]]:
         """Clips `first`, `first + step`, ... with their numbers."""
         number, wanted = 0, range(first, self.taken.count, step)
@@ -95,7 +103,7 @@ class Set:
                 continue
             if part.item is None:
                 extent = self.taken.size or DRAWN_EXTENT
-                yield place, toybox.render(drawn[place], Size(self.taken.span, *extent))[:: self.taken.every]
+                yield place, toybox.render(drawn[place], Size(self.taken.frames, *extent))
                 continue
             starts = [part.starts[at - numbers.start] for at in mine]
             for at, frames in zip(mine, _windows(part.item, starts, self.taken), strict=True):
@@ -105,6 +113,8 @@ class Set:
 def choose(name: str, taken: Taken, progress: Callable[[int, int], None] | None = None) -> Set:
     """The clips of a folder, of a list of files, or of the toybox."""
     if name == DRAWN:
+        if taken.every > 1 or taken.most > 1:
+            raise UserError(f"A scene of {DRAWN} is as long as a clip: --every and --most, or those of a protocol, are for files.")
         return Set(name=name, taken=taken, parts=(Part(None, (0,)),) * taken.count)
     path = Path(name)
     items = sources.items(sources.Folder(path=path) if path.is_dir() else sources.Manifest(path=path))

@@ -50,10 +50,10 @@ def measure(
         surfaces["truth"] += surface.figures(real)
         if progress:
             progress(min(start + BATCH, count), count)
-    shuffled = [judge.score(verdict, wanted[i]) for verdict, i in zip(verdicts, others(count), strict=True)]
+    shuffled = [judge.score(verdict, wanted[i]) for verdict, i in zip(verdicts, others(count), strict=True)] if count > 1 else []
     scores = [judge.score(verdict, what) for verdict, what in zip(verdicts, wanted, strict=True)]
     rows = {"model": scores, "rebuilt": rebuilt, "truth": truth, "shuffled": shuffled}
-    rates = {name: judge.rates(row, still=task == "t2i") for name, row in rows.items()}
+    rates = {name: judge.rates(row, still=size.frames == 1) for name, row in rows.items()}
     asked = {"count": count, "prompts": prompts, "task": task, "seed": seed}
     return asked | rates | surface.beside(**surfaces) | tasks.summary(figures)
 

@@ -14,7 +14,7 @@ from videodit.data.worlds import World
 from videodit.evaluate.asked import Task
 from videodit.extend import extended, seams
 from videodit.generate import Generator
-from videodit.given import encode_picture
+from videodit.given import encode_picture, filling
 from videodit.shapes import UserError
 
 LONG = 4  # clips long is a video that is extended
@@ -73,12 +73,13 @@ def _as_image(model: Generator, picture: np.ndarray) -> np.ndarray:
 
 
 def _extended(model: Generator, prompts: list[str], truth: np.ndarray, first: int, how: dict[str, Any]) -> Made:
-    """Half a clip extended to four: the last clip is judged, and the jumps where chunks meet are measured."""
-    frames, half = model.size.frames, model.size.frames // 2
+    """The whole groups of half a clip extended to four clips: the last is judged, and the jumps where chunks meet are measured."""
+    frames = model.size.frames
+    known = filling(model.model.autoencoder, frames // 2)
     videos = []
     for i, (prompt, one) in enumerate(zip(prompts, truth, strict=True)):
-        videos.append(np.concatenate(list(extended(model, prompt, LONG * frames, video=one[:half], known=half, first=first + i, **how))))
-    starts = list(range(half, LONG * frames, half))
+        videos.append(np.concatenate(list(extended(model, prompt, LONG * frames, video=one[:known], known=known, first=first + i, **how))))
+    starts = list(range(known, LONG * frames, frames - known))
     return Made(np.stack([video[-frames:] for video in videos]), [{"seam": float(np.median(seams(video, starts)))} for video in videos])
 
 
