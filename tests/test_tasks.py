@@ -167,6 +167,15 @@ def test_a_step_adds_noise_that_no_frame_begins_with_nor_another_chunk_adds(gene
     assert len({tuple(frame.tolist()) for frame in drawn}) == len(drawn)
 
 
+def test_noise_that_is_added_later_is_as_alike_as_the_first() -> None:
+    """Between frames as the prior says, between steps not at all."""
+    for prior in (Prior(kind="shared", share=0.5), Prior(kind="progressive", share=0.7)):
+        first, other = (told(prior=prior).fresh(0, 0, torch.zeros(1, 8, 4, 32, 32), step, at=2) for step in (0, 1))
+        ties = torch.corrcoef(torch.cat([first, other], dim=2)[0].transpose(0, 1).flatten(1)).double()
+        torch.testing.assert_close(ties[:4, :4], prior.covariance(4), rtol=0, atol=0.05)
+        assert ties[:4, 4:].abs().max() < 0.05
+
+
 def test_an_extended_video_goes_on_from_what_is_there(generator: Generator) -> None:
     parts = list(extended(generator, PROMPT, 26, video=VIDEO[:12], known=4, seed=2))
     whole = np.concatenate(parts)
@@ -293,7 +302,8 @@ def test_a_queue_rolls_on_for_models_whose_frames_have_their_own_times(generator
 
 
 def test_what_joins_a_queue_is_as_loud_as_its_last_level(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, joined = told(objective=Diffusion(), times=Times(each="monotone")), []
+    prior = Prior(kind="shared", share=0.5)
+    model, joined = told(objective=Diffusion(), times=Times(each="monotone"), prior=prior), []
 
     def roll(field: object, queue: torch.Tensor, levels: torch.Tensor, fresh: Callable[[int], torch.Tensor]) -> Iterator[torch.Tensor]:
         joined.extend([levels[-1], fresh(1)])
@@ -303,7 +313,7 @@ def test_what_joins_a_queue_is_as_loud_as_its_last_level(monkeypatch: pytest.Mon
     rolled(model, PROMPT, 4, seed=2)
     last, frame = joined
     latents = model.model.autoencoder.latents(model.size)
-    drawn = noise(2, [0], (model.model.autoencoder.channels, 1, *latents[1:]), start=latents.frames + 1)
+    drawn = noise(2, [0], (model.model.autoencoder.channels, 1, *latents[1:]), start=latents.frames + 1, prior=prior)
     assert 0.9 < last < 1
     torch.testing.assert_close(frame / ((1 - last) ** 2 + last**2).sqrt(), drawn, rtol=1e-4, atol=1e-4)
     assert not torch.allclose(frame, drawn, atol=1e-4)

@@ -159,7 +159,8 @@ def rolled(
     later = (autoencoder.channels, 1, *latents[1:])
 
     def coming(number: int) -> Tensor:
-        return model.begun(noise(seed, [0], later, start=latents.frames + number), levels[-1])
+        fresh = noise(seed, [0], later, start=latents.frames + number, prior=model.model.settings.prior)
+        return model.begun(fresh, levels[-1])
 
     queue = rolling.rolling(field, rolling.queued(clip, start, levels), levels, coming)
     return model.decode(torch.cat(list(islice(queue, count)), dim=2), frames)[0]

@@ -19,10 +19,10 @@ from videodit.autoencoder import DPVAE
 from videodit.autoencoder.streaming import Windows, decode_in_windows, encode_in_windows
 from videodit.backbone import DiT
 from videodit.diffusion.guidance import Field, Guidance, Network, guided
-from videodit.diffusion.noise import Prior, first_frame_lows, noise
+from videodit.diffusion.noise import BASE, Prior, first_frame_lows, noise
 from videodit.diffusion.objectives import Diffusion
 from videodit.diffusion.schedulers import sampler as sampler_of
-from videodit.diffusion.tasks import Given, around
+from videodit.diffusion.tasks import Given, around, without
 from videodit.shapes import Size, Text, UserError, latent_size
 
 Progress = Callable[[int, int], None]
@@ -96,13 +96,14 @@ class Generator:
         grid = self.model.autoencoder.latents(size)
         clips, shape = range(first, first + len(prompts)), (self.model.autoencoder.channels, *grid)
         start = noise(seed, clips, shape, start=at, prior=self.prior(prior))
-        field = self.field(prompts, negative, how.guidance, told)
+        field = self.field(prompts, negative, how.guidance, told, start)
         times = self.times(shift, how.steps, grid)
+        fresh = partial(self.fresh, seed, first, start, at=at, prior=prior)
 
         start = self.begun(start, times[0])
         start = start if told is None else told.hold(self.lent(start, told, prior))
         seen = self.seen(field, how.steps, size.frames, progress, preview)
-        latents = sampler_of(how.sampler)(field, start, times, partial(self.fresh, seed, first, start, at=at), seen)
+        latents = sampler_of(how.sampler)(field, start, times, fresh, seen)
         latents = latents if told is None else told.hold(latents)
         frames = self.decode(latents, size.frames)
         return frames[0] if isinstance(prompt, str) else frames
@@ -116,12 +117,13 @@ class Generator:
         how = replace(how, steps=how.steps if steps is None else steps, guidance=guidance or how.guidance)
         return how if sampler is None else replace(how, sampler=sampler)
 
-    def field(self, prompts: list[str], negative: str, guidance: Guidance, told: Given | None) -> Watched:
-        """The velocity that the sampler follows."""
+    def field(self, prompts: list[str], negative: str, guidance: Guidance, told: Given | None, start: Tensor | None = None) -> Watched:
+        """The velocity that the sampler follows, `start` being the noise that it begins with."""
         network = self.model.settings.objective.flow(self.model.backbone)
         text, blank = self._texts(prompts, negative)
         whole: Network = network if told is None else around(network, told)
-        untold = whole if self.model.settings.upscale else network  # which never was without a clip to make larger
+        untold = network if told is None or start is None else without(network, told, start.to(self.device))
+        untold = whole if self.model.settings.upscale else untold  # which never was without a clip to make larger
         return Watched(guided(whole, text, blank, guidance, untold=untold))
 
     def seen(
@@ -225,9 +227,14 @@ class Generator:
         """Where sampling begins with some noise at its first time."""
         return self.model.settings.objective.begin(noise.to(self.device), t)
 
-    def fresh(self, seed: int, first: int, like: Tensor, step: int, at: int = 0) -> Tensor:
-        """Noise of a step, for samplers that add some: that of frames which no video reaches."""
-        return noise(seed, range(first, first + len(like)), tuple(like.shape[1:]), start=(step + 1) * FAR + at).to(like.device)
+    def fresh(self, seed: int, first: int, like: Tensor, step: int, at: int = 0, prior: Prior | None = None) -> Tensor:
+        """Noise of a step, for samplers that add some: that of frames which no video reaches, as alike as the first noise is."""
+        clips, (channels, frames, *extent), place = range(first, first + len(like)), like.shape[1:], (step + 1) * FAR
+        own = noise(seed, clips, (channels, frames, *extent), start=place + at)
+        prior = prior or self.model.settings.prior
+        if prior.kind != "independent":
+            own = prior.correlated(own, noise(seed, clips, (channels, 1, *extent), start=place + BASE), at, at + frames)
+        return own.to(like.device)
 
     def check(self, prompts: list[str], size: Size, seed: int, *, larger: bool = False) -> None:
         """Refuse what cannot be made; `larger`: of a clip at a lower resolution."""

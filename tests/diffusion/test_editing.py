@@ -12,11 +12,15 @@ import tiny
 from videodit.backbone.layouts import GlobalAttention, Layout
 from videodit.diffusion.editing import Shared, inverted, kept, later, noised, sharing
 from videodit.diffusion.samplers import EVALUATIONS, SAMPLERS
+from videodit.diffusion.schedulers import own_times, sampler
 from videodit.diffusion.times import Times
 from videodit.shapes import Size
 
 CLEAN, NOISE = tiny.grid(1, 4, 3, 4, 4).double(), tiny.grid(1, 4, 3, 4, 4, seed=2).double()
 TIMES = Times(shift=3.0).schedule(12).double()
+
+
+EXACT = ("euler", "heun", "rf-solver", "ddim")  # which draw nothing
 
 
 def bent(x: Tensor, t: Tensor) -> Tensor:
@@ -34,16 +38,24 @@ def test_what_is_left_of_a_schedule() -> None:
     torch.testing.assert_close(half, (1 - TIMES[6]) * CLEAN + TIMES[6] * NOISE)
 
 
-@pytest.mark.parametrize("name", ["euler", "heun", "rf-solver", "ddim"])
+@pytest.mark.parametrize("name", [*EXACT, "ancestral", "FlowMatchLCM", "DDPM", "EulerAncestralDiscrete"])
 def test_what_is_kept_ends_where_it_was(name: str) -> None:
+    """Also where the sampler adds noise on the way."""
     change = torch.zeros(1, 1, 3, 4, 4)
     change[..., 2:] = 1
     field = kept(bent, change, CLEAN, NOISE)
-    for strength in (1.0, 0.3):
+    for strength in (1.0,) if own_times(name) else (1.0, 0.3):
         times = later(TIMES, strength)
-        out = SAMPLERS[name](field, noised(CLEAN, NOISE, times), times, nothing, lambda step, x: None)
-        torch.testing.assert_close(out[..., :2], CLEAN[..., :2])
+        draw = nothing if name in EXACT else lambda step: torch.randn(CLEAN.shape, generator=torch.Generator().manual_seed(step)).double()
+        out = sampler(name)(field, noised(CLEAN, NOISE, times), times, draw, lambda step, x: None)
+        torch.testing.assert_close(out[..., :2], CLEAN[..., :2], rtol=1e-5, atol=1e-5)
         assert (out[..., 2:] - CLEAN[..., 2:]).abs().max() > 0.05
+
+
+def test_what_is_said_of_the_variance_passes_by_what_is_kept() -> None:
+    field = kept(lambda x, t: torch.cat([bent(x, t), x + 1], dim=1), torch.zeros(1, 1, 3, 4, 4), CLEAN, NOISE)
+    answer = field(NOISE, torch.ones(1).double())
+    assert torch.equal(answer[:, 4:], NOISE + 1) and torch.allclose(answer[:, :4], NOISE - CLEAN)
 
 
 def test_leading_back_loses_less_with_the_second_order() -> None:

@@ -71,6 +71,20 @@ def test_outside_its_interval_there_is_no_guidance(network) -> None:
 
 
 @torch.no_grad()
+def test_of_times_that_differ_those_inside_are_guided(network) -> None:
+    """A queue of frames holds every time at once."""
+    times = torch.linspace(0.5, 1.0, NOISY.shape[2]).repeat(len(NOISY), 1)
+    inside = ((times >= 0.3) & (times <= 0.8))[:, None, :, None, None].expand_as(NOISY)
+    assert inside.any() and not inside.all()
+    for rescale in (0.0, 0.5):
+        some = guided(network, WORDS, BLANK, Guidance(scale=3.0, start=0.8, stop=0.3, rescale=rescale))(NOISY, times)
+        every = guided(network, WORDS, BLANK, Guidance(scale=3.0, rescale=rescale))(NOISY, times)
+        plain = network(NOISY, times, WORDS)
+        assert torch.equal(some[inside], every[inside]) and (some[inside] - plain[inside]).abs().max() > 1e-2
+        close(some[~inside], plain[~inside])
+
+
+@torch.no_grad()
 def test_rescaling_sets_the_deviation_back(network) -> None:
     plain = network(NOISY, TIMES, WORDS)
     whole = guided(network, WORDS, BLANK, Guidance(scale=6.0, rescale=1.0))(NOISY, TIMES)

@@ -117,6 +117,20 @@ def test_a_scheduler_of_diffusers_reaches_one_point(name: str) -> None:
     torch.testing.assert_close(reached, clean, rtol=0, atol=0.05 if name in DIFFUSIONS else 0.02)
 
 
+@pytest.mark.parametrize("name", ["DDIM", "DDPM"])
+def test_a_scheduler_begins_at_the_whole_noise_where_a_diffusion_begins(name: str) -> None:
+    """Also with betas that leave some of the data at the last level."""
+    objective, heard = Diffusion(betas="scaled-linear", first=8.5e-4, last=0.012), []
+    noise, times = NOISE.float(), objective.schedule(Times(), 4, 0)
+
+    def field(x: Tensor, t: Tensor) -> Tensor:
+        heard.append(x * sum(Diffusion.shares(spread(t, x))))  # in the diffusion's own grid
+        return x
+
+    scheduled(name)(field, objective.begin(noise, times[0]), times, partial(fresh, like=noise))
+    assert heard[0].std() == pytest.approx(float(noise.std()), rel=1e-4)
+
+
 def test_flow_matching_of_diffusers_is_euler() -> None:
     noise = NOISE.float()
     for shift in (1.0, 3.0):

@@ -12,7 +12,7 @@ from torch import Tensor
 import tiny
 from videodit.diffusion.guidance import Guidance, guided
 from videodit.diffusion.samplers import SAMPLERS
-from videodit.diffusion.tasks import MASKS, Given, Mask, Tasks, around
+from videodit.diffusion.tasks import MASKS, Given, Mask, Tasks, around, without
 from videodit.shapes import Text, UserError
 
 NOISE, CLEAN, IMAGE = tiny.grid(2, 8, 4, 4, 6), tiny.grid(2, 8, 4, 4, 6, seed=6), tiny.grid(2, 8, 1, 4, 6, seed=7)
@@ -35,6 +35,22 @@ def test_given_latents_come_out_as_they_went_in(told: str, sampler: str) -> None
     latents = task.hold(SAMPLERS[sampler](field, task.hold(NOISE), SCHEDULE, lambda step: NOISE))
     assert torch.equal(latents[:, :, :2], CLEAN[:, :, :2])
     assert (latents[:, :, 2:] != CLEAN[:, :, 2:]).all()
+
+
+@pytest.mark.parametrize("how", [Guidance(scale=3.0, joint=True), Guidance(scale=3.0, images=2.0), Guidance(images=2.0, batched=False)])
+@torch.no_grad()
+def test_who_is_told_nothing_sees_what_is_given_as_noise_and_held_places_never_move(how: Guidance) -> None:
+    task, network = given(FIRST_TWO), tiny.transformer(given="time")
+    seen: list[Tensor] = []
+
+    def untold(noisy: Tensor, t: Tensor, text: Text) -> Tensor:
+        seen.append(noisy - (1 - t.view(-1, 1, 1, 1, 1)) * CLEAN - t.view(-1, 1, 1, 1, 1) * NOISE)
+        return network(noisy, t, text)
+
+    field = guided(around(network, task), WORDS, BLANK, how, untold=without(untold, task, NOISE))
+    moved = SAMPLERS["euler"](field, task.hold(NOISE), SCHEDULE, lambda step: NOISE)
+    assert torch.equal(moved[:, :, :2], CLEAN[:, :, :2]) and (moved[:, :, 2:] != NOISE[:, :, 2:]).any()
+    assert len(seen) == 3 and all(away[:, :, :2].abs().max() < 1e-6 for away in seen) and seen[-1][:, :, 2:].abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("told", ["channels", "time"])

@@ -52,8 +52,9 @@ def guided(network: Network, text: Text, blank: Text, guidance: Guidance, *, unt
     asked = _batched(terms) if guidance.batched else _in_turn(terms)
 
     def field(noisy: Tensor, t: Tensor) -> Tensor:
-        away, t = not guidance.stop <= float(t.max()) <= guidance.start, t.to(noisy.device, non_blocking=True)
-        if len(terms) == 1 or away:
+        within = (t >= guidance.stop) & (t <= guidance.start)
+        some, every, t = bool(within.any()), bool(within.all()), t.to(noisy.device, non_blocking=True)
+        if len(terms) == 1 or not some:
             return network(noisy, t, text)
         told, *others = asked(noisy, t)
         plain, rest = told[:, : noisy.shape[1]], told[:, noisy.shape[1] :]
@@ -61,7 +62,10 @@ def guided(network: Network, text: Text, blank: Text, guidance: Guidance, *, unt
         push = (guidance.scale - 1) * (plain - less[0])
         if len(less) == 2:
             push = push + ((guidance.images or 0.0) - 1) * (less[0] - less[1])
-        return torch.cat([_rescaled(plain + _projected(push, plain, noisy, t, guidance), plain, guidance.rescale), rest], dim=1)
+        pushed = _rescaled(plain + _projected(push, plain, noisy, t, guidance), plain, guidance.rescale)
+        if not every:  # of times that differ, some are outside
+            pushed = torch.where(within.to(noisy.device).view(len(t), 1, -1, 1, 1), pushed, plain)
+        return torch.cat([pushed, rest], dim=1)
 
     return field
 

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from videodit.diffusion.guidance import Field
+from videodit.diffusion.objectives import Diffusion
 from videodit.diffusion.samplers import SAMPLERS, Draw, Grid, Sampler, Seen, unseen, velocity
 from videodit.shapes import UserError
 
@@ -100,7 +101,8 @@ def _along_diffusion(made: Any, field: Field, noise: Grid, times: Tensor, draw: 
         t, line = s / (a + s), own / (a + s)
         return line + (1 - t) * velocity(field, line, t)
 
-    return _steps(scheduler, noise * scheduler.init_noise_sigma, draw, seen, told)
+    a, s = Diffusion.shares(times[0])  # of the line, on which the noise comes
+    return _steps(scheduler, noise * (a + s).to(noise) * scheduler.init_noise_sigma, draw, seen, told)
 
 
 def _steps(scheduler: Any, x: Tensor, draw: Draw, seen: Seen, told: Any) -> Tensor:

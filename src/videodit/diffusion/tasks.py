@@ -78,6 +78,20 @@ def around(network: Conditioned, given: Given) -> Network:
     return velocity
 
 
+def without(network: Network, given: Given, noise: Float[Tensor, "b c f h w"]) -> Network:
+    """The network that is told nothing of what is given: where that stands it finds it as far noised as the rest."""
+    if not bool(given.mask.any()):
+        return network
+
+    def velocity(noisy: Tensor, t: Tensor, text: Text) -> Tensor:
+        here, s = given.repeated(len(noisy)), t.view(len(t), 1, -1, 1, 1).to(noisy)
+        drawn = noise.repeat(len(noisy) // len(noise), 1, 1, 1, 1)
+        there = (1 - s) * here.latents + s * drawn
+        return network(torch.where(here.mask > 0, there, noisy), t, text) * (1 - here.mask)
+
+    return velocity
+
+
 class Mask(NamedTuple):
     """Which latent frames are given, and which lone pictures: 0 the first frame, -1 the last; or `heads`, the first of these groups."""
 
