@@ -14,7 +14,7 @@ from torch import Tensor
 
 import tiny
 import videodit
-from videodit import backbone, models, record
+from videodit import backbone, models, record, request
 from videodit.cli.main import main
 from videodit.data import video
 from videodit.diffusion.guidance import Guidance
@@ -149,6 +149,33 @@ def test_seeds_words_and_softening_are_heard(large: Generator) -> None:
         assert (upscaled(large, clip, PROMPT, **how | change) != base).any()
     later = upscaled(large, clip, PROMPT, **how | {"then": (PROMPT,)})
     assert np.array_equal(later, base)
+
+
+def test_words_share_what_was_made_after_a_video_and_what_no_window_hears_is_said(
+    large: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Six latent frames in windows of two, of which the first may have been there before."""
+    heard: list[str] = []
+    field = Generator.field
+    monkeypatch.setattr(Generator, "field", lambda self, prompts, *more: (heard.extend(prompts), field(self, prompts, *more))[1])
+    clip, how = np.concatenate([*SMALL, SMALL[0]]), {"steps": 1, "guidance": 1.0}
+    for there, then, words in ((0, "B", "AAABB"), (12, "B", "AAAAB"), (12, "", "AAAAA"), (8, "BC", "AAABC")):
+        heard.clear()
+        upscaled(large, clip, "A", then=tuple(then), there=there, **how)
+        assert heard == list(words)
+    with pytest.warns(UserWarning, match="hears nothing of 'B': its clips are too long for that"):
+        upscaled(large, clip[:8], "A", then=("B",), **how)
+
+
+def test_a_cascade_tells_how_much_of_a_video_was_there(folder: Path, large: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: dict[str, Any] = {}
+    made = np.zeros((20, 16, 16, 3), np.uint8)
+    monkeypatch.setattr(request, "extended", lambda *given, **named: iter([made]))
+    monkeypatch.setattr(request, "upscaled", lambda model, clip, *given, **named: (told.update(named), clip)[1])
+    one = Request(prompt=PROMPT, then=("a blue star",), task="extend", frames=20)
+    for path, there in ((folder / "clip.webp", 13), (None, 0)):
+        replace(one, video=path).make(videodit.load(folder / "small"), second=large)
+        assert told["there"] == there and told["then"] == ("a blue star",)
 
 
 def test_noise_over_what_is_told_is_none_of_the_samplers(monkeypatch: pytest.MonkeyPatch) -> None:

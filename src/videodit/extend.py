@@ -35,8 +35,8 @@ def extended(
     """A video of so many frames, in parts as they come: what is there (`video`, or a clip of the first prompt), then what follows.
 
     Each chunk is a clip of the model's length that is given the last `known` frames, the whole groups of half a clip unless told. What
-    it makes of them is not quite what they were, so one chunk fades into the next; what was there stays. Several prompts share the length
-    evenly.
+    it makes of them is not quite what they were, so one chunk fades into the next; what was there stays. Several prompts share evenly
+    what is made.
     """
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     chunk = (size or model.size)._replace(frames=model.size.frames)
@@ -46,18 +46,21 @@ def extended(
     model.check(prompts, chunk, seed)
     model.check_given()
 
-    def words(at: int) -> str:
-        return prompts[min(at * len(prompts) // frames, len(prompts) - 1)]
+    before = 0 if video is None else len(video)
 
-    made, start = video if video is not None else model.generate(words(0), size=chunk, seed=seed, **how), 0
+    def words(at: int) -> int:
+        return min((at - before) * len(prompts) // (frames - before), len(prompts) - 1)
+
+    _check_heard(prompts, [words(before), *map(words, range(before or chunk.frames, frames, chunk.frames - known))], frames)
+    made, start = video if video is not None else model.generate(prompts[0], size=chunk, seed=seed, **how), 0
     while start + len(made) < frames:
         ready, ends = made[:-known], made[-known:]
         if len(ready):
             yield ready
         start += len(ready)
         place = start // autoencoder.time
-        clip = model.generate(words(start + known), size=chunk, seed=seed, given=dict(enumerate(ends)), at=place, **how)
-        there = 0 if video is None else min(max(len(video) - start, 0), known)
+        clip = model.generate(prompts[words(start + known)], size=chunk, seed=seed, given=dict(enumerate(ends)), at=place, **how)
+        there = min(max(before - start, 0), known)
         made = np.concatenate([ends[:there], faded(ends[there:], clip[there:known]), clip[known:]])
     yield made[: frames - start]
 
@@ -94,10 +97,11 @@ def at_once(
     how, latents = model.sampling(steps, guidance, None), model.model.autoencoder.latents
     grid, window = latents(clip._replace(frames=frames)), latents(clip).frames
     begins = windows.starts(grid.frames, window, window // 2 if overlap is None else overlap)
+    which = windows.shared(len(prompts), begins, window, grid.frames)
+    _check_heard(prompts, which, frames)
     start = noise(seed, [0], (model.model.autoencoder.channels, *grid), prior=model.model.settings.prior)
     start = (rescheduled(start, window, seed) if repeated else start).to(model.device)
-    words = [prompts[i] for i in windows.shared(len(prompts), begins, window, grid.frames)]
-    field = windows.windowed([model.field([word], negative, how.guidance, None) for word in words], begins, window)
+    field = windows.windowed([model.field([prompts[i]], negative, how.guidance, None) for i in which], begins, window)
 
     def seen(step: int, x: Tensor) -> None:
         if progress:
@@ -172,6 +176,13 @@ def _check_filled(model: Generator, factor: int) -> None:
     fits = [n for n in range(2, frames) if (frames - 1) % n == 0]
     if factor not in fits:
         raise UserError(f"Clips of {frames} frames can be filled {' or '.join(map(str, fits))} times, not {factor}.")
+
+
+def _check_heard(prompts: list[str], which: Sequence[int], frames: int) -> None:
+    """Refuse words that no part of a video has."""
+    unheard = [prompt for number, prompt in enumerate(prompts) if number not in which]
+    if unheard:
+        raise UserError(f"{frames} frames have no part that is made under {unheard[0]!r}: ask for more frames, or fewer prompts.")
 
 
 def _check(chunk: Size, frames: int, known: int, autoencoder: PerFrame, video: Frames | None) -> None:

@@ -78,7 +78,8 @@ class Request:
             return make(self, model, progress, preview)
         told = self if second.takes != "nothing" else dataclasses.replace(self, prompt="", negative="", then=())
         checked(second, [told.prompt, *told.then], self.size(model), self.seed, self.softened)  # before what takes long
-        clip, how = make(self, model, progress, preview), {**told.how, "softened": self.softened, "first": self.number}
+        there = video.probe(self.video).frames if self.video and self.task == "extend" else 0
+        clip, how = make(self, model, progress, preview), {**told.how, "softened": self.softened, "first": self.number, "there": there}
         return upscaled(second, clip, told.prompt, then=told.then, progress=progress, preview=preview, **how)
 
     def second(self, model: Generator) -> Generator | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from functools import partial
 
@@ -28,6 +29,7 @@ def upscaled(
     prompt: str | Sequence[str] = "",
     *,
     then: Sequence[str] = (),
+    there: int = 0,
     softened: float | None = None,
     overlap: int | None = None,
     seed: int = 0,
@@ -43,7 +45,8 @@ def upscaled(
     """The video f h w c with as many times its rows and columns as the model was trained for; several, b f h w c, with a prompt each.
 
     `softened`: the share of noise over what is told of it. One that is longer than the model's clips goes through in windows that share
-    `overlap` latent frames, half unless told; with words for what it shows `then`, each has as long as the prompt.
+    `overlap` latent frames, half unless told; with words for what it shows `then`, each has as long as the prompt, after the frames that
+    were `there` before any was made.
     """
     prompts, clips = ([prompt], video[None]) if isinstance(prompt, str) else (list(prompt), video)
     if clips.ndim != 5 or len(clips) != len(prompts):
@@ -55,7 +58,8 @@ def upscaled(
     low = model.encode(enlarged(pixels, upscale.factor))
     shape, share = (range(first, first + len(low)), tuple(low.shape[1:])), upscale.softened if softened is None else softened
     told = upscaling.told(low, noise(seed, *shape, start=OVER).to(low), torch.full((len(low),), share))
-    field, window = _field(model, told, prompts, then, how.guidance, negative, overlap)
+    before = model.model.autoencoder.latents(size._replace(frames=there)).frames if there else 0
+    field, window = _field(model, told, prompts, then, before, how.guidance, negative, overlap)
 
     times = model.times(shift, how.steps, Size(window, *low.shape[3:]))
     start = model.begun(noise(seed, *shape, prior=model.model.settings.prior), times[0])
@@ -66,18 +70,38 @@ def upscaled(
 
 
 def _field(
-    model: Generator, told: Given, prompts: list[str], then: Sequence[str], guidance: Guidance, negative: str, overlap: int | None
+    model: Generator,
+    told: Given,
+    prompts: list[str],
+    then: Sequence[str],
+    before: int,
+    guidance: Guidance,
+    negative: str,
+    overlap: int | None,
 ) -> tuple[Watched, int]:
     """The field that makes larger what is told of, in windows if it is longer than the model's clips, and the latent frames of each."""
     frames = told.mask.shape[2]
     window = min(model.model.autoencoder.latents(model.size).frames, frames)
     begins = windows.starts(frames, window, window // 2 if overlap is None else overlap)
     fields: list[Field] = []
-    for start, which in zip(begins, windows.shared(1 + len(then), begins, window, frames), strict=True):
+    for start, which in zip(begins, _shared(then, begins, window, frames, before), strict=True):
         words = [then[which - 1]] * len(prompts) if which else prompts
         part = told.map(lambda x, start=start: x[:, :, start : start + window])
         fields.append(model.field(words, negative, guidance, part))
     return Watched(fields[0] if len(fields) == 1 else windows.windowed(fields, begins, window)), window
+
+
+def _shared(then: Sequence[str], begins: list[int], window: int, frames: int, before: int) -> list[int]:
+    """Which words each window has, by its middle: they share what comes after so many latent frames."""
+    count, made = 1 + len(then), 2 * (frames - before)
+    late = [min(max(2 * (at - before) + window, 0) * count // made, count - 1) for at in begins] if 0 < before < frames else []
+    which = late or windows.shared(count, begins, window, frames)
+    unheard = [words for number, words in enumerate(then, start=1) if number not in which]
+    if unheard:
+        warnings.warn(
+            f"The model that makes the clip larger hears nothing of {unheard[0]!r}: its clips are too long for that.", stacklevel=4
+        )
+    return which
 
 
 def checked(model: Generator, prompts: list[str], low: Size, seed: int, softened: float | None) -> Size:
