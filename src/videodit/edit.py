@@ -61,7 +61,8 @@ def edit(
             f"use {', '.join(SAMPLERS)}, UniPCMultistep, or a strength of 1."
         )
     field = model.field([prompt], negative, how.guidance, None)
-    moved = field if change is None else Watched(kept(field, _latent_mask(change, grid).to(clean), clean, start))
+    marks = None if change is None else _latent_mask(change, grid, model.model.autoencoder.lead, model.model.autoencoder.time).to(clean)
+    moved = field if marks is None else Watched(kept(field, marks, clean, start))
     seen = model.seen(moved, len(times) - 1, size.frames, progress, preview)
     latents = sampler_of(how.sampler)(moved, noised(clean, start, times), times, partial(model.fresh, seed, first, clean), seen)
     frames = model.decode(latents, size.frames)[0]
@@ -128,9 +129,12 @@ def _checked(model: Generator, video: Frames, prompt: str, strength: float, seed
     return size
 
 
-def _latent_mask(change: Change, grid: Size) -> Tensor:
-    """1 for every latent of which a pixel may change."""
-    return F.adaptive_max_pool3d(torch.from_numpy(change).float()[None, None], tuple(grid))
+def _latent_mask(change: Change, grid: Size, lead: int, time: int) -> Tensor:
+    """1 for every latent of which a pixel may change, where `lead` frames stand before the first to make a group of it."""
+    marks = torch.from_numpy(change).float()[None, None]
+    if len(change) > 1:
+        marks = F.pad(marks, (0, 0, 0, 0, lead, grid.frames * time - lead - len(change)))
+    return F.adaptive_max_pool3d(marks, tuple(grid))
 
 
 def _own_blocks(network: nn.Module) -> list[nn.Module]:
