@@ -15,12 +15,14 @@ import tiny
 import videodit
 from videodit import adapters, backbone, models, record, request
 from videodit.adapters import LoRA
+from videodit.autoencoder import DPVAESettings
 from videodit.cli.main import main
 from videodit.data import video
 from videodit.generate import Generator
+from videodit.given import mask_of
 from videodit.models import Model
 from videodit.request import TASKS, Request, ranges, task_of
-from videodit.shapes import UserError
+from videodit.shapes import Size, UserError
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 PROMPT = "a red circle moves right"
@@ -326,3 +328,15 @@ def test_of_a_long_video_only_what_is_used_is_read(
 def test_a_clip_too_short_to_be_given_is_said(folder: Path, model: Generator) -> None:
     with pytest.raises(UserError, match="has 12 frames, too few"):
         Request(prompt=PROMPT, task="complete", video=folder / "clip.webp", keep="12-15", frames=16).make(model)
+
+
+def test_what_a_clip_is_predicted_from_are_whole_groups_where_the_first_frame_stands_alone(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups = DPVAESettings(time=4, reach="causal", keys=False, first="alone")
+    model, told = Generator(tiny.model(tiny.dpvae(settings=groups), Size(17, ROWS, COLUMNS))), []
+    made = np.zeros((1, *model.size, 3), np.uint8)
+    monkeypatch.setattr(Generator, "generate", lambda *given, **named: (told.append(named["given"]), made)[1])
+    for frames, known in ((17, 5), (9, 1), (2, 1)):
+        Request(prompt=PROMPT, task="predict", video=folder / "clip.webp", frames=frames).make(model)
+        assert sorted(told[-1]) == list(range(known)) and mask_of(model.model.autoencoder, told[-1]).images == ()

@@ -17,6 +17,7 @@ from videodit.data import video
 from videodit.edit import edit, reworded
 from videodit.extend import extended
 from videodit.generate import Frames, Generator, GivenFrames, Preview, Progress, load
+from videodit.given import filling
 from videodit.shapes import Size, UserError, latent_size
 from videodit.upscale import checked, upscaled
 
@@ -138,12 +139,13 @@ def _from_images(request: Request, model: Generator, progress: Progress | None, 
 
 def _predicted(request: Request, model: Generator, progress: Progress | None, preview: Preview | None) -> Frames:
     frames = request.size(model).frames
-    clip, time = request.clip(model, frames), model.model.autoencoder.time
-    if not request.keep and frames // 2 < time:
+    clip, autoencoder = request.clip(model, frames), model.model.autoencoder
+    one = autoencoder.time - autoencoder.lead
+    if not request.keep and frames // 2 < one:
         raise UserError(
-            f"Half a clip of {frames} frames is no whole group of {time}: use --frames {2 * time} or more, or name what is given by --keep."
+            f"Half a clip of {frames} frames is no whole group of {one}: use --frames {2 * one} or more, or name what is given by --keep."
         )
-    known = ranges(request.keep, frames) if request.keep else list(range(min(len(clip), frames // 2) // time * time))
+    known = ranges(request.keep, frames) if request.keep else list(range(filling(autoencoder, min(len(clip), frames // 2))))
     return _generated(request, model, progress, preview, _part(clip, known, request))
 
 
