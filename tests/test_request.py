@@ -340,3 +340,30 @@ def test_what_a_clip_is_predicted_from_are_whole_groups_where_the_first_frame_st
     for frames, known in ((17, 5), (9, 1), (2, 1)):
         Request(prompt=PROMPT, task="predict", video=folder / "clip.webp", frames=frames).make(model)
         assert sorted(told[-1]) == list(range(known)) and mask_of(model.model.autoencoder, told[-1]).images == ()
+
+
+@pytest.mark.parametrize(
+    ("there", "frames", "made"),
+    [(17, None, 16), (17, 17, 16), (19, None, 16), (18, 18, 16), (18, 11, 12), (16, None, None), (3, None, None), (16, 19, 19)],
+)
+def test_an_edit_is_rounded_to_frames_that_are_there(
+    there: int, frames: int | None, made: int | None, model: Generator, tmp_path: Path
+) -> None:
+    clip = np.random.default_rng(1).integers(0, 256, (there, 8, 8, 3), np.uint8)
+    video.write(tmp_path / "clip.webp", clip, 8)
+    one = Request(prompt=PROMPT, task="edit", video=tmp_path / "clip.webp", frames=frames)
+    assert request.fitting(one, model).frames == made
+
+
+def test_an_edit_that_is_rounded_says_so(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    video.write(tmp_path / "clip.webp", np.concatenate([VIDEO, VIDEO])[:11], 8)
+    options = [PROMPT, "--video", tmp_path / "clip.webp", "--strength", 0.3, "--steps", 2, "--round"]
+    for more in ([], ["--frames", 11]):
+        assert len(generate(folder, tmp_path / "a.webp", *options, *more)) == 8
+        assert "11 frames do not fit; 8 are made" in capsys.readouterr().err
+
+
+def test_frames_are_rounded_to_whole_tokens(model: Generator) -> None:
+    shape = replace(backbone.PRESETS["latte-xl-v2-tiny"], tube=2)
+    wide = Generator(replace(model.model, settings=replace(model.model.settings, backbone=shape)))
+    assert [request.fitting(Request(frames=frames), wide).frames for frames in (4, 9, 12, 16)] == [8, 8, 16, 16]

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from videodit import adapters, folders
+from videodit.backbone import DiT
 from videodit.data import video
 from videodit.edit import edit, reworded
 from videodit.extend import extended
@@ -304,13 +305,20 @@ def ranges(text: str, frames: int) -> list[int]:
 
 
 def fitting(request: Request, model: Generator) -> Request:
-    """The request with the nearest number of frames that the model can make; of two, the larger."""
-    autoencoder, frames = model.model.autoencoder, request.size(model).frames
-    if frames <= 1 or autoencoder.lead or autoencoder.latents(request.size(model)).frames * autoencoder.time == frames:
+    """The request with the nearest number of frames that the model can make, of an edit at most those there; of two, the larger."""
+    autoencoder, shape = model.model.autoencoder, model.model.settings.backbone
+    most = video.probe(request.video).frames if request.task == "edit" and request.video else None
+    frames = request.frames or most or request.size(model).frames
+    step = autoencoder.time * (shape.tube if isinstance(shape, DiT) else 1)
+    if frames <= 1 or autoencoder.lead or frames % step == 0 or (most and frames > most):
         return request
-    below = frames // autoencoder.time * autoencoder.time
-    nearest = below if below and frames - below < below + autoencoder.time - frames else below + autoencoder.time
-    latent_size(request.size(model)._replace(frames=nearest), space=autoencoder.space, time=autoencoder.time)
+    below = frames // step * step
+    nearest = below if below and frames - below < below + step - frames else below + step
+    if most and nearest > most:
+        nearest = below
+    if not nearest:
+        return request
+    latent_size(request.size(model)._replace(frames=nearest), space=autoencoder.space, time=step)
     return dataclasses.replace(request, frames=nearest)
 
 

@@ -130,13 +130,15 @@ def _write(path: Path, frames: Frames, fps: float, note: str) -> None:
 
 
 def _fitted(one: Request, model: Generator, *, round_up: bool) -> Request:
+    from videodit.data.video import probe
     from videodit.request import fitting
 
     if not round_up or one.task in ("extend", "upscale"):  # which stop at any frame
         return one
     fits = fitting(one, model)
     if fits.frames != one.frames:
-        terminal.say(f"Note: {one.frames} frames do not fit; {fits.frames} are made.")
+        there = one.frames or (probe(one.video).frames if one.video else model.size.frames)
+        terminal.say(f"Note: {there} frames do not fit; {fits.frames} are made.")
     return fits
 
 
