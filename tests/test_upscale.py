@@ -17,6 +17,7 @@ import videodit
 from videodit import backbone, models, record, request
 from videodit.cli.main import main
 from videodit.data import video
+from videodit.data.text import TextEncoder
 from videodit.diffusion.guidance import Guidance
 from videodit.diffusion.upscaling import Upscale
 from videodit.edit import edit
@@ -205,6 +206,33 @@ def test_a_model_for_larger_clips_makes_none_of_its_own(large: Generator) -> Non
     ):
         with pytest.raises(UserError, match="makes a clip larger that is there, and none of its own"):
             ask()
+
+
+def test_words_that_the_second_model_cannot_read_are_refused_before_the_first_makes_a_clip(
+    folder: Path, large: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Generator, "generate", lambda *given, **named: pytest.fail("a clip is made first"))
+    one = Request(prompt=PROMPT, negative="blurry, " * 40)
+    with pytest.raises(UserError, match="tokens: use at most"):
+        one.make(videodit.load(folder / "small"), second=large)
+    short = replace(large.model.settings, text=replace(tiny.TEXT, length=12))
+    brief = TextEncoder(tiny.tokenizer(), short.text)
+    models.save(tmp_path / "brief", replace(large.model, settings=short, text=brief))
+    (tmp_path / "prompts.txt").write_text(f"{PROMPT}\n{'red ' * 20}\n", encoding="utf-8")
+    options = ["--model", str(folder / "small"), "--upscale", str(tmp_path / "brief"), "-o", str(tmp_path / "a.webp")]
+    for told in (["--prompts", str(tmp_path / "prompts.txt")], [PROMPT, "--negative", "red " * 20], [PROMPT, "--then", "red " * 20]):
+        assert main(["generate", *options, *told]) == 2
+        assert "tokens: use at most" in capsys.readouterr().err
+
+
+def test_all_that_the_first_model_is_told_is_read_before_it_begins(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Request, "make", lambda *given, **named: pytest.fail("a clip is made first"))
+    options = ["generate", PROMPT, "--model", str(folder / "small"), "-o", str(tmp_path / "a.webp")]
+    for told in (["--negative", "red " * 100], ["--video", str(folder / "clip.webp"), "--before", "red " * 100]):
+        assert main([*options, *told]) == 2
+        assert "tokens: use at most" in capsys.readouterr().err
 
 
 def test_what_cannot_be_larger_is_said(large: Generator, world: tiny.World) -> None:

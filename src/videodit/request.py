@@ -79,10 +79,18 @@ class Request:
         if second is None:
             return make(self, model, progress, preview)
         told = self if second.takes != "nothing" else dataclasses.replace(self, prompt="", negative="", then=())
-        checked(second, [told.prompt, *told.then], self.size(model), self.seed, self.softened)  # before what takes long
+        checked(second, [told.prompt, *told.then], self.size(model), self.seed, self.softened, told.negative)  # before what takes long
         there = video.probe(self.video).frames if self.video and self.task == "extend" else 0
         clip, how = make(self, model, progress, preview), {**told.how, "softened": self.softened, "first": self.number, "there": there}
         return upscaled(second, clip, told.prompt, then=told.then, progress=progress, preview=preview, **how)
+
+    def check_words(self, model: Generator, second: Generator | None = None) -> None:
+        """Refuse what a model, or the one that makes the clip larger, cannot be told."""
+        words = [self.prompt, *self.then]
+        not_shown = [self.negative] if self.negative else []
+        model.check_words([*words, *([self.before] if self.before else []), *(not_shown if model.takes == "text" else [])])
+        if second is not None and second.takes != "nothing":
+            second.check_words([*words, *(not_shown if second.takes == "text" else [])])
 
     def second(self, model: Generator) -> Generator | None:
         """The model that makes the clip larger, if one is named."""

@@ -51,7 +51,7 @@ def upscaled(
     prompts, clips = ([prompt], video[None]) if isinstance(prompt, str) else (list(prompt), video)
     if clips.ndim != 5 or len(clips) != len(prompts):
         raise UserError("Give one prompt with one video, f h w c, or as many prompts as videos, b f h w c.")
-    size = checked(model, [*prompts, *then], Size(*clips.shape[1:4]), seed, softened)
+    size = checked(model, [*prompts, *then], Size(*clips.shape[1:4]), seed, softened, negative)
     how, upscale = model.sampling(steps, guidance, sampler), model.model.settings.upscale
     assert upscale
     pixels = torch.from_numpy(np.array(clips)).permute(0, 4, 1, 2, 3).float().to(model.device) / 127.5 - 1
@@ -104,7 +104,7 @@ def _shared(then: Sequence[str], begins: list[int], window: int, frames: int, be
     return which
 
 
-def checked(model: Generator, prompts: list[str], low: Size, seed: int, softened: float | None) -> Size:
+def checked(model: Generator, prompts: list[str], low: Size, seed: int, softened: float | None, negative: str) -> Size:
     """The extent that a video of this one becomes; what cannot be is said."""
     upscale, autoencoder = model.model.settings.upscale, model.model.autoencoder
     if upscale is None:
@@ -121,4 +121,8 @@ def checked(model: Generator, prompts: list[str], low: Size, seed: int, softened
         )
     whole = -(-low.frames // autoencoder.time) * autoencoder.time if low.frames > 1 else 1  # its last group repeats the last frame
     model.check(prompts, size._replace(frames=whole), seed, larger=True)
+    if negative and model.takes != "text":
+        raise UserError(f"A negative prompt is for models that take text; the one that makes it larger takes {model.takes}: leave it out.")
+    if negative:
+        model.check_words([negative])
     return size

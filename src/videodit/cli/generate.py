@@ -86,7 +86,7 @@ def run(given: argparse.Namespace) -> None:
     if given.label is not None and model.takes != "label":
         raise UserError(f"--label is for models that take labels; this one takes {model.takes}.")
     for one in asked:
-        model.check_words([one.prompt, *one.then])  # the last as well, before the first is made
+        one.check_words(model, second)  # the last as well, before the first is made
     asked = [requests.paced(_fitted(one, model, round_up=given.round)) for one in asked]
     _notes(given, asked, model, name)
     for number, (one, path) in enumerate(zip(asked, files, strict=True), start=1):
