@@ -235,6 +235,23 @@ def test_all_that_the_first_model_is_told_is_read_before_it_begins(
         assert "tokens: use at most" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("how", "match"),
+    [
+        ({"sampler": "nothing"}, "There is no sampler 'nothing'"),
+        ({"shift": 0.0}, "A shift of 0 is out of range"),
+        ({"overlap": 2}, "Windows of 2 latent frames cannot share 2"),
+        ({"negative": "red " * 100}, "tokens: use at most"),
+    ],
+)
+def test_what_cannot_be_sampled_is_said_before_the_video_is_encoded(
+    how: dict[str, Any], match: str, large: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Generator, "encode", lambda *given: pytest.fail("the video is encoded first"))
+    with pytest.raises(UserError, match=match):
+        upscaled(large, SMALL[0], PROMPT, **how)
+
+
 def test_what_cannot_be_larger_is_said(large: Generator, world: tiny.World) -> None:
     with pytest.raises(UserError, match="makes clips of its own and none larger"):
         upscaled(videodit.load(world.video_model), SMALL[0], PROMPT)

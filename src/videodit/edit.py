@@ -49,11 +49,8 @@ def edit(
     size = _checked(model, video, prompt, strength, seed)
     if change is not None and (change.shape != size or not change.any()):
         raise UserError(f"What is to change is {change.shape} and marks {int(change.sum())} pixels: mark some of a video of {size}.")
-    how = model.sampling(steps, guidance, sampler)
-    clean = encoded(model, video)
-    grid = Size(*clean.shape[2:])
-    start = noise(seed, [first], tuple(clean.shape[1:]), prior=model.model.settings.prior).to(clean)
-    whole = model.times(shift, how.steps, grid)
+    how, grid = model.sampling(steps, guidance, sampler), model.model.autoencoder.latents(size)
+    sample, whole = sampler_of(how.sampler), model.times(shift, how.steps, grid)
     times = later(whole, strength)
     if len(times) < len(whole) and own_times(how.sampler):
         raise UserError(
@@ -61,10 +58,12 @@ def edit(
             f"use {', '.join(SAMPLERS)}, UniPCMultistep, or a strength of 1."
         )
     field = model.field([prompt], negative, how.guidance, None)
+    clean = encoded(model, video)  # after all that may be refused
+    start = noise(seed, [first], tuple(clean.shape[1:]), prior=model.model.settings.prior).to(clean)
     marks = None if change is None else _latent_mask(change, grid, model.model.autoencoder.lead, model.model.autoencoder.time).to(clean)
     moved = field if marks is None else Watched(kept(field, marks, clean, start))
     seen = model.seen(moved, len(times) - 1, size.frames, progress, preview)
-    latents = sampler_of(how.sampler)(moved, noised(clean, start, times), times, partial(model.fresh, seed, first, clean), seen)
+    latents = sample(moved, noised(clean, start, times), times, partial(model.fresh, seed, first, clean), seen)
     frames = model.decode(latents, size.frames)[0]
     return frames if change is None else np.where(change[..., None], frames, video)
 
@@ -89,12 +88,12 @@ def reworded(
     In the first `shared` steps from noise the last `blocks` blocks find the values they had at the same times of the way back.
     """
     size = _checked(model, video, after, 1.0, 0)
-    how = model.sampling(steps, guidance, None)
-    clean = encoded(model, video)
-    times = model.times(shift, how.steps, Size(*clean.shape[2:]))
+    how, within = model.sampling(steps, guidance, None), _own_blocks(model.model.backbone)
+    times = model.times(shift, how.steps, model.model.autoencoder.latents(size))
     backwards = model.field([before or after], "", Guidance(scale=1.0), None)
     forwards = model.field([after], "", replace(how.guidance, batched=True), None)  # values are handed to both at once
-    with sharing(_own_blocks(model.model.backbone)[-blocks:]) as attentions:
+    clean = encoded(model, video)
+    with sharing(within[-blocks:]) as attentions:
         back = model.seen(backwards, 2 * how.steps, size.frames, progress, None)
         start = rf_solver(backwards, clean, times.flip(0), _nothing, back)
         for attention in attentions:
@@ -108,9 +107,9 @@ def reworded(
 def led_back(model: Generator, video: Frames, prompt: str, *, steps: int, sampler: str = "rf-solver") -> Frames:
     """The video led back to its noise and sampled again: what the sampler loses on the way."""
     size = _checked(model, video, prompt, 1.0, 0)
-    clean = encoded(model, video)
-    times = model.times(None, steps, Size(*clean.shape[2:]))
+    times = model.times(None, steps, model.model.autoencoder.latents(size))
     field, sample = model.field([prompt], "", Guidance(scale=1.0), None), sampler_of(sampler)
+    clean = encoded(model, video)
     latents = sample(field, inverted(sample, field, clean, times, _nothing), times, _nothing, lambda step, x: None)
     return model.decode(latents, size.frames)[0]
 

@@ -14,7 +14,6 @@ from videodit.diffusion import upscaling, windows
 from videodit.diffusion.guidance import Field, Guidance
 from videodit.diffusion.noise import noise
 from videodit.diffusion.schedulers import sampler as sampler_of
-from videodit.diffusion.tasks import Given
 from videodit.generate import Frames, Generator, Preview, Progress, Watched
 from videodit.given import enlarged
 from videodit.shapes import Size, UserError
@@ -54,41 +53,27 @@ def upscaled(
     size = checked(model, [*prompts, *then], Size(*clips.shape[1:4]), seed, softened, negative)
     how, upscale = model.sampling(steps, guidance, sampler), model.model.settings.upscale
     assert upscale
+    latents = model.model.autoencoder.latents
+    grid = latents(size)
+    window = min(latents(model.size).frames, grid.frames)
+    begins = windows.starts(grid.frames, window, window // 2 if overlap is None else overlap)
+    before = latents(size._replace(frames=there)).frames if there else 0
+    words = [[then[which - 1]] * len(prompts) if which else prompts for which in _shared(then, begins, window, grid.frames, before)]
+    times, sample = model.times(shift, how.steps, grid._replace(frames=window)), sampler_of(how.sampler)
+
     pixels = torch.from_numpy(np.array(clips)).permute(0, 4, 1, 2, 3).float().to(model.device) / 127.5 - 1
-    low = model.encode(enlarged(pixels, upscale.factor))
+    low = model.encode(enlarged(pixels, upscale.factor))  # after all that may be refused
     shape, share = (range(first, first + len(low)), tuple(low.shape[1:])), upscale.softened if softened is None else softened
     told = upscaling.told(low, noise(seed, *shape, start=OVER).to(low), torch.full((len(low),), share))
-    before = model.model.autoencoder.latents(size._replace(frames=there)).frames if there else 0
-    field, window = _field(model, told, prompts, then, before, how.guidance, negative, overlap)
+    parts = [told.map(lambda x, start=start: x[:, :, start : start + window]) for start in begins]
+    fields: list[Field] = [model.field(said, negative, how.guidance, part) for said, part in zip(words, parts, strict=True)]
+    field = Watched(fields[0] if len(fields) == 1 else windows.windowed(fields, begins, window))
 
-    times = model.times(shift, how.steps, Size(window, *low.shape[3:]))
     start = model.begun(noise(seed, *shape, prior=model.model.settings.prior), times[0])
     seen = model.seen(field, how.steps, size.frames, progress, preview)
-    latents = sampler_of(how.sampler)(field, start, times, partial(model.fresh, seed, first, start), seen)
-    frames = model.decode(latents, size.frames)
+    made = sample(field, start, times, partial(model.fresh, seed, first, start), seen)
+    frames = model.decode(made, size.frames)
     return frames[0] if isinstance(prompt, str) else frames
-
-
-def _field(
-    model: Generator,
-    told: Given,
-    prompts: list[str],
-    then: Sequence[str],
-    before: int,
-    guidance: Guidance,
-    negative: str,
-    overlap: int | None,
-) -> tuple[Watched, int]:
-    """The field that makes larger what is told of, in windows if it is longer than the model's clips, and the latent frames of each."""
-    frames = told.mask.shape[2]
-    window = min(model.model.autoencoder.latents(model.size).frames, frames)
-    begins = windows.starts(frames, window, window // 2 if overlap is None else overlap)
-    fields: list[Field] = []
-    for start, which in zip(begins, _shared(then, begins, window, frames, before), strict=True):
-        words = [then[which - 1]] * len(prompts) if which else prompts
-        part = told.map(lambda x, start=start: x[:, :, start : start + window])
-        fields.append(model.field(words, negative, guidance, part))
-    return Watched(fields[0] if len(fields) == 1 else windows.windowed(fields, begins, window)), window
 
 
 def _shared(then: Sequence[str], begins: list[int], window: int, frames: int, before: int) -> list[int]:
@@ -99,7 +84,7 @@ def _shared(then: Sequence[str], begins: list[int], window: int, frames: int, be
     unheard = [words for number, words in enumerate(then, start=1) if number not in which]
     if unheard:
         warnings.warn(
-            f"The model that makes the clip larger hears nothing of {unheard[0]!r}: its clips are too long for that.", stacklevel=4
+            f"The model that makes the clip larger hears nothing of {unheard[0]!r}: its clips are too long for that.", stacklevel=3
         )
     return which
 
