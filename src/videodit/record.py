@@ -92,20 +92,22 @@ def _fits(key: str, value: Any) -> bool:
 
 def model_of(found: dict[str, Any], path: Path) -> str:
     """The model's folder: the bundled one, or one of its name here or beside the clip. A clip leads to no other place."""
-    return _folder(found["model"]["name"], path, "was made", "--model")
+    return _folder(found["model"]["name"], path, "was made", "--model", found["model"].get("digest"))
 
 
 def second_of(found: dict[str, Any], path: Path) -> str:
     """That of the model that made the clip larger; empty if none did."""
     name = found["videodit"].get("upscale")
-    return "" if name is None else _folder(name, path, "was made larger", "--upscale")
+    return "" if name is None else _folder(name, path, "was made larger", "--upscale", found["inputs"].get("upscale"))
 
 
-def _folder(name: str, path: Path, how: str, option: str) -> str:
+def _folder(name: str, path: Path, how: str, option: str, digest: str | None) -> str:
+    """The place of that name whose model is the one of this digest, or else the first."""
     name = Path(name).name
-    there = next((place for place in (Path(name), path.parent / name) if (place / "model.toml").is_file()), None)
-    if name == "toybox" or there:
-        return "toybox" if name == "toybox" else str(there)
+    there = [str(place) for place in (Path(name).absolute(), path.absolute().parent / name) if (place / "model.toml").is_file()]
+    places = ["toybox", *there] if name == "toybox" else there
+    if places:
+        return next((place for place in places if model_digest(place) == digest), places[0])
     raise UserError(f"{path} {how} by the model {name[:60]!r}, which is not here: give its folder by {option}.")
 
 

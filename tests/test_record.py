@@ -1,0 +1,42 @@
+"""A clip finds the models that made it, here and beside it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from videodit import folders, record
+from videodit.request import Request
+
+
+def other(folder: Path, fps: int) -> Path:
+    """A folder that says something else of the bundled model."""
+    folder.mkdir(parents=True)
+    said = (folders.bundled() / "model.toml").read_text(encoding="utf-8")
+    (folder / "model.toml").write_text(said.replace("fps = 8.0", f"fps = {fps}.0"), encoding="utf-8")
+    return folder
+
+
+def found(model: Path | str, upscale: Path | str = "") -> dict[str, Any]:
+    return json.loads(record.record(Request(prompt="a", upscale=str(upscale)), str(model)))
+
+
+def test_a_folder_that_is_called_as_the_bundled_model_is_found_by_its_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, clip = other(tmp_path / "toybox", 9), tmp_path / "clip.mp4"
+    assert record.model_of(found(own), clip) == record.second_of(found("toybox", own), clip) == str(own)
+    assert record.model_of(found("toybox"), clip) == record.second_of(found(own, "toybox"), clip) == "toybox"
+    assert record.model_of(found(other(tmp_path / "changed" / "toybox", 7)), clip) == "toybox"  # which is here no more
+    monkeypatch.chdir(tmp_path)
+    assert record.model_digest(record.model_of(found(own), tmp_path / "elsewhere" / "clip.mp4")) == record.model_digest(str(own))
+
+
+def test_of_two_folders_of_one_name_the_one_that_made_a_clip_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, beside = other(tmp_path / "here" / "model", 9), other(tmp_path / "there" / "model", 7)
+    monkeypatch.chdir(tmp_path / "here")
+    for model in (here, beside):
+        assert record.model_of(found(model), tmp_path / "there" / "clip.mp4") == str(model)
+    gone = found(other(tmp_path / "gone" / "model", 6))
+    assert record.model_of(gone, Path("../there/clip.mp4")) == str(here)
