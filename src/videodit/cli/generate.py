@@ -51,7 +51,7 @@ def _shape(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sampler", metavar="NAME", help="euler, heun, rf-solver, ..., or a scheduler of diffusers, such as UniPCMultistep"
     )
-    parser.add_argument("--shift", type=float, metavar="S", help="another shift of the times than the model was trained with")
+    parser.add_argument("--shift", type=float, metavar="S", help="another shift of times than the model (the first one) was trained with")
     parser.add_argument("--seed", type=int, metavar="S", help="another seed makes another video (default 0)")
 
 
