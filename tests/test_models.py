@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 import tiny
 from videodit import config, models
 from videodit.autoencoder import DPVAE, PerFrame
-from videodit.models import ModelFolder
+from videodit.models import ModelFolder, Provenance
 from videodit.shapes import UserError
 
 
@@ -54,6 +54,16 @@ def test_what_is_loaded_saves_the_same(world: tiny.World, tmp_path: Path, which:
         path.name: path.read_bytes() for path in folder.iterdir()
     }
     assert sorted(path.name for path in tmp_path.iterdir()) == ["again"]
+
+
+def test_what_half_precision_cannot_hold_is_kept_as_it_is(tmp_path: Path) -> None:
+    network = tiny.transformer()
+    with torch.no_grad():
+        network.text.bias[0] = 1e5
+    models.save_backbone(tmp_path / "large", network, Provenance())
+    assert models.load_backbone(tmp_path / "large").text.bias[0] == 1e5
+    file = tmp_path / "large" / "backbone.safetensors"
+    assert models.precision_of(file) == torch.float32 and load_file(file)["out.weight"].dtype == torch.half
 
 
 def test_a_model_comes_back_in_fp32_as_half_precision_left_it(tmp_path: Path) -> None:

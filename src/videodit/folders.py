@@ -1,8 +1,14 @@
-"""Where models and run files are: by path, or those that come with the package by name; known before anything is loaded."""
+"""Where models and run files are: by path, or those that come with the package by name; known before anything is loaded.
+
+And how a folder is written, whole or not at all.
+"""
 
 from __future__ import annotations
 
 import difflib
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 
@@ -30,6 +36,17 @@ def locate(name: str | Path) -> Path:
             raise UserError(f"{path} is a pipeline of diffusers: `videodit convert {path} OUT` makes a model of it.")
         raise UserError(f"There is no model.toml in {path}: give the folder that training left in OUTPUT/model.")
     return path
+
+
+@contextmanager
+def written(folder: Path) -> Iterator[Path]:
+    """A folder that appears whole or not at all."""
+    aside = folder.with_name(f".writing-{folder.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    yield aside
+    shutil.rmtree(folder, ignore_errors=True)
+    aside.rename(folder)
 
 
 def runs() -> dict[str, Path]:

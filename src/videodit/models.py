@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -37,7 +36,7 @@ from videodit.diffusion.objectives import Diffusion, Flow
 from videodit.diffusion.samplers import SAMPLERS
 from videodit.diffusion.times import Times
 from videodit.diffusion.upscaling import Upscale
-from videodit.folders import PICKLES, locate
+from videodit.folders import PICKLES, locate, written
 from videodit.shapes import Size, UserError
 
 
@@ -201,19 +200,14 @@ def save_backbone(
         (aside / "model.toml").write_text(config.write(described), encoding="utf-8")
 
 
-@contextmanager
-def written(folder: Path) -> Iterator[Path]:
-    """A folder that appears whole or not at all."""
-    aside = folder.with_name(f".writing-{folder.name}")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    yield aside
-    shutil.rmtree(folder, ignore_errors=True)
-    aside.rename(folder)
-
-
 def _save_part(module: nn.Module, path: Path, precision: torch.dtype = torch.half) -> None:
-    save_file({name: value.detach().to(precision).contiguous() for name, value in module.state_dict().items()}, path)
+    save_file({name: _narrowed(value.detach(), precision).contiguous() for name, value in module.state_dict().items()}, path)
+
+
+def _narrowed(value: torch.Tensor, precision: torch.dtype) -> torch.Tensor:
+    """In a precision, or as it is where a number would become infinite there."""
+    narrow = value.to(precision)
+    return value if narrow.isinf().any() and not value.isinf().any() else narrow
 
 
 def _digests(folder: Path) -> dict[str, str]:
@@ -349,9 +343,14 @@ def _checked_all(folder: Path, part: str, digests: dict[str, str]) -> None:
 
 
 def precision_of(path: Path) -> torch.dtype:
-    """In which precision a file holds its weights: that of the first."""
-    with safe_open(path, "pt") as file:
-        return file.get_tensor(next(iter(file.keys()))).dtype
+    """The least precision that holds all weights of a file."""
+    return precision_in(load_file(path).values())
+
+
+def precision_in(weights: Iterable[torch.Tensor]) -> torch.dtype:
+    """The least precision that holds all of some weights; half where there are none."""
+    found = {value.dtype for value in weights}
+    return reduce(torch.promote_types, found) if found else torch.half
 
 
 def _fill(module: nn.Module, path: Path) -> None:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 import tiny_sd3
 from videodit.backbone import Cropped
-from videodit.convert import files, sources
+from videodit.convert import files, pipeline, sources
 from videodit.shapes import UserError
 
 TABLE = "pos_embed.pos_embed"
@@ -60,6 +60,23 @@ def test_one_file_under_the_first_names(normed: bool, prefix: str, tmp_path: Pat
     assert source.settings == settings and source.unused == []
     weights.pop(TABLE)
     assert source.weights.keys() == weights.keys() and all(torch.equal(source.weights[name], weights[name]) for name in weights)
+
+
+def test_files_of_two_precisions_lose_nothing(folder: Path, tmp_path: Path) -> None:
+    weights = {name: value.half() for name, value in load_file(folder / NAME).items()}
+    large = {"proj_out.bias": load_file(folder / NAME)["proj_out.bias"] + 1e5, "pos_embed.proj.bias": weights.pop("pos_embed.proj.bias")}
+    weights.pop("proj_out.bias")
+    (folder / NAME).unlink()
+    held = {f"part-{i}.safetensors": part for i, part in enumerate((weights, large))}
+    for name, part in held.items():
+        save_file(part, folder / name)
+    named = {name: file for file, part in held.items() for name in part}
+    (folder / f"{NAME}.index.json").write_text(json.dumps({"weight_map": named}))
+    assert sources.read(folder).precision == torch.float32
+    pipeline.to_video(folder, tmp_path / "video")
+    pipeline.to_diffusers(tmp_path / "video", tmp_path / "back")
+    after = sources.weights_in(tmp_path / "back")
+    assert all(torch.equal(after[name].double(), value.double()) for name, value in (weights | large).items() if name != TABLE)
 
 
 def test_names_that_say_nothing_are_listed(folder: Path) -> None:

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
 
-from videodit import backbone
+from videodit import backbone, models
 from videodit.backbone import DiT, DualTransformer, SingleTransformer, Transformer
 from videodit.convert import names
 from videodit.convert.foreign import SD3
@@ -31,7 +31,7 @@ PIPELINES = {"StableDiffusion3Pipeline": SD3, "DiTPipeline": DIT}
 
 @dataclass(frozen=True)
 class Source:
-    """A transformer by its project's names, in the precision of its file."""
+    """A transformer by its project's names, in the precisions of its file."""
 
     settings: Transformer | DiT
     weights: Weights
@@ -45,7 +45,7 @@ class Source:
 
     @property
     def precision(self) -> torch.dtype:
-        return next(iter(self.weights.values())).dtype
+        return models.precision_in(self.weights.values())
 
     @property
     def digest(self) -> str:
