@@ -66,6 +66,13 @@ def test_what_half_precision_cannot_hold_is_kept_as_it_is(tmp_path: Path) -> Non
     assert models.precision_of(file) == torch.float32 and load_file(file)["out.weight"].dtype == torch.half
 
 
+def test_what_is_no_number_is_not_loaded(tmp_path: Path) -> None:
+    network = tiny.transformer()
+    network.out.bias.data[0] = float("nan")
+    models.save_backbone(tmp_path / "broken", network, Provenance())
+    fails(lambda: models.load_backbone(tmp_path / "broken"), r"no finite number \(out.bias\)")
+
+
 def test_a_model_comes_back_in_fp32_as_half_precision_left_it(tmp_path: Path) -> None:
     saved = tiny.model(tiny.dpvae(trained=True), tiny.CLIP)
     models.save(tmp_path / "model", saved)

@@ -16,7 +16,7 @@ from typing import Literal, TypeVar
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -358,6 +358,9 @@ def _fill(module: nn.Module, path: Path) -> None:
         weights = {name: value.float() for name, value in load_file(path).items()}
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is not a complete safetensors file ({error}): copy it again.") from error
+    broken = next((name for name, value in weights.items() if not value.sum().isfinite() and not value.isfinite().all()), None)
+    if broken:  # sums are known in a fourth of the time
+        raise UserError(f"{path} holds what is no finite number ({broken}): its training broke, so give a model that was saved before.")
     wanted = module.state_dict()
     unlike = sorted(
         name for name in wanted.keys() | weights.keys() if getattr(wanted.get(name), "shape", 0) != getattr(weights.get(name), "shape", 1)

@@ -115,6 +115,18 @@ def _without(name: str) -> Callable[[Path], object]:
     return spoil
 
 
+def _cast(precision: torch.dtype) -> Callable[[Path], object]:
+    return lambda folder: save_file({name: value.to(precision) for name, value in load_file(folder / NAME).items()}, folder / NAME)
+
+
+def _put(name: str, change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Path], object]:
+    def spoil(folder: Path) -> None:
+        weights = load_file(folder / NAME)
+        save_file(weights | {name: change(weights[name]).contiguous()}, folder / NAME)
+
+    return spoil
+
+
 def _other(folder: Path) -> None:
     save_file({"layers.0.weight": torch.ones(2)}, folder / NAME)
 
@@ -131,6 +143,11 @@ def _pickled(folder: Path) -> None:
         (_json({"num_layers": 4}), "There is no transformer_blocks.2"),
         (_json({"in_channels": 12, "out_channels": 12}), "and should be"),
         (_json({"num_layers": "many"}), "config.json"),
+        (_json({"quantization_config": {"load_in_8bit": True}}), "is quantised, says its config.json"),
+        (_cast(torch.int8), "is in int8, a quantised number"),
+        (_cast(torch.float8_e4m3fn), "is in float8_e4m3fn, a quantised number"),
+        (_put("transformer_blocks.1.attn.to_q.weight", lambda x: x / 0), "to_q.weight holds what is no finite number"),
+        (_put("transformer_blocks.0.attn.to_q.weight", lambda x: x[:5, :5]), "to_q.weight is [5, 5], and should be"),
         (_without("proj_out.bias"), "There is no proj_out.bias"),
         (_other, "There is no pos_embed.proj.weight"),
         (_pickled, "safe_serialization=True"),

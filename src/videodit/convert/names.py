@@ -44,16 +44,25 @@ class Project(NamedTuple):
 def ours(theirs: Mapping[str, Tensor], pairs: Iterable[Pair]) -> tuple[Weights, list[str]]:
     """Our weights from theirs, and the names of theirs that say nothing to us. Copies of one weight have to be the same."""
     found, used = Weights(), set()
-    for pair, end in _tensors(pairs):
-        names = [f"{name}.{end}" for name in pair.theirs]
+    for pair, end in _tensors(complete(theirs, pairs)):
+        names = _named(pair, end)
         used.update(names)
-        if absent := [name for name in names if name not in theirs]:
-            raise UserError(f"There is no {absent[0]} among these weights: give a transformer as its project saves it.")
         whole = _exchanged(torch.cat([theirs[name] for name in names]), pair.halves)
         for name, part in zip(pair.ours, _cut(whole, pair.shares), strict=True):
-            if not torch.equal(found.setdefault(f"{name}.{end}", part), part):
+            known = found.setdefault(f"{name}.{end}", part)
+            if known is not part and not torch.equal(known.double(), part.double()):  # they may differ in precision
                 raise UserError(f"{names[0]} differs from its copy in another block: such a transformer is not read.")
     return found, sorted(theirs.keys() - used)
+
+
+def complete(theirs: Mapping[str, Tensor], pairs: Iterable[Pair]) -> list[Pair]:
+    """The pairs, of which none lacks a weight of theirs."""
+    found = []
+    for pair in pairs:  # one by one: settings may speak of more than could ever be listed
+        if absent := [name for _, end in _tensors([pair]) for name in _named(pair, end) if name not in theirs]:
+            raise UserError(f"There is no {absent[0]} among these weights: give a transformer as its project saves it.")
+        found.append(pair)
+    return found
 
 
 def theirs(ours: Mapping[str, Tensor], pairs: Iterable[Pair]) -> Weights:
@@ -68,6 +77,11 @@ def theirs(ours: Mapping[str, Tensor], pairs: Iterable[Pair]) -> Weights:
 
 def _tensors(pairs: Iterable[Pair]) -> Iterator[tuple[Pair, str]]:
     return ((pair, end) for pair in pairs for end in pair.ends)
+
+
+def _named(pair: Pair, end: str) -> list[str]:
+    """Theirs in full."""
+    return [f"{name}.{end}" for name in pair.theirs]
 
 
 def _exchanged(whole: Tensor, halves: str) -> Tensor:

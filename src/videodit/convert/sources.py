@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from videodit import backbone, models
 from videodit.backbone import DiT, DualTransformer, SingleTransformer, Transformer
@@ -26,6 +26,7 @@ from videodit.convert.names import Pair, Project, Weights
 from videodit.shapes import UserError
 
 PROJECTS: dict[str, Project] = {project.name: project for project in (SD3, DIT)}
+PRECISIONS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)  # what says by itself which number it is
 PIPELINES = {"StableDiffusion3Pipeline": SD3, "DiTPipeline": DIT}
 
 
@@ -102,6 +103,8 @@ def described_in(folder: Path) -> dict[str, Any]:
     described = load_json(folder / "config.json")
     if described.get("_class_name") not in PROJECTS:
         raise UserError(f"{folder} holds a {described.get('_class_name')}: only {' and '.join(PROJECTS)} are read.")
+    if described.get("quantization_config"):
+        raise UserError(f"The transformer in {folder} is quantised, says its config.json: give it in half or single precision.")
     return described
 
 
@@ -150,13 +153,24 @@ def loaded(file: Path, wanted: Callable[[str], bool] = lambda name: True) -> Wei
 
 
 def matched(settings: Transformer | DiT, weights: Weights, project: Project | None, pairs: Iterable[Pair] = ()) -> Source:
-    """Weights that are all there and have the shapes that the settings make."""
-    pairs = list(project.pairs(settings) if project else pairs)
-    _, unused = names.ours(weights, pairs)  # says what is missing
+    """Weights that are all there, have the shapes that the settings make, and are numbers as they stand."""
+    pairs = names.complete(weights, project.pairs(settings) if project else pairs)
     with torch.device("meta"):
         wanted = {name: value.shape for name, value in names.theirs(backbone.build(settings).state_dict(), pairs).items()}
     for name, shape in wanted.items():
-        if weights[name].shape != shape:
-            raise UserError(f"{name} is {list(weights[name].shape)}, and should be {list(shape)}: copy the transformer again.")
+        _usable(name, weights[name], shape)
+    _, unused = names.ours(weights, pairs)
     kept = {name: value for name, value in weights.items() if name not in unused}
     return Source(settings, kept, pairs, [name for name in unused if not project or name not in project.computed], project)
+
+
+def _usable(name: str, value: Tensor, shape: torch.Size) -> None:
+    if value.shape != shape:
+        raise UserError(f"{name} is {list(value.shape)}, and should be {list(shape)}: copy the transformer again.")
+    if value.dtype not in PRECISIONS:
+        kind = str(value.dtype).removeprefix("torch.")
+        raise UserError(f"{name} is in {kind}, a quantised number: give the transformer in half or single precision.")
+    if not value.isfinite().all():
+        raise UserError(
+            f"{name} holds what is no finite number: its training broke, or the file did; give another copy of the transformer."
+        )
