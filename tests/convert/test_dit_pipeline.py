@@ -16,7 +16,7 @@ from diffusers.pipelines.dit import pipeline_dit
 import tiny
 import videodit
 import videodit.generate
-from videodit import models
+from videodit import backbone, models
 from videodit.backbone import PRESETS, Cropped, DiT
 from videodit.convert import pipeline, sources
 from videodit.convert.foreign_dit import DIT
@@ -102,6 +102,8 @@ def test_it_goes_back(converted: Path, source: Path, tmp_path: Path, monkeypatch
     done = pipeline.to_diffusers(converted, tmp_path / "back")
     before, after = (sources.weights_in(folder / "transformer") for folder in (source, tmp_path / "back"))
     assert done.whole and all(torch.equal(after[name], before[name]) for name in after)
+    network = models.load_backbone(converted)
+    assert network.video is not None and done.left == models.parameters(network.video)
     index = json.loads((tmp_path / "back" / "model_index.json").read_text())
     assert index["id2label"] == {str(i): name for i, name in enumerate(LABELS)}
     config = json.loads((tmp_path / "back" / "scheduler" / "scheduler_config.json").read_text())
@@ -114,6 +116,13 @@ def test_only_diffusions_go_back(converted: Path, tmp_path: Path) -> None:
     models.save(tmp_path / "flow", replace(model, settings=replace(model.settings, objective=Flow())))
     with pytest.raises(UserError, match="only those with objective"):
         pipeline.to_diffusers(tmp_path / "flow", tmp_path / "back")
+
+
+def test_labels_told_by_a_token_do_not_go_back(tmp_path: Path) -> None:
+    network = backbone.build(replace(PRESETS["dit-xl-2-tiny"], told="token", reached=True))
+    models.save_backbone(tmp_path / "video", network, Provenance())
+    with pytest.raises(UserError, match="only image transformers that came from its DiT"):
+        pipeline.to_diffusers(tmp_path / "video", tmp_path / "back")
 
 
 def test_labels_of_one_name_are_told_apart(source: Path, tmp_path: Path) -> None:

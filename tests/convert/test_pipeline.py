@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -17,8 +18,10 @@ import tiny
 import tiny_sd3
 import videodit
 import videodit.generate
-from videodit import models
+from videodit import backbone, models
+from videodit.backbone.arrangements import Arrangement
 from videodit.convert import pipeline, sources
+from videodit.convert.foreign import SD3
 from videodit.convert.pipeline import Converted
 from videodit.diffusion.noise import noise
 from videodit.generate import to_frames
@@ -160,6 +163,27 @@ def test_copies_beside_the_blocks_stay_here(source: Path, tmp_path: Path) -> Non
     after = sources.weights_in(tmp_path / "back")
     assert after.keys() == before.keys() and all(torch.equal(after[name], before[name]) for name in before)
     assert back.parameters == image and back.left == done.parameters - image
+
+
+@pytest.mark.parametrize("layout", get_args(Arrangement))
+def test_what_goes_back_is_the_model_on_one_frame(layout: Arrangement, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = tiny.randomised(backbone.build(replace(tiny_sd3.SETTINGS, video=True, layout=layout, window=2)).eval())
+    silent = ("video.out.", *(f"blocks.{i}.to_" for i in range(tiny_sd3.SETTINGS.depth)))
+    for name, parameter in network.named_parameters():
+        parameter.data.mul_(not name.startswith(silent))
+    models.save_backbone(tmp_path / "video", network, models.Provenance(), torch.float32)
+    if layout not in ("global", "spatial", "factorised", "divided", "beside"):
+        with pytest.raises(UserError, match=f"the layout {layout} is no image model that diffusers has"):
+            pipeline.to_diffusers(tmp_path / "video", tmp_path / "back")
+        assert not (tmp_path / "back").exists()
+        return
+    pipeline.to_diffusers(tmp_path / "video", tmp_path / "back")
+    noisy, t = tiny.grid(1, 8, 1, 8, 8), torch.tensor([0.4])
+    text = tiny.text([5], tiny_sd3.WIDTH)._replace(pooled=tiny.grid(1, tiny_sd3.POOLED), mask=None)
+    with torch.no_grad():
+        ours, theirs = network(noisy, t, text), SD3.call(sources.read(tmp_path / "back").theirs(), noisy, t, text)
+    assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()
 
 
 def test_a_toybox_model_does_not_go_to_diffusers(world: tiny.World, tmp_path: Path) -> None:

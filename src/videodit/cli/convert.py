@@ -80,7 +80,7 @@ def _tell(done: Converted, given: argparse.Namespace) -> None:
     if done.unused:
         terminal.say(f"Not used: {', '.join(done.unused[:20])}{', ...' if len(done.unused) > 20 else ''} ({len(done.unused)} names).")
     if done.left:
-        terminal.say(f"Left out: the 3D branch, {terminal.amount(done.left)} parameters, for which diffusers has no place.")
+        terminal.say(f"Left out: what was added, {terminal.amount(done.left)} parameters, for which diffusers has no place.")
     what = "A whole model" if done.whole else "A transformer"
     said = {"text": ' "..."', "label": " --label NAME", "nothing": ""}
     then = f": videodit generate{said[done.takes]} --model {given.out} -o out.mp4" if done.whole and given.to == "video" else ""

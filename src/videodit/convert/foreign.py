@@ -12,6 +12,8 @@ from videodit.backbone import Cropped, Transformer
 from videodit.convert.names import Pair, Project
 from videodit.shapes import Text, UserError
 
+WHOLE = ("global", "spatial", "factorised", "divided", "beside")  # layouts in which one frame passes all of the image model's blocks
+
 
 def settings_of(described: Mapping[str, Any]) -> Transformer:
     """Our settings for the configuration of a diffusers `SD3Transformer2DModel`."""
@@ -46,6 +48,10 @@ def described(settings: Transformer) -> dict[str, Any]:
     if settings.video or settings.rotary != "none" or not isinstance(settings.places, Cropped):
         raise UserError(
             "Diffusers has no such transformer: only image transformers of SD3's shape, with its table of places, are written for it."
+        )
+    if settings.layout not in WHOLE:
+        raise UserError(
+            f"On one frame the layout {settings.layout} is no image model that diffusers has: only {', '.join(WHOLE[:-1])} and {WHOLE[-1]} go back."
         )
     return {
         "_class_name": "SD3Transformer2DModel",

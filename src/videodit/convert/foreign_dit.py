@@ -50,6 +50,7 @@ def described(settings: DiT) -> dict[str, Any]:
     """The configuration that diffusers wants for an image transformer of ours."""
     plain = (
         settings.tube == 1
+        and settings.told == "modulation"
         and settings.layout in ("spatial", "global")
         and not (settings.video or settings.pooled or settings.text or settings.normed)
     )

@@ -104,18 +104,19 @@ def to_diffusers(path: Path, out: Path) -> Converted:
     _free(out)
     folder, settings = models.read(path, ModelFolder, BackboneFolder)
     project, image = SD3 if isinstance(settings.backbone, Transformer) else DIT, replace(settings.backbone, video=False)
-    image = replace(image, layout="global") if isinstance(image, Transformer) else image
     described = project.described(image)
     model = models.load(path) if isinstance(settings, ModelFolder) else None
     network = model.backbone if model else models.load_backbone(path)
+    half, pairs = image_half(network), list(project.pairs(image))
     with models.written(out) as aside:
         if model:
             _write_pipeline(aside, model)
         precision = models.precision_of(folder / "backbone.safetensors")
-        weights = names.theirs(image_half(network), project.pairs(image))
+        weights = names.theirs(half, pairs)
         _write_transformer(aside / "transformer" if model else aside, weights, described, precision)
-    kept = sum(value.numel() for value in weights.values())
-    return Converted(whole=model is not None, parameters=kept, unused=[], left=parameters(network) - kept)
+    kept = {f"{name}.{end}" for pair in pairs for name in pair.ours for end in pair.ends}  # theirs may be copies of one
+    left = parameters(network) - sum(half[name].numel() for name in kept)
+    return Converted(whole=model is not None, parameters=sum(value.numel() for value in weights.values()), unused=[], left=left)
 
 
 def _free(out: Path) -> None:
