@@ -66,6 +66,14 @@ def test_what_half_precision_cannot_hold_is_kept_as_it_is(tmp_path: Path) -> Non
     assert models.precision_of(file) == torch.float32 and load_file(file)["out.weight"].dtype == torch.half
 
 
+def test_what_could_not_be_written_leaves_nothing(tmp_path: Path) -> None:
+    for error in (UserError, KeyboardInterrupt):
+        with pytest.raises(error), models.written(tmp_path / "out") as aside:
+            (aside / "half").touch()
+            raise error
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_is_no_number_is_not_loaded(tmp_path: Path) -> None:
     network = tiny.transformer()
     network.out.bias.data[0] = float("nan")

@@ -44,9 +44,12 @@ def written(folder: Path) -> Iterator[Path]:
     aside = folder.with_name(f".writing-{folder.name}")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    yield aside
-    shutil.rmtree(folder, ignore_errors=True)
-    aside.rename(folder)
+    try:
+        yield aside
+        shutil.rmtree(folder, ignore_errors=True)
+        aside.rename(folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def runs() -> dict[str, Path]:

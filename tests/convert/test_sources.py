@@ -35,6 +35,16 @@ def test_a_folder_in_several_files(folder: Path, tmp_path: Path) -> None:
     assert one.digest == several.digest and one.settings == several.settings
 
 
+@pytest.mark.parametrize("index", [True, False])
+def test_a_variant_in_several_files(index: bool, folder: Path, tmp_path: Path) -> None:
+    several = tmp_path / "several"
+    tiny_sd3.transformer().save_pretrained(several, max_shard_size="60KB", variant="fp16")
+    assert len(list(several.glob("*.fp16-*.safetensors"))) > 1
+    if not index:
+        (several / f"{NAME}.index.fp16.json").unlink()
+    assert sources.read(several).digest == sources.read(folder).digest
+
+
 def test_a_variant_stands_in_where_it_is_alone(folder: Path) -> None:
     digest = sources.read(folder).digest
     (folder / NAME).rename(folder / "diffusion_pytorch_model.fp16.safetensors")

@@ -50,9 +50,8 @@ def described(settings: Transformer) -> dict[str, Any]:
             "Diffusers has no such transformer: only image transformers of SD3's shape, with its table of places, are written for it."
         )
     if settings.layout not in WHOLE:
-        raise UserError(
-            f"On one frame the layout {settings.layout} is no image model that diffusers has: only {', '.join(WHOLE[:-1])} and {WHOLE[-1]} go back."
-        )
+        known = f"{', '.join(WHOLE[:-1])} and {WHOLE[-1]}"
+        raise UserError(f"On one frame the layout {settings.layout} is no image model that diffusers has: only {known} go back.")
     return {
         "_class_name": "SD3Transformer2DModel",
         "sample_size": settings.places.base * settings.patch,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ from videodit.convert.names import Pair, Project, Weights
 from videodit.shapes import UserError
 
 PROJECTS: dict[str, Project] = {project.name: project for project in (SD3, DIT)}
+BROKEN = (AttributeError, LookupError, TypeError, ValueError, ArithmeticError, RuntimeError)  # what comes of what describes nothing
+PART = re.compile(r"-\d+-of-\d+(?=\.safetensors$)")  # what tells the parts of one file apart
 PRECISIONS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)  # what says by itself which number it is
 PIPELINES = {"StableDiffusion3Pipeline": SD3, "DiTPipeline": DIT}
 
@@ -79,7 +82,7 @@ def read(path: Path) -> Source:
     project = PROJECTS[described["_class_name"]]
     try:
         return matched(project.settings_of(described), weights_in(folder), project)
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+    except BROKEN as error:
         said = " ".join(str(error).split())[:100]
         raise UserError(f"{folder / 'config.json'} does not describe a {project.name} ({said}): copy it again.") from error
 
@@ -89,7 +92,7 @@ def pipeline_in(path: Path) -> Project | None:
     if not (path / "model_index.json").is_file():
         return None
     kind = load_json(path / "model_index.json").get("_class_name")
-    if kind not in PIPELINES:
+    if not isinstance(kind, str) or kind not in PIPELINES:
         raise UserError(f"{path} holds a {kind}: only {' and '.join(PIPELINES)} are read.")
     return PIPELINES[kind]
 
@@ -101,8 +104,9 @@ def described_in(folder: Path) -> dict[str, Any]:
     if not (folder / "config.json").is_file():
         raise UserError(f"There is no config.json in {folder}: give the folder of a pipeline or transformer, as diffusers saves it.")
     described = load_json(folder / "config.json")
-    if described.get("_class_name") not in PROJECTS:
-        raise UserError(f"{folder} holds a {described.get('_class_name')}: only {' and '.join(PROJECTS)} are read.")
+    kind = described.get("_class_name")
+    if not isinstance(kind, str) or kind not in PROJECTS:
+        raise UserError(f"{folder} holds a {kind}: only {' and '.join(PROJECTS)} are read.")
     if described.get("quantization_config"):
         raise UserError(f"The transformer in {folder} is quantised, says its config.json: give it in half or single precision.")
     return described
@@ -111,7 +115,7 @@ def described_in(folder: Path) -> dict[str, Any]:
 def load_json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read ({error}): copy it again.") from error
     if not isinstance(found, dict):
         raise UserError(f"{path} is no JSON object: copy it again.")
@@ -127,13 +131,16 @@ def weights_in(folder: Path) -> Weights:
 
 
 def _files(folder: Path) -> Iterator[Path]:
+    """One file or all parts of one; a variant, such as fp16, where nothing else is there."""
     stem = "diffusion_pytorch_model"
-    if (index := folder / f"{stem}.safetensors.index.json").is_file():
-        named = load_json(index).get("weight_map")
+    whole, indices = folder / f"{stem}.safetensors", sorted(folder.glob(f"{stem}.safetensors.index*.json"))
+    plain = [path for path in indices if path.name == f"{whole.name}.index.json"]
+    if plain or (indices and not whole.is_file()):
+        named = load_json([*plain, *indices][0]).get("weight_map")
         names = {Path(str(name)).name for name in named.values()} if isinstance(named, dict) else set()
     else:
-        names = {path.name for path in folder.glob(f"{stem}*.safetensors")}
-        names = {f"{stem}.safetensors"} if f"{stem}.safetensors" in names else set(sorted(names)[:1])  # else a variant, such as fp16
+        found = [whole] if whole.is_file() else sorted(folder.glob(f"{stem}*.safetensors"))
+        names = {path.name for path in found if PART.sub("", path.name) == PART.sub("", found[0].name)}
     if not names:
         raise UserError(f"{folder} holds no {stem}.safetensors: save it with save_pretrained(..., safe_serialization=True).")
     for name in sorted(names):
