@@ -6,14 +6,16 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 
 import tiny
 from videodit import backbone, config, models
-from videodit.autoencoder import inflate
+from videodit.autoencoder import DPVAESettings, inflate
 from videodit.autoencoder.presets import PRESETS, ImageAutoencoder
+from videodit.backbone.arrangements import Arrangement
 from videodit.cli.config import KINDS
 from videodit.cli.main import main
 from videodit.data.sources import Folder, Toybox
@@ -265,3 +267,40 @@ def test_settings_may_stand_behind_options(capsys: pytest.CaptureFixture[str]) -
     path = str(Path(__file__).parents[1] / "runs" / "toybox_tiny.toml")
     assert main(["plan", path, "--shapes", "steps=7", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["steps"] == 7
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "said"),
+    [
+        (kind, change, said)
+        for kind in (backbone.Transformer, backbone.DiT)
+        for change, said in (
+            ("heads=5", "A width of .* does not go with 5 heads"),
+            ("heads=0", "heads takes 1 or more, not 0"),
+            ("patch=0", "patch takes 1 or more"),
+            ("window=0", "window takes 1 or more"),
+            ("depth=0", "depth takes 1 or more"),
+            ("depth=-1", "depth takes 1 or more, not -1"),
+            ("picture=-1", "picture takes 0 or more, not -1"),
+        )
+    ]
+    + [
+        (backbone.Transformer, "twice=-1", "twice takes 0 or more"),
+        (DPVAESettings, "step=0", "step takes 1 or more"),
+        (DPVAESettings, "window=0", "window takes 1 or more"),
+        (DPVAESettings, "window=-1", "window takes 1 or more, not -1"),
+    ],
+)
+def test_a_shape_that_cannot_be_is_said_where_it_is_set(kind: type, change: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "shape.toml").touch()
+    with pytest.raises(UserError, match=said):
+        config.read(kind, tmp_path / "shape.toml", [change])
+
+
+@pytest.mark.parametrize("layout", get_args(Arrangement))
+def test_a_second_attention_stands_where_blocks_see_all_or_are_folded(layout: Arrangement) -> None:
+    if layout in ("global", "spatial", "beside"):
+        assert backbone.Transformer(layout=layout, twice=1).twice == 1
+        return
+    with pytest.raises(UserError, match=f"not all blocks of the layout {layout} do: set twice=0"):
+        backbone.Transformer(layout=layout, twice=1)

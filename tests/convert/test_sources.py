@@ -14,8 +14,9 @@ from safetensors.torch import load_file, save_file
 
 import tiny_sd3
 from videodit.backbone import Cropped
+from videodit.backbone.positions import frame_positions
 from videodit.convert import files, pipeline, sources
-from videodit.shapes import UserError
+from videodit.shapes import Size, UserError
 
 TABLE = "pos_embed.pos_embed"
 NAME = "diffusion_pytorch_model.safetensors"
@@ -153,6 +154,13 @@ def _pickled(folder: Path) -> None:
         (_json({"num_layers": 4}), "There is no transformer_blocks.2"),
         (_json({"in_channels": 12, "out_channels": 12}), "and should be"),
         (_json({"num_layers": "many"}), "config.json"),
+        (_json({"num_layers": -1}), "depth takes 1 or more, not -1"),
+        (_json({"num_attention_heads": 5, "caption_projection_dim": 120, "attention_head_dim": 24.0}), "does not describe"),
+        (_json({"_class_name": ["a"]}), "holds a ['a']"),
+        (_json({"sample_size": 0}), "a side of 1 or more"),
+        (_json({"pos_embed_max_size": 0}), "a side of 1 or more"),
+        (_json({"num_layers": 10**9}), "There is no transformer_blocks.2"),
+        (lambda folder: (folder / "config.json").write_text("[" * 100_000), "cannot be read"),
         (_json({"quantization_config": {"load_in_8bit": True}}), "is quantised, says its config.json"),
         (_cast(torch.int8), "is in int8, a quantised number"),
         (_cast(torch.float8_e4m3fn), "is in float8_e4m3fn, a quantised number"),
@@ -196,3 +204,24 @@ def test_a_file_of_something_else_is_said(content: dict[str, torch.Tensor], tmp_
     (tmp_path / "old.ckpt").write_bytes(pickle.dumps({}))
     with pytest.raises(UserError, match="is a pickle, which can run code"):
         files.read(tmp_path / "old.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"blocks.0.attn.qkv.weight": None}, "holds no transformer of DiT"),
+        ({"blocks.0.attn.qkv.weight": None, "blocks.a.b": torch.zeros(1)}, "holds no transformer of DiT"),
+        ({"x_embedder.proj.weight": torch.zeros(384, 4)}, "holds no transformer of DiT"),
+        ({"pos_embed": torch.zeros(1, 16, 12)}, "holds no transformer of DiT"),
+        ({"pos_embed": None}, "lacks 'pos_embed'"),
+        ({}, "There is no t_embedder.mlp.0.weight"),
+    ],
+)  # fmt: skip
+def test_a_pickle_of_something_else_is_said(change: dict[str, torch.Tensor | None], said: str, tmp_path: Path) -> None:
+    places = frame_positions(Size(1, 4, 4), 384, Cropped(side=4, base=4), like=torch.zeros(()))[None]
+    held = {"x_embedder.proj.weight": torch.zeros(384, 4, 2, 2), "x_embedder.proj.bias": torch.zeros(384), "pos_embed": places}
+    held |= {"final_layer.linear.weight": torch.zeros(32, 384), "blocks.0.attn.qkv.weight": torch.zeros(1152, 384)}
+    torch.save({name: value for name, value in (held | change).items() if value is not None}, tmp_path / "some.pt")
+    with pytest.raises(UserError) as caught:
+        files.read(tmp_path / "some.pt", pickled=True)
+    assert said in str(caught.value) and "\n" not in str(caught.value)

@@ -38,6 +38,11 @@ class DPVAESettings:
     window: int = setting(8, doc="groups that causal temporal attention sees, the present one included")
     step: int = setting(1, doc="groups a causal autoencoder takes at once, which bounds its memory")
 
+    def __post_init__(self) -> None:
+        for name in ("time", "window", "step"):
+            if (value := getattr(self, name)) < 1:
+                raise UserError(f"{name} takes 1 or more, not {value}.")
+
 
 @dataclass(frozen=True)
 class Posterior:

@@ -28,9 +28,9 @@ from videodit.backbone.layouts import Layout
 from videodit.backbone.packed import Grid, Mask, packed
 from videodit.backbone.patches import GivenBranch, PatchEmbedding, VideoBranch, embedded, hinted, unpatch
 from videodit.backbone.positions import Centred, Length, Places, Rotary, When, rotary_angles
-from videodit.backbone.variants import BLOCKS, DOC, arranged
+from videodit.backbone.variants import BLOCKS, DOC, arranged, sound
 from videodit.config import setting
-from videodit.shapes import Size, Text, token_size
+from videodit.shapes import Size, Text, UserError, token_size
 
 BRANCHES = ("video.", "given.", "hints.", "picture.")  # beside the blocks, what an image model lacks
 
@@ -62,6 +62,11 @@ class Transformer:
     window: int = setting(8, doc="rows and columns of tokens in a window, for the layout windows")
     rotary: Rotary = setting("none", doc="what turns queries and keys, beside the tables: nothing, the frame, or frame, row and column")
     length: Length = setting(Length(), doc="for clips longer than those of training")
+
+    def __post_init__(self) -> None:
+        sound(self)
+        if self.twice and self.layout not in ("global", "spatial", "beside"):
+            raise UserError(f"A second attention sees the whole clip, and not all blocks of the layout {self.layout} do: set twice=0.")
 
 
 class DualTransformer(nn.Module):
@@ -107,6 +112,8 @@ class DualTransformer(nn.Module):
         if given is not None and self.settings.given == "refused":
             raise ValueError("this network takes no given frames")
         if not isinstance(noisy, Tensor):
+            if hint is not None or when is not None or text.picture is not None:
+                raise UserError("Clips that share a sequence are told no hint, no picture and no places in time: give them one by one.")
             return packed(self, noisy, t, text, None if given is None else list(given))
         assert text.sequence is not None and not isinstance(given, Sequence)
         if given is not None and self.settings.given == "time":

@@ -35,6 +35,10 @@ class Cropped:
     side: int = setting(192, doc="rows and columns of the whole table: the most that a frame may have")
     base: int = setting(64, doc="rows and columns the model was first trained at")
 
+    def __post_init__(self) -> None:
+        if self.side < 1 or self.base < 1:
+            raise UserError(f"A table of places has a side of 1 or more, and so has its base, not {self.side} and {self.base}.")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Length:

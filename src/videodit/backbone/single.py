@@ -16,7 +16,7 @@ from videodit.backbone.conditioning import GIVEN_DOC, HINTS_DOC, PICTURE_DOC, Gi
 from videodit.backbone.layouts import Layout
 from videodit.backbone.patches import GivenBranch, Head, PatchEmbedding, TubeEmbedding, TubeHead, VideoBranch, embedded, hinted
 from videodit.backbone.positions import Cropped, Length, Places, When, rotary_angles, waves
-from videodit.backbone.variants import BLOCKS, DOC, SHAPED, STILL, Variant, arranged
+from videodit.backbone.variants import BLOCKS, DOC, SHAPED, STILL, Variant, arranged, sound
 from videodit.config import setting
 from videodit.shapes import Size, Text, UserError, token_size
 
@@ -60,9 +60,9 @@ class DiT:
     reached: bool = setting(False, doc="whether the slowest wave of t is 10,000 itself, as in diffusers' DiT, and not one step faster")
 
     def __post_init__(self) -> None:
+        sound(self)
         if self.told == "token" and self.layout in SHAPED:
             raise UserError(f"The layout {self.layout} has no place for a token beside the grid: tell it by modulation.")
-
         if self.picture and not self.text:
             raise UserError("What a picture shows is told to the words, and this transformer sees none: leave the picture out.")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 
@@ -18,6 +18,7 @@ from videodit.backbone.layouts import (
     TemporalAttention,
     WindowAttention,
 )
+from videodit.shapes import UserError
 
 Variant = Literal[
     "global", "spatial", "late", "interleaved", "factorised", "split", "divided", "axial", "local-global", "windows"
@@ -37,11 +38,22 @@ BLOCKS: dict[str, Callable[[int], list[nn.Module]]] = {  # told how wide a windo
 TURNS: dict[str, tuple[str, ...]] = {"interleaved": ("spatial", "temporal"), "windows": ("window", "temporal", "shifted", "temporal")}
 STILL = ("spatial", "window", "shifted")  # which see one frame
 SHAPED = ("axial", "local-global", "windows")  # which need the grid as it is
+LEAST = {1: ("channels", "width", "depth", "heads", "patch", "tube", "window"), 0: ("text", "pooled", "labels", "picture", "twice")}
 DOC = (
     "half of the blocks in space, then half in time (late), in turns (interleaved), space then time in each block (factorised), half of "
     "the heads each (split); time then space (divided); time, rows, columns (axial); quarters of the frame, then every second token "
     "(local-global); time and windows in turns, every second window shifted (windows)"
 )
+
+
+def sound(shape: Any) -> None:
+    """Refuse a shape of which no transformer can be made."""
+    for least, names in LEAST.items():
+        for name in names:
+            if (value := getattr(shape, name, least)) < least:
+                raise UserError(f"{name} takes {least} or more, not {value}.")
+    if shape.width % shape.heads or shape.width % 2:
+        raise UserError(f"A width of {shape.width} does not go with {shape.heads} heads: it is even, and a multiple of them.")
 
 
 def arranged(layout: str, depth: int) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from videodit.backbone.positions import frame_positions
 from videodit.convert.foreign import SD3
 from videodit.convert.foreign_dit import published
 from videodit.convert.names import Weights
-from videodit.convert.sources import Source, loaded, matched
+from videodit.convert.sources import BROKEN, Source, brief, loaded, matched
 from videodit.folders import PICKLES
 from videodit.shapes import Size, UserError
 
@@ -48,8 +48,8 @@ def _sd3(path: Path) -> Source:
         _same_table(weights["pos_embed"], settings.width, settings.places, path)
         left = dict(weights)
         source = matched(settings, convert_sd3_transformer_checkpoint_to_diffusers(left), SD3)  # which takes out what it knows
-    except (KeyError, IndexError) as error:
-        raise UserError(f"{path} lacks {error} of SD3's transformer: copy it again.") from error
+    except BROKEN as error:
+        raise _unlike(path, "SD3", error) from error
     if scaled := next((name for name in sorted(left) if name.endswith(SCALES)), None):
         raise UserError(f"The numbers of {path} are to be multiplied by scales of their own ({scaled}): give the file in half precision.")
     return Source(source.settings, source.weights, source.pairs, [*source.unused, *sorted(left)], SD3)
@@ -94,8 +94,8 @@ def _dit(path: Path) -> Source:
         _same_table(weights["pos_embed"], settings.width, settings.places, path)
         tables = {name: value for name, value in weights.items() if name not in DIT_TABLES}
         return matched(settings, tables, None, published(settings))
-    except (KeyError, IndexError) as error:
-        raise UserError(f"{path} lacks {error} of DiT's transformer: copy it again.") from error
+    except BROKEN as error:
+        raise _unlike(path, "DiT", error) from error
 
 
 def _dit_shaped(weights: Weights) -> DiT:
@@ -118,6 +118,12 @@ def _dit_shaped(weights: Weights) -> DiT:
     )
 
 
+def _unlike(path: Path, whose: str, error: Exception) -> UserError:
+    if isinstance(error, LookupError):
+        return UserError(f"{path} lacks {error} of {whose}'s transformer: copy it again.")
+    return UserError(f"{path} holds no transformer of {whose} ({brief(error)}): copy it again.")
+
+
 def _depth(weights: Weights, prefix: str) -> int:
     return 1 + max(int(name.removeprefix(prefix).split(".")[0]) for name in weights if name.startswith(prefix))
 
@@ -126,7 +132,8 @@ def _same_table(table: Tensor, width: int, places: object, path: Path) -> None:
     """A file does not say at which extent its model was first trained; its table of places does."""
     assert isinstance(places, Cropped)
     expected = frame_positions(Size(1, places.side, places.side), width, places, like=torch.zeros(()))
-    if (difference := (expected - table[0].float()).abs().max().item()) > 2e-3:  # the file may be in half precision
+    difference = (expected - table[0].float()).abs().max().item()
+    if not difference <= 2e-3:  # the file may be in half precision
         raise UserError(
             f"The table of places in {path} differs by {difference:.2g} from that of a model first trained at {places.base} tokens a side: "
             "give the transformer as diffusers saves it, whose config.json says its sample_size."

@@ -83,8 +83,12 @@ def read(path: Path) -> Source:
     try:
         return matched(project.settings_of(described), weights_in(folder), project)
     except BROKEN as error:
-        said = " ".join(str(error).split())[:100]
-        raise UserError(f"{folder / 'config.json'} does not describe a {project.name} ({said}): copy it again.") from error
+        raise UserError(f"{folder / 'config.json'} does not describe a {project.name} ({brief(error)}): copy it again.") from error
+
+
+def brief(error: BaseException) -> str:
+    """What an error says, for a sentence of ours."""
+    return " ".join(str(error).split())[:100]
 
 
 def pipeline_in(path: Path) -> Project | None:
