@@ -70,3 +70,13 @@ def test_layouts_that_take_no_packed_clips_say_so() -> None:
     network = tiny.transformer(layout="spatial")
     with pytest.raises(UserError, match="with the layout spatial give them one by one"):
         network(clips(network.settings.channels), T, tiny.text([3, 1, 5, 2]))
+
+
+@pytest.mark.parametrize("told", ["hint", "when", "picture"])
+def test_what_packed_clips_cannot_be_told_is_said(told: str) -> None:
+    network = tiny.transformer(hints=True, picture=tiny.SIGHT)
+    channels, text = network.settings.channels, tiny.text([3, 1, 5, 2])
+    how = {"hint": {"hint": tiny.grid(4, 1 + channels, 2, 4, 4)}, "when": {"when": [0, 2]}}.get(told, {})
+    text = text._replace(picture=tiny.grid(4, tiny.SIGHT)) if told == "picture" else text
+    with pytest.raises(UserError, match="give them one by one"):
+        network(clips(channels), T, text, **how)
