@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import re
 import shutil
@@ -15,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 import tiny
 from videodit import config, models
-from videodit.autoencoder import DPVAE, PerFrame
+from videodit.autoencoder import DPVAE, PerFrame, inflate
 from videodit.models import ModelFolder, Provenance
 from videodit.shapes import UserError
 
@@ -185,6 +186,31 @@ def test_a_corrupt_tokenizer_without_digests(folder: Path, content: bytes) -> No
 def test_a_model_toml_that_is_wrong(folder: Path, old: str, new: str, match: str) -> None:
     undigested(folder, lambda text: text.replace(old, new))
     fails(lambda: models.load(folder), match)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"act_fn": "relu"}, "with act_fn = relu is not read: only silu is"),
+        ({"use_post_quant_conv": True}, "with use_post_quant_conv = True is not read: only False"),
+        ({"down_block_types": [*["DownEncoderBlock2D"] * 3, "AttnDownEncoderBlock2D"]}, "with down_block_types = .*is not read"),
+        ({"up_block_types": ["AttnUpDecoderBlock2D", *["UpDecoderBlock2D"] * 3]}, "with up_block_types = .*is not read"),
+        ({"in_channels": 4}, "with in_channels = 4 is not read: only 3"),
+        ({"scaling_factor": None}, "with scaling_factor = None is not read"),
+        ({"norm_num_groups": 0}, "does not describe an AutoencoderKL"),
+        ({"latent_channels": -4}, "does not describe an AutoencoderKL"),
+        ({"block_out_channels": []}, "does not describe an AutoencoderKL"),
+    ],
+)
+def test_an_image_autoencoder_of_another_shape(change: dict[str, object], match: str, world: tiny.World, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(world.image_autoencoder, tmp_path / "image"))
+    described = json.loads((folder / "config.json").read_text()) | change
+    (folder / "config.json").write_text(json.dumps(described))
+    fails(lambda: models.describe(folder), match)
+    if "does not describe" not in match:
+        fails(lambda: inflate(AutoencoderKL.from_config(described)), match)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(UserError):
+        models.load_autoencoder(folder)
 
 
 def test_weights_of_other_names(folder: Path) -> None:

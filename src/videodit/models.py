@@ -318,8 +318,9 @@ def _unfilled(folder: Path) -> AutoencoderKL:
         image = AutoencoderKL.from_config(described)
         assert isinstance(image, AutoencoderKL)
         return image
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{folder / 'config.json'} does not describe an AutoencoderKL ({error}): give the folder of one.") from error
+    except (OSError, ValueError, TypeError, ArithmeticError, LookupError, RuntimeError) as error:  # which may say several lines
+        said = " ".join(str(error).split())[:100]
+        raise UserError(f"{folder / 'config.json'} does not describe an AutoencoderKL ({said}): give the folder of one.") from error
 
 
 def _checked(folder: Path, file: str, digests: dict[str, str]) -> Path:

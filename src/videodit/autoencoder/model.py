@@ -18,11 +18,13 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from videodit.autoencoder.presets import ImageAutoencoder
 from videodit.autoencoder.pseudo3d import TEMPORAL, Decoder3D, Encoder3D, Past, Reach, each_frame
 from videodit.config import setting
 from videodit.shapes import Size, UserError, latent_size
 
 PRECISIONS = (torch.float32, torch.bfloat16)  # in half precision the activations of a decoder can overflow, which gives black frames
+AT_ONCE = 8  # frames of each clip that go through the image autoencoder together
 Video = Float[Tensor, "b c f h w"]
 Latents = Float[Tensor, "b d t y x"]
 
@@ -64,6 +66,7 @@ class PerFrame(nn.Module):
 
     def __init__(self, image: AutoencoderKL) -> None:
         super().__init__()
+        ImageAutoencoder.of(image)  # refuses what could not be built again
         self.image = image.requires_grad_(False).eval()
         for module in image.modules():
             if isinstance(module, Attention) and not module._forward_hooks:  # it may have come out of another of ours

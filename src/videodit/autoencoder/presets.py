@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
 from videodit.config import setting
+from videodit.shapes import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +31,13 @@ class ImageAutoencoder:
         return 2 ** (len(self.widths) - 1)
 
     def build(self) -> AutoencoderKL:
+        return AutoencoderKL(**self.described())
+
+    def described(self) -> dict[str, Any]:
+        """The configuration of diffusers' class."""
         levels = len(self.widths)
-        described: dict[str, Any] = {
+        return {
+            "act_fn": "silu",
             "in_channels": 3,
             "out_channels": 3,
             "down_block_types": ("DownEncoderBlock2D",) * levels,
@@ -45,22 +52,29 @@ class ImageAutoencoder:
             "use_post_quant_conv": self.quant_convs,
             "mid_block_add_attention": self.middle_attention,
         }
-        return AutoencoderKL(**described)
 
     @classmethod
     def of(cls, image: AutoencoderKL) -> ImageAutoencoder:
-        """The settings that a given autoencoder was built with."""
-        config = image.config
-        return cls(
+        """The settings that a given autoencoder was built with; one that they would not build is refused."""
+        config = dict(image.config)
+        scaling = config["scaling_factor"]
+        if not isinstance(scaling, int | float) or not 0 < scaling < math.inf:
+            raise UserError(f"An AutoencoderKL with scaling_factor = {scaling} is not read: give one with a number over 0.")
+        made = cls(
             widths=tuple(config["block_out_channels"]),
             layers=config["layers_per_block"],
             latent_channels=config["latent_channels"],
             groups=config["norm_num_groups"],
-            scaling=config["scaling_factor"],
-            shift=config["shift_factor"] or 0.0,
+            scaling=float(scaling),
+            shift=float(config["shift_factor"] or 0.0),
             quant_convs=config["use_quant_conv"],
             middle_attention=config["mid_block_add_attention"],
         )
+        for name, fitting in made.described().items():
+            found = config[name]
+            if name != "shift_factor" and (tuple(found) if isinstance(fitting, tuple) else found) != fitting:
+                raise UserError(f"An AutoencoderKL with {name} = {found} is not read: only {fitting} is.")
+        return made
 
 
 _SD3 = ImageAutoencoder()
