@@ -223,6 +223,9 @@ def test_a_published_latte_is_a_video_model_already(tmp_path: Path) -> None:
     network = _published(settings, tmp_path / "latte.pt")
     done = pipeline.to_video(tmp_path / "latte.pt", tmp_path / "video", pickled=True)
     assert done.proof is None and models.load_backbone(tmp_path / "video").settings == settings
+    for change, said in (({"layout": "late"}, "--layout"), ({"layout": "global"}, "--layout"), ({"side": 32}, "--side")):
+        with pytest.raises(UserError, match=f"sees time already, in the layout interleaved: leave {said} out"):
+            pipeline.to_video(tmp_path / "latte.pt", tmp_path / "other", pickled=True, **change)
     again = models.load_backbone(tmp_path / "video").state_dict()
     assert all(torch.equal(again[name], value) for name, value in network.state_dict().items())
     with pytest.raises(UserError, match="Diffusers has no such transformer"):

@@ -60,7 +60,7 @@ def to_video(
     frames: int | None = None,
     extent: tuple[int, int] | None = None,
     fps: float | None = None,
-    layout: Layout = "global",
+    layout: Layout | None = None,
     side: int = 0,
     pickled: bool = False,
     autoencoder: Path | None = None,
@@ -69,7 +69,9 @@ def to_video(
     _free(out)
     source = files.read(path, pickled=pickled) if path.is_file() else sources.read(path)
     sees_time = isinstance(source.settings, DiT) and source.settings.layout != "spatial"
-    video = source.ours() if sees_time else inflate(source.ours(), layout, side=side)
+    if sees_time and (layout or side):
+        raise UserError(f"{path} sees time already, in the layout {source.settings.layout}: leave --{'layout' if layout else 'side'} out.")
+    video = source.ours() if sees_time else inflate(source.ours(), layout or "global", side=side)
     parts = beside(path, source, video, autoencoder, time)
     told = {"--frames": frames, "--size": extent, "--fps": fps, "--time": time}
     if parts is None and (said := [name for name, value in told.items() if value]):
