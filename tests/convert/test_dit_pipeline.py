@@ -169,7 +169,9 @@ def test_what_does_not_fit_is_said(source: Path, tmp_path: Path) -> None:
     for file, change, said in (
         ("scheduler/scheduler_config.json", {"prediction_type": "sample"}, "predicts sample is not read"),
         ("scheduler/scheduler_config.json", {"trained_betas": [0.1], "prediction_type": "epsilon"}, "without trained betas"),
-        ("scheduler/scheduler_config.json", {"trained_betas": None}, None),
+        ("scheduler/scheduler_config.json", {"trained_betas": None, "rescale_betas_zero_snr": True}, "without rescale_betas_zero_snr"),
+        ("scheduler/scheduler_config.json", {"rescale_betas_zero_snr": False, "beta_end": None}, "beta_end = None, which is no number"),
+        ("scheduler/scheduler_config.json", {"beta_end": 0.3}, None),
         ("model_index.json", {"id2label": {"0": "tench"}}, "does not name 1000 labels"),
     ):
         path = copied / file

@@ -209,6 +209,16 @@ def test_parts_that_do_not_belong_together_are_said(copied: Path, tmp_path: Path
         pipeline.to_video(copied, tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [({"use_dynamic_shifting": True}, "without use_dynamic_shifting"), ({"shift": None}, "shift = None, which is no number")],
+)
+def test_a_schedule_that_is_not_read_is_said(change: dict[str, object], said: str, copied: Path, tmp_path: Path) -> None:
+    changed(copied / "scheduler" / "scheduler_config.json", **change)
+    with pytest.raises(UserError, match=said):
+        pipeline.to_video(copied, tmp_path / "out")
+
+
 @pytest.mark.parametrize("part", ["vae", "tokenizer_2", "text_encoder", "transformer", "scheduler"])
 def test_a_missing_part_is_said(part: str, copied: Path, tmp_path: Path) -> None:
     shutil.rmtree(copied / part)

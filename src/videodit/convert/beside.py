@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -64,7 +65,9 @@ def beside(
         raise UserError(f"The transformer takes latents of {source.settings.channels} channels, the autoencoder makes {encoder.channels}.")
     schedule = sources.load_json(path / "scheduler" / "scheduler_config.json") if whole else {}
     if isinstance(source.settings, Transformer):
-        times = Times(shift=float(schedule.get("shift", 1.0)))
+        if schedule.get("use_dynamic_shifting"):
+            raise UserError("A schedule whose shift follows the extent is not read: give one without use_dynamic_shifting.")
+        times = Times(shift=_number(schedule, "shift", 1.0))
         return Beside(autoencoder=encoder.eval(), image=folder, text=_text(path, source.settings), times=times, sampling=SD3_SAMPLING)
     assert isinstance(video.settings, DiT)
     return Beside(
@@ -105,7 +108,9 @@ def _labels(pipeline: Path | None, settings: DiT) -> Labels:
 def diffusion(schedule: Mapping[str, Any], *, variance: bool) -> Diffusion:
     """The objective that a scheduler of diffusers samples from; without one, DiT's."""
     predicted, growth = schedule.get("prediction_type", "epsilon"), schedule.get("beta_schedule", "linear")
-    if predicted not in PREDICTIONS or growth not in BETAS or schedule.get("trained_betas") is not None:
+    if schedule.get("rescale_betas_zero_snr"):
+        raise UserError("A schedule whose betas are rescaled to end in noise alone is not read: give one without rescale_betas_zero_snr.")
+    if str(predicted) not in PREDICTIONS or str(growth) not in BETAS or schedule.get("trained_betas") is not None:
         raise UserError(
             f"A schedule of {growth} betas that predicts {predicted} is not read: "
             f"only {', '.join(BETAS)} without trained betas, which predict {' or '.join(PREDICTIONS)}."
@@ -114,10 +119,17 @@ def diffusion(schedule: Mapping[str, Any], *, variance: bool) -> Diffusion:
         prediction=PREDICTIONS[predicted],  # pyright: ignore[reportArgumentType]
         variance=variance,
         betas=BETAS[growth],  # pyright: ignore[reportArgumentType]
-        first=float(schedule.get("beta_start", 1e-4)),
-        last=float(schedule.get("beta_end", 0.02)),
-        steps=int(schedule.get("num_train_timesteps", 1000)),
+        first=_number(schedule, "beta_start", 1e-4),
+        last=_number(schedule, "beta_end", 0.02),
+        steps=int(_number(schedule, "num_train_timesteps", 1000.0)),
     )
+
+
+def _number(schedule: Mapping[str, Any], name: str, default: float) -> float:
+    found = schedule.get(name, default)
+    if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found):
+        raise UserError(f"The schedule says {name} = {found}, which is no number: copy its scheduler_config.json again.")
+    return float(found)
 
 
 def schedule(objective: Diffusion) -> dict[str, Any]:
