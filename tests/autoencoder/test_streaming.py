@@ -64,6 +64,18 @@ def test_attention_sees_its_window_alone() -> None:
 
 
 @torch.no_grad()
+def test_a_stream_whose_first_frame_stands_alone_is_the_whole() -> None:
+    autoencoder = tiny.dpvae(trained=True, settings=ALONE)
+    video = VIDEO[:, :, :13]
+    whole = autoencoder.encode(video).mean
+    parts = [piece.mean for piece in encode_stream(autoencoder, video.split([5, 8], dim=2))]
+    torch.testing.assert_close(joined(parts), whole, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(joined(decode_stream(autoencoder, parts)), autoencoder.decode(whole), rtol=1e-4, atol=1e-5)
+    with pytest.raises(UserError, match="use a multiple of 4 and 1 more"):
+        next(encode_stream(autoencoder, [video[:, :, :4]]))
+
+
+@torch.no_grad()
 def test_any_length_comes_back_as_it_went_in() -> None:
     for settings in (DPVAESettings(), DPVAESettings(reach="causal"), ALONE):
         autoencoder = tiny.dpvae(trained=True, settings=settings)

@@ -44,6 +44,29 @@ def test_the_count_is_that_of_pytorch(name: str, frames: int) -> None:
     assert 2 * found.total == counted.get_total_flops()
 
 
+TOLD = {
+    **{f"{layout} by time": replace(SD3, layout=layout, window=2, given="time") for layout in ("global", "spatial", "beside", "late")},
+    "sd3.5 by time": replace(SD3, normed=True, twice=2, given="time"),
+    "channels, hints and a picture": replace(SD3, given="channels", hints=True, picture=12),
+    "latte by time": replace(LATTE, given="time"),
+    "latte, hints and a picture": replace(LATTE, given="channels", hints=True, text=12, picture=12),
+    "tubes": replace(LATTE, tube=3, layout="global", given="time", hints=True),
+}
+
+
+@pytest.mark.parametrize("name", TOLD)
+def test_what_it_is_told_is_counted(name: str) -> None:
+    settings, latents, words = TOLD[name], Size(6, 4, 8), 5
+    text = tiny.text([words], settings.text or 4)._replace(pooled=torch.ones(1, settings.pooled), mask=None)
+    text = text._replace(picture=torch.ones(1, settings.picture) if settings.picture else None)
+    hint = torch.zeros(1, 1 + settings.channels, *latents) if settings.hints else None
+    given = torch.zeros(1, 1, *latents)
+    network, noisy = backbone.build(settings), torch.zeros(1, settings.channels, *latents)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counted, torch.no_grad():
+        network(noisy, torch.ones(1), text, given, hint=hint)
+    assert 2 * cost(settings, latents, words if settings.text else 0, told=True).total == counted.get_total_flops()
+
+
 @pytest.mark.parametrize(("variant", "paper"), [("v1", 5572.69), ("v2", 5572.69), ("v3", 6153.15)])
 def test_lavitas_table(variant: str, paper: float) -> None:
     """For a batch of three clips of 16 frames at 256x256, counted the paper's way."""

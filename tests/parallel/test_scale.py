@@ -43,6 +43,13 @@ def rows() -> list[str]:
     return found
 
 
+def test_one_process_sends_nothing_in_any_layout() -> None:
+    beside = PRESETS["sd3-medium-2d3d-tiny"]
+    assert isinstance(beside, Transformer) and estimate(beside, Size(4, 8, 8), 5, Parallel(), 1).sending == 0
+    with pytest.raises(UserError, match="The layout beside cannot be split"):
+        estimate(beside, Size(4, 8, 8), 5, Parallel(sequence=2), 2)
+
+
 def test_the_page_says_what_is_counted() -> None:
     page = (Path(__file__).parents[2] / "docs" / "scale.md").read_text(encoding="utf-8")
     for row in rows():

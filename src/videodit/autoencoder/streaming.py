@@ -28,7 +28,19 @@ class Windows:
 
 
 def encode_stream(autoencoder: DPVAE, pieces: Iterable[Tensor]) -> Iterator[Posterior]:
-    """Latents of an endless clip; each piece (b c f h w) holds whole groups."""
+    """Latents of an endless clip; each piece (b c f h w) holds whole groups, the first one frame before them where that stands alone."""
+    yield from _encoded(autoencoder, (_led(autoencoder, piece) if i == 0 else piece for i, piece in enumerate(pieces)))
+
+
+def decode_stream(autoencoder: DPVAE, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Frames (b c f h w) of endless latents."""
+    past = _causal(autoencoder)
+    for i, piece in enumerate(pieces):
+        yield autoencoder.decode_step(piece, past)[:, :, 0 if i else autoencoder.lead :]
+
+
+def _encoded(autoencoder: DPVAE, pieces: Iterable[Tensor]) -> Iterator[Posterior]:
+    """Of pieces that are whole groups."""
     past = _causal(autoencoder)
     for piece in pieces:
         if piece.shape[2] % autoencoder.time:
@@ -36,11 +48,12 @@ def encode_stream(autoencoder: DPVAE, pieces: Iterable[Tensor]) -> Iterator[Post
         yield autoencoder.encode_step(piece, past)
 
 
-def decode_stream(autoencoder: DPVAE, pieces: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Frames (b c f h w) of endless latents."""
-    past = _causal(autoencoder)
-    for piece in pieces:
-        yield autoencoder.decode_step(piece, past)
+def _led(autoencoder: DPVAE, piece: Tensor) -> Tensor:
+    """The first piece, which begins with a whole group."""
+    if (piece.shape[2] + autoencoder.lead) % autoencoder.time:
+        more = " and 1 more" if autoencoder.lead else ""
+        raise UserError(f"A first piece of {piece.shape[2]} frames is not whole groups: use a multiple of {autoencoder.time}{more}.")
+    return autoencoder.whole_groups(piece)
 
 
 def _causal(autoencoder: DPVAE) -> Past:
@@ -54,7 +67,7 @@ def encode_in_windows(autoencoder: PerFrame, video: Float[Tensor, "b c f h w"], 
     if not isinstance(autoencoder, DPVAE) or video.shape[2] == 1:
         return autoencoder.encode(video)
     if autoencoder.settings.reach == "causal":
-        pieces = list(encode_stream(autoencoder, autoencoder.whole_groups(video).split(windows.groups * autoencoder.time, dim=2)))
+        pieces = list(_encoded(autoencoder, autoencoder.whole_groups(video).split(windows.groups * autoencoder.time, dim=2)))
         return Posterior(*(torch.cat([getattr(piece, name) for piece in pieces], dim=2) for name in ("mean", "std")))
 
     def encode(part: Tensor) -> Tensor:
@@ -72,9 +85,8 @@ def decode_in_windows(
         return autoencoder.decode(latents, frames)
     autoencoder.holds(latents, frames)
     if autoencoder.settings.reach == "causal":
-        video = torch.cat(list(decode_stream(autoencoder, latents.split(windows.groups, dim=2))), dim=2)
-    else:
-        video = _over_time(autoencoder.decode_step, latents, windows, 1, autoencoder.time)
+        return torch.cat(list(decode_stream(autoencoder, latents.split(windows.groups, dim=2))), dim=2)[:, :, :frames]
+    video = _over_time(autoencoder.decode_step, latents, windows, 1, autoencoder.time)
     return video[:, :, autoencoder.lead :][:, :, :frames]
 
 

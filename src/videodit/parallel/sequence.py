@@ -29,12 +29,17 @@ FRAMED = ("spatial", "late", "interleaved", "factorised", "split", "divided", "a
 BY["single"] |= dict.fromkeys(FRAMED, "frames")
 
 
+def way(settings: Transformer | DiT) -> str:
+    """By what a layout's tokens are shared out."""
+    if (by := BY[settings.kind].get(settings.layout)) is None:
+        raise UserError(f"The layout {settings.layout} cannot be split over processes: set parallel.sequence=1, or take another layout.")
+    return by
+
+
 def split(network: DualTransformer | SingleTransformer, group: dist.ProcessGroup, *, ring: bool = False) -> None:
     """Make a network compute its tokens in the processes of a group, which are all to be given the same."""
     settings, part = network.settings, Part(group, group.rank(), group.size())
-    by = BY[settings.kind].get(settings.layout)
-    if by is None:
-        raise UserError(f"The layout {settings.layout} cannot be split over processes: set parallel.sequence=1, or take another layout.")
+    by = way(settings)
     if ring and by != "heads":
         raise UserError(f"A ring is for layouts where all tokens see each other, not {settings.layout}: set parallel.ring=false.")
     if by == "heads" and not ring and settings.heads % part.size:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from torch import nn
 
 from videodit.backbone import DiT, DualTransformer, SingleTransformer, Transformer
-from videodit.parallel.sequence import BY
+from videodit.parallel.sequence import way
 from videodit.shapes import Size, token_size
 
 SWITCHED = ("temporal", "factorised", "divided", "axial", "split")  # blocks with one attention through time
@@ -31,9 +31,11 @@ def sequence_bytes(
     s: Transformer | DiT, latents: Size, words: int, processes: int, *, clips: int = 1, width: int = 2, ring: bool = False
 ) -> Bytes:
     """For the tokens of clips that are shared; `width` bytes a number."""
+    if processes == 1:
+        return Bytes(0, 0)
     grid = token_size(latents, (1, s.patch, s.patch) if isinstance(s, Transformer) else (s.tube, s.patch, s.patch))
-    by = BY[s.kind][s.layout]
-    if processes == 1 or (by == "frames" and grid.frames == 1):
+    by = way(s)
+    if by == "frames" and grid.frames == 1:
         return Bytes(0, 0)
     signals = grid.frames if isinstance(s, DiT) and s.told == "token" else 0
     tokens = clips * (grid.count + signals) * s.width * width  # one tensor of all tokens
