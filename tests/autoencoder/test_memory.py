@@ -1,4 +1,4 @@
-"""Memory of a causal autoencoder: no more for a long clip than for a short one, beside what goes in and out."""
+"""Memory of a causal autoencoder, and of one frame by frame: no more for a long clip than for a short one, beside what goes in and out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from videodit.autoencoder import DPVAESettings, inflate
+from videodit.autoencoder import DPVAESettings, PerFrame, inflate
 from videodit.autoencoder.presets import PRESETS
 
 
@@ -42,3 +42,17 @@ def test_a_long_clip_takes_no_more_memory(tmp_path: Path) -> None:
         peaks.append((encoding, peak(lambda latents=latents: autoencoder.decode(latents), tmp_path)))
     for first, *others in zip(*peaks, strict=True):
         assert others == pytest.approx([first] * 2, rel=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("unchecked")
+@torch.no_grad()
+def test_a_long_clip_frame_by_frame_takes_no_more_memory(tmp_path: Path) -> None:
+    autoencoder = PerFrame(PRESETS["tiny"].build())
+    peaks = []
+    for frames in (16, 64):
+        video, latents = torch.zeros(1, 3, frames, 32, 32), torch.zeros(1, autoencoder.channels, frames, 4, 4)
+        encoding = peak(lambda video=video: autoencoder.encode(video).mean, tmp_path) - latents.numel() * 4
+        peaks.append((encoding, peak(lambda latents=latents: autoencoder.decode(latents), tmp_path)))
+    for first, second in zip(*peaks, strict=True):
+        assert second == pytest.approx(first, rel=0.05)

@@ -40,6 +40,15 @@ def test_the_latents_of_a_clip_are_those_of_its_key_frames(changes: dict) -> Non
     assert whole.mean.shape[2:] == autoencoder.latents(Size(*video.shape[2:]))
 
 
+@torch.no_grad()
+def test_frames_by_themselves_are_the_same_in_pieces() -> None:
+    autoencoder = PerFrame(tiny.image_autoencoder())
+    video = tiny.grid(2, 3, 19, 16, 24).clamp(-1, 1)
+    pieces, whole = autoencoder.encode(video), autoencoder.encode_image(video)
+    torch.testing.assert_close((pieces.mean, pieces.std), (whole.mean, whole.std), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(autoencoder.decode(whole.mean, 17), autoencoder.decode_image(whole.mean)[:, :, :17], rtol=1e-5, atol=1e-6)
+
+
 @variants
 @torch.no_grad()
 def test_an_image_is_encoded_as_diffusers_does(changes: dict) -> None:

@@ -114,10 +114,13 @@ class PerFrame(nn.Module):
         return each_frame(self.image.decoder, self._through(self.image.post_quant_conv, self._raw(_laid_out(latents))))
 
     def encode(self, video: Video) -> Posterior:
-        return self.encode_image(video)
+        """A few frames at once, which bounds the memory of long clips."""
+        pieces = (self.encode_image(piece) for piece in video.split(AT_ONCE, dim=2))
+        return Posterior(*_joined(((piece.mean, piece.std) for piece in pieces), video.shape[2]))
 
     def decode(self, latents: Latents, frames: int | None = None) -> Video:
-        return self.decode_image(latents)[:, :, :frames]
+        latents = latents[:, :, :frames]
+        return _joined(((self.decode_image(piece),) for piece in latents.split(AT_ONCE, dim=2)), latents.shape[2])[0]
 
     def _raw(self, latents: Tensor) -> Tensor:
         return latents / self.scaling + self.shift
