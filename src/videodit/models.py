@@ -207,7 +207,7 @@ def _save_part(module: nn.Module, path: Path, precision: torch.dtype = torch.hal
 def _narrowed(value: torch.Tensor, precision: torch.dtype) -> torch.Tensor:
     """In a precision, or as it is where a number would become infinite there."""
     narrow = value.to(precision)
-    return value if narrow.isinf().any() and not value.isinf().any() else narrow
+    return narrow if torch.equal(narrow.isfinite(), value.isfinite()) else value
 
 
 def _digests(folder: Path) -> dict[str, str]:

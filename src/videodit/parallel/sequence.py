@@ -17,7 +17,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from videodit.backbone import DualTransformer, SingleTransformer
+from videodit.backbone import DiT, DualTransformer, SingleTransformer, Transformer
 from videodit.backbone.blocks import SelfAttention, Tokens
 from videodit.backbone.layouts import GlobalAttention, Layout, SplitAttention, TemporalAttention
 from videodit.parallel.exchange import Part
