@@ -55,7 +55,8 @@ class Clip:
     @torch.inference_mode()
     def words(self, texts: list[str]) -> Features:
         """Features of length 1."""
-        most = self.model.config.text_config.max_position_embeddings  # which not every tokenizer says
+        shape: Any = self.model.config.text_config
+        most = shape.max_position_embeddings  # which not every tokenizer says
         told = self.tokenizer(texts, padding=True, truncation=True, max_length=most, return_tensors="pt")
         pooled = self.model.text_model(input_ids=told["input_ids"], attention_mask=told["attention_mask"]).pooler_output
         return F.normalize(self.model.text_projection(pooled), dim=-1)
