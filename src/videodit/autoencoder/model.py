@@ -41,7 +41,7 @@ class DPVAESettings:
     step: int = setting(1, doc="groups a causal autoencoder takes at once, which bounds its memory")
 
     def __post_init__(self) -> None:
-        for name in ("time", "window", "step"):
+        for name in ("window", "step"):  # which times there are the networks say
             if (value := getattr(self, name)) < 1:
                 raise UserError(f"{name} takes 1 or more, not {value}.")
 
