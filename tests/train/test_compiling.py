@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from videodit.shapes import UserError
 from videodit.train import recipes
@@ -35,6 +36,24 @@ def test_losses_are_those_of_plain_blocks(tmp_path: Path) -> None:
         losses[compiled] = [json.loads(line)["loss"] for line in (output / "log.jsonl").read_text().splitlines()]
     assert any((tmp_path / "inductor").rglob("*.so"))
     assert losses["true"] == pytest.approx(losses["false"], rel=1e-4)
+
+
+def test_every_length_of_sentences_is_compiled_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled, compiling = [], nn.Module.compile
+
+    class Block(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + 1
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        compiled.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **how: compiling(self, backend=backend, **how))
+    compile_blocks([block := Block()], "cpu", alike=True)
+    for length in range(2, 22):
+        block(torch.zeros(length))
+    assert len(compiled) == 20
 
 
 def test_who_compiles_is_busy_from_the_beginning_to_the_end_of_it() -> None:

@@ -65,6 +65,19 @@ def test_clips_are_sampled_once_and_kept(run: DecoderRun, monkeypatch: pytest.Mo
     assert before["sampled"].shape[0] == 6 and all(torch.equal(before[name], after[name]) for name in before)
 
 
+def test_an_error_that_stays_is_none_of_what_changes(run: DecoderRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = [decoder.job(replace(run, temporal=weight)) for weight in (0.0, 2.0)]
+    batch = jobs[0].batch(0)
+
+    def losses(wrong: Tensor) -> list[float]:
+        monkeypatch.setattr(DPVAE, "decode_step", lambda self, latents: torch.zeros(1, 3, len(wrong), 2, 2) + wrong[:, None, None])
+        monkeypatch.setattr(DPVAE, "whole_groups", lambda self, video: torch.zeros(1, 3, len(wrong), 2, 2))
+        return [float(job.loss(0, batch)[0]) for job in jobs]
+
+    assert losses(torch.full((4,), 0.5)) == pytest.approx([0.25, 0.25])
+    assert losses(torch.tensor([0.5, -0.5, 0.5, -0.5])) == pytest.approx([0.25, 2.25])
+
+
 def test_models_without_such_a_decoder_are_refused(world: tiny.World, run: DecoderRun) -> None:
     with pytest.raises(UserError, match="frame by frame, by the image model's own decoder: there is nothing to train"):
         decoder.job(replace(run, model=world.image_model))
@@ -72,6 +85,8 @@ def test_models_without_such_a_decoder_are_refused(world: tiny.World, run: Decod
         Noised(least=0.5, most=0.3)
     with pytest.raises(UserError, match="clean 0 to 1"):
         replace(run, clean=1.5)
+    with pytest.raises(UserError, match=r"temporal takes a weight of 0 or more, not -1\.0"):
+        replace(run, temporal=-1.0)
 
 
 def test_clips_of_files_have_no_words(run: DecoderRun) -> None:

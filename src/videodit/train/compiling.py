@@ -13,6 +13,7 @@ from torch import nn
 from videodit.shapes import UserError
 
 COMPILER = "g++"  # what torch.compile calls on a CPU, unless CXX names another
+SHAPES = 64  # that one kind of block is compiled for; torch stops at 8, fewer than the lengths that a run's sentences have
 
 
 def compile_blocks(blocks: Iterable[nn.Module], device: str, *, alike: bool) -> None:
@@ -20,6 +21,9 @@ def compile_blocks(blocks: Iterable[nn.Module], device: str, *, alike: bool) -> 
     compiler = os.environ.get("CXX", COMPILER)
     if device == "cpu" and not shutil.which(compiler):
         raise UserError(f"compiled=true needs the C++ compiler {compiler}, which is not there: install it, or leave compiled out.")
+    from torch._dynamo import config as dynamo  # which takes seconds
+
+    dynamo.recompile_limit = max(dynamo.recompile_limit, SHAPES)
     for block in blocks:
         block.compile(dynamic=False if alike else None)
 

@@ -6,6 +6,7 @@ which the transformer is wrong; D learns to make the clip of it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -61,12 +62,15 @@ class DecoderRun(Run):
     files: Clips = setting(Clips(), doc="video files to learn from, sampled back without words")
     noised: Noised = setting(Noised(), doc="how far clips are noised first")
     clean: float = setting(0.25, doc="part of the samples that are the clips' own latents")
+    temporal: float = setting(0.0, doc="weight of the squared error of what changes from frame to frame, beside that of the frames")
     recompute: Recompute = setting("none", doc=f"{DOC} (of D)")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.clips < 1 or not 0 <= self.clean <= 1:
             raise UserError(f"clips takes 1 or more and clean 0 to 1, not {self.clips} and {self.clean}.")
+        if not 0 <= self.temporal < math.inf:
+            raise UserError(f"temporal takes a weight of 0 or more, not {self.temporal}.")
 
 
 def job(settings: DecoderRun) -> Job:
@@ -93,8 +97,9 @@ def job(settings: DecoderRun) -> Job:
 
     def loss(index: int, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         chosen, video = (x.to(settings.device) for x in batch)
-        error = (autoencoder.decode_step(chosen).float() - autoencoder.whole_groups(video)).square().mean()
-        return error, {"psnr": 10 * (4 / error.detach()).log10()}
+        wrong = autoencoder.decode_step(chosen).float() - autoencoder.whole_groups(video)
+        error, changes = wrong.square().mean(), wrong.diff(dim=2).square().mean()
+        return error + settings.temporal * changes, {"psnr": 10 * (4 / error.detach()).log10(), "temporal": changes.detach()}
 
     def save(folder: Path) -> None:
         models.save(folder, replace(model, settings=replace(model.settings, provenance=provenance(settings))))
