@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from videodit.cli import main as cli
 from videodit.train import checkpoint, saving
+from videodit.train.faults import Faults
 from videodit.train.launch import joined
 from videodit.train.optimizer import Optimizer
 from videodit.train.step import Checkpoint, Job, Run, train
@@ -131,6 +132,13 @@ class Harm:
             HARM[self.how]()
 
 
+def slow() -> None:
+    """It works for longer than the others wait for one that does nothing."""
+    over = time.monotonic() + 1.5 * Faults().wait
+    while time.monotonic() < over:
+        pass
+
+
 def failing() -> None:
     raise ZeroDivisionError("a mistake of one process")
 
@@ -139,6 +147,7 @@ HARM = {
     "killed": power_cut,
     "stopped": lambda: os.kill(os.getpid(), signal.SIGSTOP),
     "stuck": lambda: time.sleep(120),
+    "slow": slow,
     "failed": failing,
     "told": lambda: os.kill(os.getpid(), signal.SIGTERM),
 }

@@ -123,6 +123,13 @@ def test_a_process_that_is_lost_is_named(rank: int, how: str, said: str, lives: 
     assert (curve(output), digests(output)) == (curve(tmp_path / "straight"), digests(tmp_path / "straight"))
 
 
+@pytest.mark.slow
+def test_a_process_that_works_is_waited_for(lives: Lives, tmp_path: Path) -> None:
+    assert lives.one(tmp_path / "run", "launch 1 slow")[0] == 0
+    assert lives.one(tmp_path / "straight", "whole")[0] == 0
+    assert (curve(tmp_path / "run"), digests(tmp_path / "run")) == (curve(tmp_path / "straight"), digests(tmp_path / "straight"))
+
+
 def test_a_signal_to_one_process_stops_both(lives: Lives, tmp_path: Path) -> None:
     status, _ = lives.one(tmp_path / "run", "launch 1 told")
     there = newest(tmp_path / "run" / "checkpoints")

@@ -43,7 +43,9 @@ class Aborted(KeyboardInterrupt):
 @dataclass(frozen=True, kw_only=True)
 class Faults:
     skip: int = setting(3, doc="the run stops at so many steps in a row whose loss or gradient is not finite; fewer are left out")
-    wait: float = setting(8.0, doc="seconds that processes wait for one that has stopped, or that is behind within a step")
+    wait: float = setting(
+        8.0, doc="seconds that processes wait for one that does nothing; eight times as many for one that is late and works"
+    )
 
     def __post_init__(self) -> None:
         if self.skip < 1 or self.wait < 2:

@@ -29,6 +29,7 @@ SILENCE = 8.0  # seconds without one
 SHORT = 3.0  # the same, once a connection was found closed
 GRACE = 1.0  # seconds between a verdict and the end of a process that waits inside a kernel
 STILL = 0.002  # seconds of the processor's between two signs of life of a thread that does nothing
+SLOW = 8.0  # times as long one is waited for that works: its cores may be others' as well
 LOST = os.EX_TEMPFAIL  # 75: the same command goes on from the last checkpoint
 ENDED = "ended"
 _EXCHANGES = str(Path(dist.__file__).parent)
@@ -49,6 +50,7 @@ class Sign(NamedTuple):
     inside: float  # seconds in the last of them, until it is over
     still: float  # seconds in one exchange without doing anything
     free: float  # seconds since it was last behind the others for a good reason; 0 while it is
+    idle: float  # seconds since its training thread last did anything
 
 
 class Pulse:
@@ -64,7 +66,8 @@ class Pulse:
         self._place = f"pulse/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
         self._heard = {other: ("", time.monotonic()) for other in range(size)}
         self._met, self._since, self._free = 0, None, 0.0  # as in a sign of life; since when in the last, and since when free
-        self._thread, self._spent, self._moved = get_ident(), 0.0, time.monotonic()  # who trains; its time; when it last did something
+        self._thread, self._spent = get_ident(), 0.0  # who trains, and its time
+        self._worked = self._moved = time.monotonic()  # when it last did something, and was last in no exchange that holds it
         self._silence, self._beats = math.inf, 0  # less, once a connection was found closed
         self._over, self._known, self._lock, self._round = Event(), Event(), Lock(), 0.0
         self._beat()
@@ -149,17 +152,20 @@ class Pulse:
         since, now = self._since, time.monotonic()
         self._beats += 1
         inside, free = 0.0 if since is None else now - since, max(now - self._free, 0.0)
-        sign = Sign(self._beats, self._met, round(inside, 1), round(self._still(), 1), round(free, 1))
+        still, idle = self._rests()
+        sign = Sign(self._beats, self._met, *(round(seconds, 1) for seconds in (inside, still, free, idle)))
         with self._lock:
             self.store.set(f"{self._place}/{self.rank}", json.dumps(sign))
 
-    def _still(self) -> float:
-        """Seconds that the training thread has been in one exchange: it takes no time of the processor's, and its last calls lead there."""
+    def _rests(self) -> tuple[float, float]:
+        """Seconds that the training thread has taken none of the processor's time: since it came to an exchange, and in all."""
         spent, now = time.clock_gettime(time.pthread_getcpuclockid(self._thread)), time.monotonic()
-        if spent - self._spent > STILL or not self._exchanges():
+        if spent - self._spent > STILL:
+            self._worked = now
+        if self._worked == now or not self._exchanges():
             self._moved = now
         self._spent = spent
-        return now - self._moved
+        return now - self._moved, now - self._worked
 
     def _exchanges(self) -> bool:
         frame = sys._current_frames().get(self._thread)
@@ -202,12 +208,11 @@ class Pulse:
         if not late:  # in one pass: who is in no exchange while others are
             waited = max((sign.still for sign in alive.values()), default=0.0)
             late = [other for other, sign in alive.items() if not sign.still]
-        late = [other for other in late if self.wait and min(waited, alive[other].free) > self.wait]
+        late = [other for other in late if self.wait and _longest(alive[other], waited) > self.wait]
         late = [other for other in late if not alive[other].still] or late  # not who waits for one of the others
         if not late:
             return None
-        waited = min(waited, alive[late[0]].free)
-        return f"Process {late[0]} of {self.size} hangs: the others have waited {waited:.0f} s for it"
+        return f"Process {late[0]} of {self.size} hangs: the others have waited {min(waited, alive[late[0]].free):.0f} s for it"
 
     def _ends(self, said: str) -> None:
         """Give the training thread a moment to say so itself; it may be inside a kernel that never returns."""
@@ -221,6 +226,12 @@ class Pulse:
 def cut(error: RuntimeError) -> bool:
     """Whether it is what gloo or NCCL say of a connection, not a mistake of this process's."""
     return isinstance(error, dist.DistError) or "gloo/transport" in str(error)
+
+
+def _longest(late: Sign, waited: float) -> float:
+    """Seconds of waiting that count: all while it does nothing, of those in which it works few."""
+    waited = min(waited, late.free)
+    return max(min(waited, late.idle), waited / SLOW)
 
 
 def _sentence(said: str) -> str:
