@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import jaxtyping
 import pytest
 import torch
+from hypothesis import settings
 
 import checks
 
@@ -14,6 +15,9 @@ checks.lighten()  # which has to stand before anything of ours
 
 import tiny  # noqa: E402
 from videodit.data import toybox  # noqa: E402
+
+settings.register_profile("steady", deadline=None, derandomize=True)  # a busy machine is no failure
+settings.load_profile("steady")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
