@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ import pytest
 import torch
 from torch import nn
 
-from videodit.shapes import UserError
-from videodit.train import recipes
-from videodit.train.compiling import compile_blocks, excused
+import tiny
+from videodit.shapes import Text, UserError
+from videodit.train import backbone, recipes
+from videodit.train.compiling import WORDS, compile_blocks, evened, excused
 
 RUN = Path(__file__).parents[2] / "runs/toybox_tiny.toml"
 
@@ -54,6 +56,24 @@ def test_every_length_of_sentences_is_compiled_for(monkeypatch: pytest.MonkeyPat
     for length in range(2, 22):
         block(torch.zeros(length))
     assert len(compiled) == 20
+
+
+def test_more_words_that_nobody_attends_to_change_nothing(world: tiny.World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths: list[int] = []
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **how: None)
+    monkeypatch.setattr(backbone, "evened", lambda words: (lengths.append(words.mask.shape[1]), evened(words))[1])
+    run = tiny.runs(world, tmp_path, steps=4)["video"]
+    plain, compiled = (recipes.train(replace(run, output=tmp_path / str(way), compiled=way)) for way in (False, True))
+    assert [step["loss"] for step in compiled] == pytest.approx([step["loss"] for step in plain], rel=1e-5)
+    assert len(lengths) == 4 and any(length % WORDS for length in lengths)
+
+
+def test_sentences_are_as_long_as_multiples() -> None:
+    for length, longer in ((1, 8), (8, 8), (9, 16)):
+        words = evened(Text(sequence=torch.ones(2, length, 3), mask=torch.ones(2, length, dtype=torch.bool)))
+        assert words.sequence is not None and words.mask is not None
+        assert words.sequence.shape == (2, longer, 3) and words.mask.sum(1).tolist() == [length, length]
+    assert evened(Text(pooled=torch.ones(2, 3))).sequence is None
 
 
 def test_who_compiles_is_busy_from_the_beginning_to_the_end_of_it() -> None:

@@ -35,7 +35,7 @@ from videodit.diffusion.times import Times
 from videodit.diffusion.upscaling import Upscale
 from videodit.models import ModelFolder, Sampling
 from videodit.shapes import Size, Text, UserError, token_size
-from videodit.train.compiling import compile_blocks
+from videodit.train.compiling import compile_blocks, evened
 from videodit.train.decoded import Decoded, Seen
 from videodit.train.latents import Batch, Latents
 from videodit.train.looks import Look, Looks, by_time, held, learnt
@@ -214,7 +214,7 @@ def job(settings: BackboneRun) -> Job:
         if settings.lora and settings.lora.dropout:
             torch.manual_seed(settings.seed * 1_000_003 + step)
         miss: Any = missed if isinstance(batch, Pack) else partial(_missed, look=look_at)
-        error, figures = miss(settings.objective, transformer, batch, words)
+        error, figures = miss(settings.objective, transformer, batch, evened(words) if settings.compiled else words)
         figures |= _work(settings, transformer, batch.clean, words)
         if isinstance(batch, Batch) and batch.appended is not None:
             error, figures = _appended(settings, transformer, batch, text, error, figures)

@@ -9,11 +9,13 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 from torch import nn
+from torch.nn import functional as F
 
-from videodit.shapes import UserError
+from videodit.shapes import Text, UserError
 
 COMPILER = "g++"  # what torch.compile calls on a CPU, unless CXX names another
-SHAPES = 64  # that one kind of block is compiled for; torch stops at 8, fewer than the lengths that a run's sentences have
+WORDS = 8  # sentences are as long as multiples of this: half a minute of compiling each, for what is given as for what is not
+SHAPES = 64  # that one kind of block is compiled for; torch stops at 8, fewer than tasks, pictures and lengths have
 
 
 def compile_blocks(blocks: Iterable[nn.Module], device: str, *, alike: bool) -> None:
@@ -26,6 +28,14 @@ def compile_blocks(blocks: Iterable[nn.Module], device: str, *, alike: bool) -> 
     dynamo.recompile_limit = max(dynamo.recompile_limit, SHAPES)
     for block in blocks:
         block.compile(dynamic=False if alike else None)
+
+
+def evened(words: Text) -> Text:
+    """With words that nobody attends to, so that sentences have few lengths."""
+    if words.sequence is None or words.mask is None:
+        return words
+    more = -words.mask.shape[1] % WORDS
+    return words._replace(sequence=F.pad(words.sequence, (0, 0, 0, more)), mask=F.pad(words.mask, (0, more)))
 
 
 @contextmanager
