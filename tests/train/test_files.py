@@ -14,9 +14,10 @@ from PIL import Image
 import tiny
 import videodit
 from videodit import models
-from videodit.data import toybox, video
+from videodit.data import cuts, toybox, video
+from videodit.data.item import Item
 from videodit.data.item import digest as sources_digest
-from videodit.data.sources import Folder, Labelled, Manifest
+from videodit.data.sources import Files, Folder, Labelled, Manifest
 from videodit.diffusion.tasks import Tasks
 from videodit.shapes import Size, UserError
 from videodit.train import pools, recipes
@@ -151,6 +152,35 @@ def test_a_run_goes_on_without_few_files_and_stops_at_more(
     assert lost["file"].endswith("x.mp4") and "begins like no format" in lost["reason"]
     with pytest.raises(UserError, match=r"1 of 3 files could not be used so far, more than data.budget=0.3 allows; .*unreadable.jsonl"):
         pools.pools(replace(settings, data=Folder(path=mine, budget=0.3)), coder, "text", [True])
+
+
+def test_a_part_that_cannot_be_read_leaves_the_others_of_its_file(
+    world: tiny.World, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same at every start, and what was encoded before is read whatever failed since."""
+    listed, whole = tmp_path / "list.jsonl", cuts.look
+    entries = [{"path": str(folder / "1.mp4"), "caption": "x", "start": start, "end": start + 1} for start in (0, 1)]
+    listed.write_text("\n".join(map(json.dumps, entries)))
+    settings = run(world, tmp_path, data=Manifest(path=listed, budget=1.0), joint=Joint(video_probability=1.0))
+    coder = models.load_autoencoder(settings.autoencoder)
+
+    def look(item: Item, files: Files) -> cuts.Look:
+        if item.start == 1:
+            raise video.Unreadable(item.path, "it is damaged there")
+        return whole(item, files)
+
+    monkeypatch.setattr(cuts, "look", look)
+    for _ in range(2):
+        assert len(pools.pools(settings, coder, "text", [True])[True].latents) == 1
+    pools.Quarantine(pools.cache(settings) / "quarantine.jsonl", settings.data.seconds).add(  # type: ignore[union-attr]
+        pools.Place(sources_digest(folder / "1.mp4"), 0, 1), folder / "1.mp4", "another size of it failed"
+    )
+    assert len(pools.pools(settings, coder, "text", [True])[True].latents) == 1
+    listed.write_text(json.dumps(entries[1]))
+    with pytest.raises(
+        UserError, match=r"1 of 1 files in .*list.jsonl could not be used, as .*unreadable.jsonl says, and there are no clips"
+    ):
+        pools.pools(settings, coder, "text", [True])
 
 
 def test_a_digest_in_a_list_is_held_to(world: tiny.World, tmp_path: Path, folder: Path) -> None:

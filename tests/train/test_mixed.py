@@ -75,17 +75,40 @@ def test_each_file_gets_about_its_own_extent(world: tiny.World, shared: Path, fo
 
 def test_an_entry_is_that_of_a_run_of_its_size(world: tiny.World, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Latents are kept by the same key, whatever the run deals."""
-    packed, encoded, plain = run(world, tmp_path, folder, joint=Joint(video_probability=1.0)), [], pools._of_file
+    same: dict[str, Any] = {"joint": Joint(video_probability=1.0), "size": Size(4, 64, 32)}  # which none of the files has
+    packed, encoded, plain = run(world, tmp_path, folder, **same), [], pools._of_file
     monkeypatch.setattr(pools, "_of_file", lambda settings, item, *rest: (encoded.append(item.path.name), plain(settings, item, *rest))[1])
     prepare.prepare(packed)
     assert encoded == ["0.mp4", "1.mp4", "2.mp4", "3.mp4"]
     encoded.clear()
-    assert prepare.prepare(run(world, tmp_path, folder, "buckets", joint=packed.joint)).new == 0 and encoded == []
+    assert prepare.prepare(run(world, tmp_path, folder, "buckets", **same)).new == 0 and encoded == []
+    assert prepare.prepare(replace(packed, size=Size(8, 64, 64))).new == 0 and encoded == []
     size = packed.sizes.table(space=8, time=4, patch=2).of(FILES[0])  # type: ignore[union-attr]
     assert size == Size(8, 32, 32)
     coder = models.load_autoencoder(packed.autoencoder)
     pools.pools(replace(packed, sizes=mixed.One(), size=size), coder, "text", [True])
     assert "0.mp4" not in encoded and encoded
+
+
+def test_first_frames_that_stand_in_are_those_of_the_clips_each_file_is_cut_into(world: tiny.World, tmp_path: Path) -> None:
+    """At one size or at its own, in any order: of a film that is still, or too short, none."""
+    films = {"long": toybox.clip(7, 0, Size(20, 32, 32)).video, "short": toybox.clip(7, 1, Size(3, 32, 32)).video}
+    films["still"] = np.repeat(films["long"][:1], 20, 0)
+    (tmp_path / "films").mkdir()
+    for name, frames in films.items():
+        video.write(tmp_path / "films" / f"{name}.mp4", frames, 8)
+        (tmp_path / "films" / f"{name}.txt").write_text("words")
+    found: dict[str, list[Any]] = {}
+    for order in ("one buckets", "buckets one"):
+        for kind in order.split():
+            settings = run(world, tmp_path / order[:3], tmp_path / "films", "buckets", joint=Joint(video_probability=0.5))
+            settings = replace(settings, sizes=mixed.One()) if kind == "one" else settings
+            both = pools.pools(settings, models.load_autoencoder(settings.autoencoder), "text", [True, False])
+            assert len(both[True].latents) == len(both[False].latents) == 2
+            found.setdefault(kind, []).append([x.shape for x in both[False].latents])
+            words = {pool: {both[pool].captions[i] for whose in both[pool].whose for i in whose} for pool in both}
+            assert words[True] == words[False] == {"words"}
+    assert found["one"][0] == found["one"][1] and found["buckets"][0] == found["buckets"][1]
 
 
 @pytest.mark.parametrize("start", [True, False])
@@ -164,7 +187,7 @@ def test_clips_of_a_bucket_are_given_what_runs_of_their_size_are(
     coder, made = models.load_autoencoder(settings.autoencoder), job(settings)
     alone = {}
     for size in (Size(8, 32, 32), Size(8, 16, 16)):
-        monkeypatch.setattr(pools, "_sized", lambda *args, size=size: lambda item, content: size)
+        monkeypatch.setattr(pools, "_extents", lambda *args, size=size: lambda item, place: pools.Extent(size, size))
         pool = pools.pools(replace(settings, sizes=mixed.One(), size=size), coder, "text", [True])[True]
         alone[latent_size(size, space=8, time=4)] = pool
     told = 0

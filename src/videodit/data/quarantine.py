@@ -1,5 +1,5 @@
-"""Files that could not be read, by their digests, with the reason: nobody tries them again until the reader is another, or has
-another time for each. A run goes on without a few of them, and stops with a report where they are more.
+"""Files, or parts of them, that could not be read, by their digests, with the reason: nobody tries them again until the reader is another,
+or has another time for each. A run goes on without a few of them, and stops with a report where they are more.
 
 One JSON object a line, added in one write, so several processes may share the list; a line that is taken out is a file that is tried again.
 """
@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 from av import ffmpeg_version_info
 
@@ -16,28 +18,47 @@ from videodit.data.video import Unreadable
 from videodit.shapes import UserError
 
 READER = f"2, FFmpeg {ffmpeg_version_info}"  # changes when what is a fault, or what is seen, changes
+T = TypeVar("T")
+
+
+class Place(NamedTuple):
+    """The digest of a file, and which part of it (in seconds)."""
+
+    digest: str
+    start: float
+    end: float | None
 
 
 class Quarantine:
-    """A list of files on disk, or none, for a reader that takes so many seconds for each."""
+    """A list of places on disk, or none, for a reader that takes so many seconds for each."""
 
     def __init__(self, path: Path | None, seconds: float) -> None:
         self.path, self.reader = path, f"{READER}, {seconds:g} s"
-        self.reasons: dict[str, str] = {}
+        self.reasons: dict[Place, str] = {}
         for line in path.read_text(encoding="utf-8").splitlines() if path is not None and path.is_file() else []:
             try:
                 entry = json.loads(line)
                 if entry["reader"] == self.reader:
-                    self.reasons[entry["digest"]] = str(entry["reason"])
+                    self.reasons[Place(entry["digest"], entry["start"], entry["end"])] = str(entry["reason"])
             except (ValueError, KeyError, TypeError):  # half a line of a process that was killed
                 continue
 
-    def add(self, digest: str, file: Path, reason: str) -> None:
-        self.reasons[digest] = reason
+    def tried(self, place: Place, file: Path, make: Callable[[], T]) -> T:
+        """What is made of a place, if that did not fail before."""
+        if place in self.reasons:
+            raise Unreadable(file, self.reasons[place])
+        try:
+            return make()
+        except Unreadable as error:
+            self.add(place, file, error.reason)
+            raise
+
+    def add(self, place: Place, file: Path, reason: str) -> None:
+        self.reasons[place] = reason
         if self.path is None:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        entry = {"digest": digest, "file": file.name, "reason": reason, "reader": self.reader}
+        entry: dict[str, Any] = {**place._asdict(), "file": file.name, "reason": reason, "reader": self.reader}
         handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             os.write(handle, (json.dumps(entry) + "\n").encode())

@@ -24,7 +24,7 @@ from videodit.data import cuts, sources, worlds
 from videodit.data.buckets import One
 from videodit.data.cache import remembered
 from videodit.data.item import Item
-from videodit.data.quarantine import READER, Losses, Quarantine
+from videodit.data.quarantine import READER, Losses, Place, Quarantine
 from videodit.data.sources import Drawn
 from videodit.data.video import Unreadable
 from videodit.shapes import Size, UserError
@@ -34,7 +34,14 @@ from videodit.train.progress import counting
 if TYPE_CHECKING:
     from videodit.train.backbone import BackboneRun
 
-How = Callable[[Item, str], "Making | None"]  # how an item of these bytes is encoded; None: it is too small, or too short
+How = Callable[[Item, Place], "Making | None"]  # how an item of these bytes is encoded; None: it is too small, or too short
+
+
+class Extent(NamedTuple):
+    """Of a file's clips, and of what is encoded of each: all of it, or its first frame."""
+
+    clip: Size
+    kept: Size
 
 
 class Making(NamedTuple):
@@ -197,7 +204,7 @@ def encode(settings: BackboneRun, autoencoder: PerFrame, video: bool, part: slic
     count, mine = counting("files encoded by this process"), chosen[part]
     for done, item in enumerate(mine, 1):
         with suppress(Unreadable):
-            _of_item(settings, item, cuts.verified(item), how, quarantine)
+            _of_item(settings, item, _place(item), how, quarantine)
         count(done, len(mine))
 
 
@@ -219,32 +226,35 @@ def _chosen(settings: BackboneRun, autoencoder: PerFrame, video: bool) -> tuple[
         "files": settings.data.every,
         "most": settings.data.most,
     }
-    sized, encoding = _sized(settings, autoencoder, video), lru_cache(partial(parts_of, settings, autoencoder, video=video))
+    quarantine = Quarantine(cache(settings) / "quarantine.jsonl", settings.data.seconds)
+    extent, encoding = _extents(settings, autoencoder, video, quarantine), lru_cache(partial(parts_of, settings, autoencoder, video=video))
 
-    def how(item: Item, content: str) -> Making | None:
-        if (size := sized(item, content)) is None:
+    def how(item: Item, place: Place) -> Making | None:
+        if (found := extent(item, place)) is None:
             return None
-        cutting = {"clips": settings.size, "still": cuts.STILL} if item.moves and settings.size.frames > 1 else {}
-        parts = encoding(size)
-        return Making(key | {"parts": sorted(parts), "size": size} | cutting, partial(_of_file, settings, item, size, parts))
+        cutting = {"clips": found.clip, "still": cuts.STILL} if found.clip.frames > 1 else {}
+        parts = encoding(found.kept)
+        return Making(key | {"parts": sorted(parts), "size": found.kept} | cutting, partial(_of_file, settings, item, found, parts))
 
-    return _items(settings, video), how, Quarantine(cache(settings) / "quarantine.jsonl", settings.data.seconds)
+    return _items(settings, video), how, quarantine
 
 
-def _sized(settings: BackboneRun, autoencoder: PerFrame, video: bool) -> Callable[[Item, str], Size | None]:
+def _extents(settings: BackboneRun, autoencoder: PerFrame, video: bool, quarantine: Quarantine) -> Callable[[Item, Place], Extent | None]:
     """The extent of a file's clips: the run's, or the nearest to its own, for which it is looked through once."""
     sizes, files = settings.sizes, settings.data
     if isinstance(sizes, One) or isinstance(files, Drawn):
-        size = settings.size if video else settings.size._replace(frames=1)
-        return lambda item, content: size
-    table = sizes.table(space=autoencoder.space, time=autoencoder.time, patch=patch(settings))
+        picture = settings.size._replace(frames=1)
+        return lambda item, place: Extent(settings.size if item.moves else picture, settings.size if video else picture)
+    table, longest = sizes.table(space=autoencoder.space, time=autoencoder.time, patch=patch(settings)), max(sizes.lengths)
 
-    def of(item: Item, content: str) -> Size | None:
-        key = {"looked": content, "start": item.start, "end": item.end, "reader": READER, "every": files.every}
-        seen = remembered(cache(settings), key, lambda: {"size": torch.tensor(cuts.filled(cuts.look(item, files), files))})
-        size = Size(*seen["size"].tolist())
-        found = table.of(size if video else size._replace(frames=1))
-        return found if found and (found.frames > 1) == video else None
+    def of(item: Item, place: Place) -> Extent | None:
+        key = {"looked": place.digest, "start": item.start, "end": item.end, "reader": READER, "every": files.every}
+        look = partial(quarantine.tried, place, item.path, lambda: {"size": torch.tensor(cuts.filled(cuts.look(item, files), files))})
+        size = Size(*remembered(cache(settings), key, look)["size"].tolist())
+        clip, picture = table.of(size), table.of(size._replace(frames=1))
+        if clip is None or (clip.frames == 1 and item.moves and (video or longest > 1)):  # without clips there are no first frames
+            return None
+        return Extent(clip, clip) if video else picture and Extent(clip, picture)
 
     return of
 
@@ -257,18 +267,18 @@ def _filmed(settings: BackboneRun, autoencoder: PerFrame, takes: str, video: boo
     whose: list[tuple[int, ...]] = []
     weights: list[float] = []
     found: list[dict[str, Tensor]] = []
-    seen: set[tuple[str, float, float | None]] = set()
+    seen: set[Place] = set()
     losses = Losses(len(chosen), settings.data.budget, settings.output / "unreadable.jsonl")
     count_up = counting("files encoded")
     for done, item in enumerate(chosen, 1):
         count_up(done, len(chosen))
         words = _words(item, takes)
         try:
-            place = (cuts.verified(item), item.start, item.end)
+            place = _place(item)
             if place in seen:
                 continue
             seen.add(place)
-            made = _of_item(settings, item, place[0], how, quarantine)
+            made = _of_item(settings, item, place, how, quarantine)
         except Unreadable as error:
             losses.add(error)
             continue
@@ -278,7 +288,7 @@ def _filmed(settings: BackboneRun, autoencoder: PerFrame, takes: str, video: boo
         weights += [item.weight / max(count, 1)] * count
         captions += words
     if not whose:
-        raise UserError(_nothing(settings, settings.data.path, video))
+        raise UserError(_nothing(settings, settings.data.path, losses, video))
     found = [made for made in found if len(made["latents"])]
     if not isinstance(settings.sizes, One):
         each = [{name: part[i] for name, part in made.items()} for made in found for i in range(len(made["latents"]))]
@@ -287,7 +297,10 @@ def _filmed(settings: BackboneRun, autoencoder: PerFrame, takes: str, video: boo
     return Pool(tensors.pop("latents"), captions, whose, tensors, np.array(weights))
 
 
-def _nothing(settings: BackboneRun, path: Path | str, video: bool) -> str:
+def _nothing(settings: BackboneRun, path: Path | str, losses: Losses, video: bool) -> str:
+    if losses.count:
+        what, lost = "clips" if video else "pictures", f"{losses.count} of {losses.total} files in {path} could not be used"
+        return f"{lost}, as {losses.report} says, and there are no {what} in the others: mend them, or add files."
     if isinstance(settings.sizes, One):
         what = f"clips of {settings.size.frames} frames" if video else "pictures"
         return f"There are no {what} in {path}: use fewer frames (size) or a smaller data.every, or longer videos."
@@ -304,27 +317,26 @@ def _words(item: Item, takes: str) -> list[str]:
     return list(item.captions) if takes == "text" else [""]
 
 
-def _of_item(settings: BackboneRun, item: Item, content: str, how: How, quarantine: Quarantine) -> dict[str, Tensor]:
-    """What is kept of an item, or made now; a file that could not be read once is not tried again."""
-    if content in quarantine.reasons:
-        raise Unreadable(item.path, quarantine.reasons[content])
-    try:
-        if (made := how(item, content)) is None:
-            return {"latents": torch.zeros(0)}
-        return remembered(cache(settings), made.key | {"file": content, "start": item.start, "end": item.end}, made.make)
-    except Unreadable as error:
-        quarantine.add(content, item.path, error.reason)
-        raise
+def _place(item: Item) -> Place:
+    return Place(cuts.verified(item), item.start, item.end)
 
 
-def _of_file(settings: BackboneRun, item: Item, size: Size, parts: dict[str, Part]) -> dict[str, Tensor]:
+def _of_item(settings: BackboneRun, item: Item, place: Place, how: How, quarantine: Quarantine) -> dict[str, Tensor]:
+    """What is kept of an item, or made now; what could not be read once is not tried again."""
+    if (made := how(item, place)) is None:
+        return {"latents": torch.zeros(0)}
+    key = made.key | {"file": place.digest, "start": item.start, "end": item.end}
+    return remembered(cache(settings), key, partial(quarantine.tried, place, item.path, made.make))
+
+
+def _of_file(settings: BackboneRun, item: Item, extent: Extent, parts: dict[str, Part]) -> dict[str, Tensor]:
     """All clips of a file, or their first frames, encoded; of one that is too short or shows nothing that moves, none."""
     assert not isinstance(settings.data, Drawn)
-    seen, whole = cuts.look(item, settings.data), settings.size if item.moves and isinstance(settings.sizes, One) else size
-    if whole.frames > 1 and cuts.still(item, seen):
+    seen = cuts.look(item, settings.data)
+    if extent.clip.frames > 1 and cuts.still(item, seen):
         return {name: torch.zeros(0) for name in parts}
-    found = cuts.cut(seen, whole, settings.data)
-    clips = list(cuts.clips(item, found, size, settings.data))
+    found = cuts.cut(seen, extent.clip, settings.data)
+    clips = list(cuts.clips(item, found, extent.kept, settings.data))
     return (
         encoded(settings, lambda start, stop: clips[start:stop], len(clips), parts) if clips else {name: torch.zeros(0) for name in parts}
     )
