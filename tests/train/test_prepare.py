@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -24,7 +25,8 @@ from videodit.autoencoder import DPVAESettings
 from videodit.backbone import PRESETS
 from videodit.cli.main import main
 from videodit.data import audit, sources, video
-from videodit.data.sources import Folder, Toybox
+from videodit.data.labels import Labels, LabelSettings
+from videodit.data.sources import Folder, Manifest, Toybox
 from videodit.shapes import UserError
 from videodit.train import pools, prepare
 from videodit.train import words as features
@@ -120,6 +122,98 @@ def test_a_missing_caption_is_said_before_anything_is_encoded(settings: Backbone
     assert encoded == [] and not pools.cache(settings).exists()
 
 
+@pytest.mark.parametrize("learns", [False, True])
+def test_too_long_a_caption_is_said_before_anything_is_encoded(settings: BackboneRun, encoded: list[str], learns: bool) -> None:
+    """Of clips and of what looks see, whether the text encoder is there or learns."""
+    made = replace(settings, start=None, preset="toybox-tiny", text=tiny.TEXT) if learns else settings
+    (mine := settings.data.path / "2.txt").write_text("a film " * 40)  # type: ignore[union-attr]
+    with pytest.raises(UserError, match=r"2\.webp: The prompt .* tokens: use at most 31"):
+        prepare.prepare(made)
+    (folder := mine.parent.parent / "held").mkdir()
+    for path in (mine, mine.with_suffix(".webp")):
+        path.rename(folder / f"held{path.suffix}")
+    with pytest.raises(UserError, match=r"held\.webp: The prompt"):
+        prepare.prepare(replace(made, looks=Looks(every=1, data=Folder(path=folder))))
+    with pytest.raises(UserError, match="The prompt 'so long"):
+        prepare.prepare(replace(made, looks=Looks(every=1, prompts=("so long " * 40,))))
+    assert encoded == [] and not pools.cache(settings).exists()
+
+
+@pytest.mark.parametrize(("label", "match"), [("", "1.webp has no label: give it one"), ("run", "1.webp: There is no label 'run'")])
+def test_a_label_that_is_missing_or_unknown_is_said_before_anything_is_encoded(
+    settings: BackboneRun, encoded: list[str], tmp_path: Path, label: str, match: str
+) -> None:
+    rows = [{"path": f"mine/{i}.webp", "label": name} for i, name in ((0, "walk"), (1, label))]
+    (tmp_path / "list.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    made = replace(settings, start=None, preset="dit-xl-2-tiny", data=Manifest(path=tmp_path / "list.jsonl"))
+    with pytest.raises(UserError, match=match):
+        pools.check(made, Labels(LabelSettings(names=("walk",))))
+    if not label:
+        with pytest.raises(UserError, match=match):
+            prepare.prepare(made)
+    with pytest.raises(UserError, match="There is no label"):
+        pools.check(replace(made, data=Toybox()), Labels(LabelSettings(names=("walk",))))
+    assert encoded == [] and not pools.cache(settings).exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (UserError("Do this."), UserError("Do this.")),
+        (
+            video.Unreadable(Path("a.mp4"), "why"),
+            UserError("a.mp4 cannot be read as a video or picture (why): name another, such as an .mp4."),
+        ),
+        (OSError(28, "No space left on device", "here"), OSError(28, "No space left on device", "here")),
+        (ValueError("ours"), RuntimeError("ValueError: ours")),
+        (None, UserError("A process ended with 7: the same command goes on where it stopped.")),
+    ],
+)
+def test_what_stops_one_process_stops_all_and_is_said_as_its_own(
+    settings: BackboneRun, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], error: Exception | None, said: Exception
+) -> None:
+    def share(settings: BackboneRun, rank: int, size: int) -> None:
+        signal.raise_signal(signal.SIGINT)  # which is for the first process alone
+        if rank == 0:
+            time.sleep(600)
+        if error is None:
+            os._exit(7)
+        raise error
+
+    forking = multiprocessing.get_context("fork")
+    monkeypatch.setattr(prepare.multiprocessing, "get_context", lambda how: forking)
+    monkeypatch.setattr(prepare, "share", share)
+    with pytest.raises(type(said)) as caught:
+        prepare._spread(settings, 2)
+    assert (type(caught.value), str(caught.value)) == (type(said), str(said))
+    assert not multiprocessing.active_children() and capfd.readouterr().err == ""
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [0.0, 4.0])
+def test_ctrl_c_ends_all_processes_with_one_sentence(settings: BackboneRun, tmp_path: Path, seconds: float) -> None:
+    """While they import, and later."""
+    mine = settings.data.path  # type: ignore[union-attr]
+    for i in range(60):
+        video.write(mine / f"more-{i}.webp", np.random.default_rng(i).integers(0, 255, (9, 64, 64, 3), np.uint8), 8)
+        (mine / f"more-{i}.txt").write_text("more")
+    (tmp_path / "run.toml").write_text(config.write(settings))
+    command = [sys.executable, "-m", "videodit", "prepare", str(tmp_path / "run.toml"), "--processes", "2", "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+    def children() -> list[str]:
+        return Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+
+    until = time.monotonic() + 250
+    while len(children()) < 3 and time.monotonic() < until:  # with the resource tracker
+        time.sleep(0.01)
+    time.sleep(seconds)
+    os.killpg(process.pid, signal.SIGINT)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 130 and said.splitlines()[-1] == "videodit: Stopped." and "Traceback" not in said
+
+
 def test_only_entries_are_collected(settings: BackboneRun) -> None:
     prepare.prepare(settings)
     folder = pools.cache(settings)
@@ -190,6 +284,9 @@ def test_the_verb(settings: BackboneRun, tmp_path: Path, processes: str, capsys:
     assert (found["clips"], found["captions"], found["entries"], found["unreadable"]) == (3, 3, 7, 0)
     assert main(["prepare", str(tmp_path / "mine")]) == 2 and "needs a folder" in capsys.readouterr().err
     assert main(["prepare", str(tmp_path / "run.toml"), "--processes", "0"]) == 2
+    capsys.readouterr()
+    assert main(["prepare", str(tmp_path / "run.toml"), "--model", "m"]) == 2
+    assert "--model is for a list" in (said := capsys.readouterr().err) and "set start=m autoencoder=m" in said
 
 
 def test_folders_may_be_called_like_dates_and_numbers(settings: BackboneRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,7 +300,7 @@ def test_folders_may_be_called_like_dates_and_numbers(settings: BackboneRun, tmp
 
 def test_a_shape_of_its_own_goes_before_the_preset(tmp_path: Path) -> None:
     made = BackboneRun(output=tmp_path, autoencoder=tmp_path, backbone=replace(PRESETS["dit-xl-2-tiny"], patch=4))
-    assert made.preset == "toybox" and pools.patch(made) == 4 and prepare._takes(made) == "label"
+    assert made.preset == "toybox" and pools.patch(made) == 4
 
 
 def test_scenes_are_kept_by_how_latents_are_normalised_and_grouped() -> None:

@@ -15,7 +15,7 @@ from videodit.shapes import UserError
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="RUN.toml | LIST", help="a run file; or a folder, a list or shards")
     parser.add_argument("overrides", nargs="*", metavar="a.b=value | OUT", help="settings to change; behind a list first a folder")
-    parser.add_argument("--model", default="toybox", metavar="M", help="behind a list: the model to encode for (default toybox)")
+    parser.add_argument("--model", metavar="M", help="behind a list: the model to encode for (default toybox)")
     parser.add_argument("--processes", type=int, default=1, metavar="N", help="processes that share the files (default 1)")
     parser.add_argument("--collect", action="store_true", help="then remove all entries of the cache that this run does not use")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -28,6 +28,8 @@ def run(given: argparse.Namespace) -> None:
     listed = not given.source.endswith(".toml") and (Path(given.source).is_file() or given.source not in folders.runs())
     if listed:
         overrides = _changes(given, overrides)
+    elif given.model is not None:
+        raise UserError(f"--model is for a list, and {given.source} is a run file: set start={given.model} autoencoder={given.model}.")
     else:
         config.text(folders.run_file(given.source))
 
@@ -62,6 +64,7 @@ def _changes(given: argparse.Namespace, overrides: list[str]) -> list[str]:
     else:
         path = Path(given.source)
         sources.items(sources.Folder(path=path) if kind == "folder" else sources.Manifest(path=path))
-    folders.locate(given.model)
-    same = {"output": f"{out}/run", "autoencoder": given.model, "start": given.model, "data.kind": kind, "data.path": given.source}
+    model = given.model or "toybox"
+    folders.locate(model)
+    same = {"output": f"{out}/run", "autoencoder": model, "start": model, "data.kind": kind, "data.path": given.source}
     return [*(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in same.items()), *changes]  # 2024 is a folder here

@@ -24,8 +24,11 @@ from videodit.data import cuts, sources, worlds
 from videodit.data.buckets import One
 from videodit.data.cache import remembered
 from videodit.data.item import Item
+from videodit.data.labels import Labels
 from videodit.data.quarantine import READER, Losses, Place, Quarantine
-from videodit.data.sources import Drawn
+from videodit.data.sources import Drawn, Filed
+from videodit.data.text import TextEncoder
+from videodit.data.text_sd3 import SD3Text
 from videodit.data.video import Unreadable
 from videodit.shapes import Size, UserError
 from videodit.train.parts import Part, encoded, mode, parts_of, told_of
@@ -98,18 +101,29 @@ def pools(settings: BackboneRun, autoencoder: PerFrame, takes: str, kinds: Itera
     """A pool of each kind: False pictures, True clips; `anew`: the list of files that cannot be read begins anew."""
     if isinstance(settings.data, Drawn):
         return {kind: _drawn(settings, autoencoder, takes, kind) for kind in kinds}
-    kinds = list(kinds)
-    check(settings, takes, kinds)
     if anew:  # files may have been mended
         (settings.output / "unreadable.jsonl").unlink(missing_ok=True)
     return {kind: _filmed(settings, autoencoder, takes, kind) for kind in kinds}
 
 
-def check(settings: BackboneRun, takes: str, kinds: Iterable[bool]) -> None:
-    """Refuse what can be known to be wrong with files before any is encoded."""
-    for kind in kinds:
-        for item in _items(settings, kind):
-            _words(item, takes)
+def check(settings: BackboneRun, text: TextEncoder | SD3Text | Labels) -> None:
+    """Refuse words that are missing, or that `text` does not take, before anything is encoded."""
+    looks, takes = settings.looks, str(text.takes)
+    read = [(settings.data, kind) for kind in settings.joint.kinds]
+    if looks.every and isinstance(looks.data, Filed):
+        read.append((looks.data, settings.joint.video_probability > 0))
+    for source, kind in read:
+        if isinstance(source, Drawn):
+            text.check(_captions(settings, kind, takes))
+            continue
+        for item in _items(source, kind):
+            words = _words(item, takes)
+            try:
+                text.check(words)
+            except UserError as error:
+                raise UserError(f"{item.path}: {error}") from error
+    if looks.every and looks.prompts and takes == "text":
+        text.check(looks.prompts)
 
 
 def merged(pools: dict[bool, Pool], video: float) -> Pool:
@@ -185,14 +199,19 @@ def _drawn(settings: BackboneRun, autoencoder: PerFrame, takes: str, video: bool
 
 def _captions(settings: BackboneRun, video: bool, takes: str) -> list[str]:
     assert isinstance(settings.data, Drawn)
-    world = worlds.world(settings.data)
+    count = settings.clips if video else settings.pictures
+    return list(_said(settings.data, settings.seed, count, takes, settings.labels, video))
+
+
+@lru_cache(maxsize=2)
+def _said(drawn: Drawn, seed: int, count: int, takes: str, labels: str, video: bool) -> tuple[str, ...]:
+    """What is said of so many scenes, which are asked for when words are checked and when they are read."""
+    world = worlds.world(drawn)
     if takes != "text":
-        count = settings.clips if video else settings.pictures
-        scenes = (world.scene(settings.seed, i) for i in range(count))
-        return [getattr(what.things[0], settings.labels) if takes == "label" else "" for what in scenes]
-    if video:
-        return [world.sentence(settings.seed, i) for i in range(settings.clips)]
-    return [world.picture_sentence(settings.seed, i) for i in range(settings.pictures)]
+        scenes = (world.scene(seed, i) for i in range(count))
+        return tuple(getattr(what.things[0], labels) if takes == "label" else "" for what in scenes)
+    say = world.sentence if video else world.picture_sentence
+    return tuple(say(seed, i) for i in range(count))
 
 
 # --- Files ---
@@ -208,10 +227,9 @@ def encode(settings: BackboneRun, autoencoder: PerFrame, video: bool, part: slic
         count(done, len(mine))
 
 
-def _items(settings: BackboneRun, video: bool) -> list[Item]:
+def _items(source: Filed, video: bool) -> list[Item]:
     """The videos, or the pictures; where there are no pictures, the videos whose clips' first frames stand in."""
-    assert not isinstance(settings.data, Drawn)
-    every = sources.items(settings.data)
+    every = sources.items(source)
     return [item for item in every if item.moves == video] or ([] if video else every)
 
 
@@ -236,7 +254,7 @@ def _chosen(settings: BackboneRun, autoencoder: PerFrame, video: bool) -> tuple[
         parts = encoding(found.kept)
         return Making(key | {"parts": sorted(parts), "size": found.kept} | cutting, partial(_of_file, settings, item, found, parts))
 
-    return _items(settings, video), how, quarantine
+    return _items(settings.data, video), how, quarantine
 
 
 def _extents(settings: BackboneRun, autoencoder: PerFrame, video: bool, quarantine: Quarantine) -> Callable[[Item, Place], Extent | None]:
@@ -310,6 +328,8 @@ def _nothing(settings: BackboneRun, path: Path | str, losses: Losses, video: boo
 
 
 def _words(item: Item, takes: str) -> list[str]:
+    if takes == "label" and not item.label:
+        raise UserError(f"{item.path} has no label: give it one in its list, or take it out.")
     if takes == "label":
         return [item.label]
     if takes == "text" and not item.captions:

@@ -6,12 +6,18 @@ import ctypes
 import multiprocessing
 import os
 import signal
-from typing import NamedTuple
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import connection, resource_tracker
+from multiprocessing.process import BaseProcess
+from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
-from videodit import backbone, models
-from videodit.backbone import DiT
+from videodit import models
+from videodit.autoencoder import PerFrame
 from videodit.data.cache import collect, noted
 from videodit.data.labels import Labels
 from videodit.data.sources import Drawn
@@ -42,11 +48,12 @@ def prepare(settings: BackboneRun, *, processes: int = 1, clean: bool = False) -
     there(settings.device)
     folder = pools.cache(settings)
     before = set(folder.glob("*.safetensors"))
+    autoencoder = models.load_autoencoder(settings.autoencoder, settings.device)
+    text = starting(settings, autoencoder)["text"]
     if processes > 1 and not isinstance(settings.data, Drawn):
-        pools.check(settings, _takes(settings), settings.joint.kinds)
         _spread(settings, processes)
     with noted() as used:
-        found = _whole(settings)
+        found = _whole(settings, autoencoder, text)
     gone, freed = collect(folder, used) if clean else (0, 0)
     report = settings.output / "unreadable.jsonl"
     lost = len(report.read_text(encoding="utf-8").splitlines()) if report.is_file() else 0
@@ -54,12 +61,8 @@ def prepare(settings: BackboneRun, *, processes: int = 1, clean: bool = False) -
     return Prepared(*found, len(kept), len(kept - before), gone, freed, lost, str(folder))
 
 
-def share(settings: BackboneRun, rank: int, size: int, parent: int = 0) -> None:
-    """One process's part of the files; `parent`: whose end is its end, however that comes."""
-    if parent:
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-        if os.getppid() != parent:
-            return
+def share(settings: BackboneRun, rank: int, size: int) -> None:
+    """One process's part of the files."""
     torch.set_num_threads(max(1, torch.get_num_threads() // size))
     autoencoder = models.load_autoencoder(settings.autoencoder, settings.device)
     for kind in settings.joint.kinds:
@@ -67,28 +70,74 @@ def share(settings: BackboneRun, rank: int, size: int, parent: int = 0) -> None:
 
 
 def _spread(settings: BackboneRun, processes: int) -> None:
+    """Processes that share the files; what stops one of them stops all."""
     context = multiprocessing.get_context("spawn")
-    running = [context.Process(target=share, args=(settings, rank, processes, os.getpid())) for rank in range(processes)]
-    for process in running:
-        process.start()
-    for process in running:
+    running: dict[Any, BaseProcess] = {}
+    try:
+        with _unheard():
+            for rank in range(processes):
+                hears, says = context.Pipe(duplex=False)
+                process = context.Process(target=_child, args=(settings, rank, processes, os.getpid(), says), daemon=True)
+                process.start()
+                says.close()
+                running[hears] = process
+        left = set(running)
+        while left:
+            for hears in connection.wait(left):
+                left.discard(hears)
+                _heard(hears, running[hears])
+    finally:
+        for process in running.values():
+            process.terminate()
+            process.join()
+
+
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """In here Ctrl-C waits; who is started in here never hears of it, and is ended by whom it is for."""
+    resource_tracker.ensure_running()  # which would let it through when the first process starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _heard(hears: Any, process: BaseProcess) -> None:
+    """What a process says that fails, or that it ended."""
+    try:
+        raise hears.recv()
+    except EOFError:
         process.join()
-    if died := [process.exitcode for process in running if process.exitcode]:
-        raise UserError(f"{len(died)} of {processes} processes ended with {died[0]}: the same command goes on where they stopped.")
+    if process.exitcode:
+        raise UserError(f"A process ended with {process.exitcode}: the same command goes on where it stopped.")
 
 
-def _takes(settings: BackboneRun) -> str:
-    """What the run's model is told, without its weights."""
-    if settings.start is None:
-        wanted = settings.backbone or backbone.PRESETS.get(settings.preset)
-        return "text" if not isinstance(wanted, DiT) else "label" if wanted.labels else "nothing"
-    return models.read(settings.start, models.ModelFolder)[1].takes
+def _child(settings: BackboneRun, rank: int, size: int, parent: int, says: Any) -> None:
+    """In the process: it ends with `parent`, however that ends."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:
+        return
+    try:
+        share(settings, rank, size)
+    except Exception as error:
+        says.send(_carried(error))
 
 
-def _whole(settings: BackboneRun) -> tuple[int, int, int]:
+def _carried(error: Exception) -> Exception:
+    """The same as another process can raise it."""
+    if isinstance(error, UserError):
+        said: Exception = UserError(str(error))
+    elif isinstance(error, OSError):
+        said = OSError(error.errno, error.strerror or str(error), error.filename)
+    else:
+        said = RuntimeError(f"{type(error).__name__}: {error}")
+    said.add_note(traceback.format_exc())
+    return said
+
+
+def _whole(settings: BackboneRun, autoencoder: PerFrame, text: nn.Module) -> tuple[int, int, int]:
     """What the run itself does when it starts: all entries are read, and verified, or made."""
-    autoencoder = models.load_autoencoder(settings.autoencoder, settings.device)
-    text = starting(settings, autoencoder)["text"]
     found = pools.pools(settings, autoencoder, str(text.takes), settings.joint.kinds)
     captions: set[str] = set()
     if settings.start and not isinstance(text, Labels):

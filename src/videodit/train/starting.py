@@ -19,6 +19,7 @@ from videodit.data.labels import Labels, LabelSettings
 from videodit.data.sources import Drawn
 from videodit.data.text import TextEncoder, learn_tokenizer
 from videodit.shapes import UserError
+from videodit.train import pools
 from videodit.train.parts import sight
 from videodit.train.progress import note
 
@@ -34,10 +35,12 @@ def starting(settings: BackboneRun, autoencoder: PerFrame) -> nn.ModuleDict:
         if settings.lora:
             raise UserError("lora changes a model that is there: give its folder by start=FOLDER, or leave lora out.")
         text = _teller(settings)
+        pools.check(settings, text)
         return nn.ModuleDict({"backbone": backbone.build(telling(shape(settings, autoencoder.channels), settings)), "text": text})
     image = models.load(settings.start)
     if models.latent_space(image.autoencoder) != models.latent_space(autoencoder):
         raise UserError(f"{settings.start} and {settings.autoencoder} have other latents: convert a model of the same image autoencoder.")
+    pools.check(settings, image.text)
     _same_objective(settings, image.settings)
     _same_hints(settings, image.settings)
     _same_sight(settings, image)
