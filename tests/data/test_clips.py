@@ -56,22 +56,22 @@ def test_files_are_shrunk_once_and_kept(tmp_path: Path) -> None:
     frames = drawn([0, 1])
     video.write(tmp_path / "a.mp4", frames, 8)
     settings = Clips(files=(str(tmp_path),), side=24, cache=tmp_path / "cache")
-    found = clips.shots(settings)
+    found = clips.shots(settings, SIZE)
     assert [shot.shape for shot in found] == [(12, 24, 32, 3)] * 2
     (kept,) = (tmp_path / "cache").iterdir()
     before = kept.stat().st_mtime_ns
-    assert all(np.array_equal(one, other) for one, other in zip(clips.shots(settings), found, strict=True))
+    assert all(np.array_equal(one, other) for one, other in zip(clips.shots(settings, SIZE), found, strict=True))
     assert kept.stat().st_mtime_ns == before
-    large = clips.shots(replace(settings, side=100))
+    large = clips.shots(replace(settings, side=100), SIZE)
     assert large[0].shape == (12, 48, 64, 3)  # never enlarged
 
 
 def test_another_reader_shrinks_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     video.write(tmp_path / "a.mp4", drawn([0]), 8)
     settings = Clips(files=(str(tmp_path / "a.mp4"),), side=24, cache=tmp_path / "cache")
-    clips.shots(settings)
+    clips.shots(settings, SIZE)
     monkeypatch.setattr(clips, "READER", "another")
-    clips.shots(settings)
+    clips.shots(settings, SIZE)
     assert len(list((tmp_path / "cache").iterdir())) == 2
 
 
@@ -81,7 +81,7 @@ def test_what_is_hidden_in_a_folder_is_no_video_of_it(tmp_path: Path) -> None:
     for name in ("._a.mp4", ".Trash-1000/b.mp4", "c.mp4/.d.mp4"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"nothing")
-    assert [len(shot) for shot in clips.shots(Clips(files=(str(tmp_path),), cache=tmp_path / "cache"))] == [12]
+    assert [len(shot) for shot in clips.shots(Clips(files=(str(tmp_path),), cache=tmp_path / "cache"), SIZE)] == [12]
 
 
 @pytest.mark.parametrize("changes", [{"side": 0}, {"every": 0}, {"share": 1.5}, {"share": float("nan")}])
@@ -92,14 +92,23 @@ def test_numbers_that_no_clip_has_are_said(changes: dict[str, Any]) -> None:
 
 def test_mistakes_are_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="There is no video in"):
-        clips.shots(Clips(files=(str(tmp_path),)))
+        clips.shots(Clips(files=(str(tmp_path),)), SIZE)
     with pytest.raises(UserError, match="cannot be read"):
-        clips.shots(Clips(files=(str(tmp_path / "none.mp4"),)))
+        clips.shots(Clips(files=(str(tmp_path / "none.mp4"),)), SIZE)
     (tmp_path / "text.mp4").write_text("no video")
     with pytest.raises(UserError, match="cannot be read as a video"):
-        clips.shots(Clips(files=(str(tmp_path / "text.mp4"),), cache=tmp_path / "cache"))
-    shot = np.zeros((5, 16, 24, 3), np.uint8)
-    with pytest.raises(UserError, match="No shot lasts 7 frames"):
-        clips.window([shot], SIZE, 2, np.random.default_rng(0))
-    with pytest.raises(UserError, match=r"use a larger clips\.side"):
-        clips.window([shot], Size(4, 32, 24), 1, np.random.default_rng(0))
+        clips.shots(Clips(files=(str(tmp_path / "text.mp4"),), cache=tmp_path / "cache"), SIZE)
+
+
+def test_a_file_that_no_clip_fits_is_named_before_any_clip_is_drawn(tmp_path: Path) -> None:
+    """Among others that are large enough; one whose shots are all too short is never drawn."""
+    video.write(tmp_path / "a.mp4", drawn([0]), 8)
+    settings = Clips(files=(str(tmp_path),), side=48, cache=tmp_path / "cache")
+    with pytest.raises(UserError, match="No shot lasts 14 frames"):
+        clips.shots(settings, Size(14, 16, 24))
+    with pytest.raises(UserError, match=r"a\.mp4 has frames of 24x32 at clips\.side=24, .* use a larger clips\.side"):
+        clips.shots(replace(settings, side=24), Size(4, 32, 24))
+    video.write(tmp_path / "small.mp4", drawn([0])[:6, :32, :32], 8)
+    with pytest.raises(UserError, match=r"small\.mp4 has frames of 32x32, smaller than clips of 48x48: leave it out"):
+        clips.shots(settings, Size(4, 48, 48))
+    assert len(clips.shots(settings, Size(8, 48, 48))) == 2

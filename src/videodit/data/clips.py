@@ -40,14 +40,33 @@ class Clips:
             raise UserError(f"clips takes a share of 0 to 1, side and every of 1 or more, not {self.share}, {self.side} and {self.every}.")
 
 
-def shots(settings: Clips) -> list[Shot]:
-    """All shots of all files, shrunk."""
+def shots(settings: Clips, size: Size) -> list[Shot]:
+    """All shots of all files, shrunk; those that last as long as a clip are as large as one."""
     found: list[Shot] = []
+    span = (size.frames - 1) * settings.every + 1
     for path in listed(settings.files):
         key = {"file": digest(path), "side": settings.side, "resize": "lanczos", "reader": READER}
         frames = remembered(settings.cache, key, lambda path=path: {"frames": torch.from_numpy(_shrunk(path, settings.side))})["frames"]
-        found += split(frames.numpy())
+        here = split(frames.numpy())
+        if max(map(len, here)) >= span:
+            _check(path, frames.shape[1:3], size, settings.side)
+        found += here
+    if found and max(map(len, found)) < span:
+        raise UserError(f"No shot lasts {span} frames: use fewer frames (size), a smaller clips.every, or longer videos.")
     return found
+
+
+def _check(path: Path, extent: Sequence[int], size: Size, side: int) -> None:
+    """Whether a clip fits into frames, which are shrunk and never enlarged."""
+    rows, columns = extent
+    if rows >= size.rows and columns >= size.columns:
+        return
+    said = f"{path} has frames of {rows}x{columns}"
+    if min(extent) < side:
+        raise UserError(f"{said}, smaller than clips of {size.rows}x{size.columns}: leave it out of clips.files, or use a smaller size.")
+    raise UserError(
+        f"{said} at clips.side={side}, smaller than clips of {size.rows}x{size.columns}: use a larger clips.side, or a smaller size."
+    )
 
 
 def split(frames: Frames) -> list[Shot]:
@@ -73,15 +92,11 @@ def lengths(thumbnails: np.ndarray) -> list[int]:
 
 
 def window(found: Sequence[Shot], size: Size, every: int, rng: np.random.Generator) -> Frames:
-    """A clip from a place, a time and a side drawn at random; every frame of every shot is as likely to open one."""
+    """A clip from a place, a time and a side drawn at random, of shots that it fits; every frame of every shot is as likely to open one."""
     span = (size.frames - 1) * every + 1
     starts = np.array([max(0, len(shot) - span + 1) for shot in found])
-    if not starts.sum():
-        raise UserError(f"No shot lasts {span} frames: use fewer frames (size), a smaller clips.every, or longer videos.")
     shot = found[int(rng.choice(len(found), p=starts / starts.sum()))]
     rows, columns = shot.shape[1:3]
-    if rows < size.rows or columns < size.columns:
-        raise UserError(f"Clips of {size.rows}x{size.columns} do not fit frames of {rows}x{columns}: use a larger clips.side.")
     at = int(rng.integers(len(shot) - span + 1))
     top, left = int(rng.integers(rows - size.rows + 1)), int(rng.integers(columns - size.columns + 1))
     clip = shot[at : at + span : every, top : top + size.rows, left : left + size.columns]

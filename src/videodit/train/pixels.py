@@ -20,7 +20,7 @@ class Pixels:
 
     def __init__(self, seed: int, size: Size, clips: Clips, drawn: Drawn) -> None:
         self.seed, self.size, self.clips, self.drawn = seed, size, clips, drawn
-        self.shots = shots(clips)
+        self.shots = shots(clips, size)
 
     def batch(self, start: int, count: int) -> Float[Tensor, "b c f h w"]:
         """Clips `start` and on, in -1..1."""
