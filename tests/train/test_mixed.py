@@ -270,7 +270,7 @@ def test_what_does_not_go_together_is_said(world: tiny.World, shared: Path, fold
 
 
 def test_pictures_alone_are_dealt_and_given_nothing(world: tiny.World, shared: Path, folder: Path) -> None:
-    made = job(run(world, shared, folder, "buckets", joint=Joint(video_probability=0.0), tasks=Tasks(first=1.0)))
+    made = job(run(world, shared, folder, "buckets", joint=Joint(video_probability=0.0)))
     for index in range(3):
         batch = made.batch(index)
         assert isinstance(batch, Batch) and batch.given is None and batch.clean.shape[2] == 1

@@ -83,3 +83,8 @@ def test_muon_has_the_matrices_of_the_blocks_and_adamw_the_rest() -> None:
     assert moved[muon] == {id(network[1][0].weight)}
     assert moved[adam] == {id(network[0].weight), id(network[0].bias), id(network[1][0].bias)}
     assert {group["scale"] for group in adam.param_groups} == {1.0} and [group["scale"] for group in muon.param_groups] == [3.0]
+
+
+def test_muon_without_a_matrix_for_it_is_refused() -> None:
+    with pytest.raises(UserError, match=r"this network has none: set optimizer\.muon=0"):
+        Optimizer(muon=3e-3).build(nn.Sequential(nn.Linear(3, 4), nn.ModuleList([nn.Conv2d(4, 4, 3)])))

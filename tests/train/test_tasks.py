@@ -15,6 +15,7 @@ from torch import Tensor
 import tiny
 from videodit import given, models
 from videodit.data import sight, toybox
+from videodit.data.sources import Folder
 from videodit.diffusion.tasks import Tasks
 from videodit.evaluate import tasks
 from videodit.evaluate.judges import TOYBOX
@@ -222,3 +223,10 @@ def test_a_plan_says_how_often_a_clip_is_learnt(world: tiny.World, tmp_path: Pat
     assert plan["clip_visits"] == pytest.approx(drawn[False] / 6, rel=0.1) and plan["given_visits"] == pytest.approx(
         drawn[True] / 3, rel=0.2
     )
+
+
+def test_what_tasks_would_do_nothing_for_is_said(world: tiny.World, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="this run has pictures alone"):
+        run(world, tmp_path, tasks=ALL, joint=Joint(video_probability=0.0))
+    with pytest.raises(UserError, match=r"leave tasks\.clips out"):
+        run(world, tmp_path, tasks=ALL, data=Folder(path=tmp_path))

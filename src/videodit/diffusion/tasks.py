@@ -129,7 +129,7 @@ class Tasks:
     suffix: float = setting(0.0, doc="the last groups of frames")
     every: float = setting(0.0, doc="every second or third group of frames")
     random: float = setting(0.0, doc="groups of frames at random")
-    clips: int = setting(2000, doc="clips whose parts are encoded alone, for all masks but none")
+    clips: int = setting(2000, doc="clips of a drawn world whose parts are encoded alone, for all masks but none")
 
     def __post_init__(self) -> None:
         if min(self.weights.values()) < 0 or not sum(self.weights.values()) > 0 or self.clips < 1:

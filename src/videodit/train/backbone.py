@@ -168,6 +168,10 @@ class BackboneRun(Run):
             raise UserError(f"joint.appended takes 0 or more pictures, not {self.joint.appended}.")
         if self.joint.appended and not isinstance(self.sizes, One):
             raise UserError(f"sizes.kind={self.sizes.kind} mixes pictures and clips by itself: leave joint.appended out.")
+        if self.tasks != Tasks() and not self.joint.video_probability:
+            raise UserError("tasks are of clips, and this run has pictures alone: leave them out, or set joint.video_probability above 0.")
+        if self.tasks.clips != Tasks().clips and not isinstance(self.data, Drawn):
+            raise UserError("tasks.clips counts clips of drawn worlds, and of files all are encoded for tasks: leave tasks.clips out.")
         if self.lone == "channels" and not self.tasks.first + self.tasks.both + self.tasks.keys:
             raise UserError("lone=channels is for pictures that head a group: set tasks.first, tasks.both or tasks.keys above 0.")
         if self.sight and not self.tasks.begins:

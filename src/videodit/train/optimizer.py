@@ -58,6 +58,8 @@ class Optimizer:
         if self.muon and any(map(in_shards, trained)):
             raise UserError("Muon needs whole matrices, and these are in shards: set optimizer.muon=0, or parallel.shard=1.")
         blocks = {id(p) for p in _block_matrices(network) if p.requires_grad} if self.muon else set()
+        if self.muon and not _block_matrices(network):
+            raise UserError("optimizer.muon is for matrices of repeated blocks, and this network has none: set optimizer.muon=0.")
         new = {id(p) for p in fresh} if self.fresh != 1 else set()
         groups = [
             {
