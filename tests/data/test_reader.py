@@ -9,6 +9,7 @@ import threading
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -94,6 +95,28 @@ def test_seeks_are_exact(tmp_path: Path, suffix: str) -> None:
         assert films.numbers(video.read(path, start=start, frames=3)[0]) == [start, start + 1, start + 2]
     with pytest.raises(Unreadable, match="it has no frame 40"):
         video.read(path, start=40)
+
+
+@pytest.mark.parametrize("kind", ["open-gop=1:scenecut=0", "intra-refresh=1"])
+def test_what_refers_to_frames_before_a_jump_is_no_fault(tmp_path: Path, kind: str) -> None:
+    """There FFmpeg says "mmco: unref short failure", which of a film read from its beginning it does not."""
+    path = films.film(tmp_path / "a.mp4", FRAMES, gop=12, options={"bf": "3", "x264-params": kind})
+    whole, _ = video.read(path)
+    assert films.numbers(whole) == list(range(40))
+    for start in range(0, 36, 3):
+        assert np.array_equal(video.read(path, start=start, frames=4)[0], whole[start : start + 4])
+
+
+def test_damage_behind_a_jump_is_a_fault(tmp_path: Path) -> None:
+    path = films.film(tmp_path / "a.mp4", FRAMES, gop=10, options={"x264-params": "scenecut=0"})
+    with av.open(str(path)) as container:
+        places = [(packet.pos + packet.size // 2, packet.pos + packet.size) for packet in container.demux(video=0) if packet.size]
+    data = bytearray(path.read_bytes())
+    for start, stop in places[33:36]:
+        data[start:stop] = bytes(byte ^ 0x5A for byte in data[start:stop])
+    path.write_bytes(data)
+    with pytest.raises(Unreadable, match="FFmpeg says"):
+        video.read(path, start=31, frames=8)
 
 
 def test_a_stream_comes_in_pieces_and_may_be_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

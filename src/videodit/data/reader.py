@@ -87,7 +87,7 @@ class Reader:
                         raise Fault(f"its frames change from {_extent(extent)} to {_extent(frame.shape)}")
                 assert frame is not None
                 yield frame
-            if stop >= len(self.probe.shown) and next(made, None) is not None:
+            if next(made, None) is not None:
                 raise Fault(f"{self.probe.decoded} frames are announced and more come")
 
     def note(self) -> str:
@@ -150,7 +150,10 @@ _HEARD: list[int] = []
 
 
 def _decoded(file: BinaryIO, probe: Probe, first: int, last: int) -> Iterator[np.ndarray]:
-    """Decoded frames from number `first`: found by the key frame before it, or else counted from the beginning."""
+    """Decoded frames from number `first`: found by the key frame before it, or else counted from the beginning.
+
+    What FFmpeg says behind a jump may be of frames before it, to which those of an open GOP refer: it counts where it is said again.
+    """
     with opened(file, probe.kind) as container:
         stream = first_stream(container)
         stream.thread_type, stream.thread_count = "AUTO", min(8, len(os.sched_getaffinity(0)))
@@ -161,19 +164,20 @@ def _decoded(file: BinaryIO, probe: Probe, first: int, last: int) -> Iterator[np
         number = None if jump else 0
         for frame in _frames(container, stream):
             if number is None:
-                number = probe.times.index(frame.pts) if frame.pts in probe.times else -1
-                if not 0 <= number <= first:
-                    break
+                number = probe.times.index(frame.pts) if frame.pts in probe.times else last + 1
+            if number > first or (jump and heard()):
+                break
             if (frame.height, frame.width) != probe.size:
                 raise Fault(f"its frames of {_extent(probe.size)} come as {frame.height}x{frame.width}")
-            if number >= first:
+            if number == first:
                 yield _seen(frame, stream)
+                first += 1
             number += 1
             if number > last and last + 1 < probe.decoded:
-                return
-        else:
-            return
-    yield from _decoded(file, probe._replace(keys=()), first, last)
+                break
+    if jump and (first <= last or heard()):
+        forget()
+        yield from _decoded(file, probe._replace(keys=()), first, last)
 
 
 def _frames(container: Any, stream: Any) -> Iterator[Any]:
