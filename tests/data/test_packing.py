@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import replace
 
@@ -78,3 +79,6 @@ def test_batches_hold_one_extent_each_clip_once_and_no_more_tokens() -> None:
         replace(BUCKETS, tokens=1000).batch(Size(16, 720, 1280))
     with pytest.raises(UserError, match="129 frames do not fit"):
         Buckets(lengths=(129,))
+    for aspect in (math.inf, math.nan):
+        with pytest.raises(UserError, match="all above 0 and none infinite"):
+            Buckets(aspects=(aspect,))

@@ -60,8 +60,9 @@ class Buckets(Extents):
     patch: int = setting(2, doc="rows and columns of latents in a token")
 
     def __post_init__(self) -> None:
-        if not (self.resolutions and self.aspects and self.lengths) or min(*self.resolutions, *self.aspects, *self.lengths) <= 0:
-            raise UserError("Buckets need at least one resolution, one aspect and one length, all above 0.")
+        every = (*self.resolutions, *self.aspects, *self.lengths)
+        if not (self.resolutions and self.aspects and self.lengths) or not all(0 < number < math.inf for number in every):
+            raise UserError("Buckets need at least one resolution, one aspect and one length, all above 0 and none infinite.")
         for length in self.lengths:
             latent_size(Size(length, self.space, self.space), space=self.space, time=self.time)
 
