@@ -49,6 +49,7 @@ def item(row: Mapping[str, Any] | str, beside: Path) -> Item:
     captions = (captions,) if isinstance(captions, str) else captions
     if not isinstance(captions, list | tuple) or not all(isinstance(words, str) for words in captions):
         raise ValueError("caption takes a text or a list of texts")
+    captions = tuple(stripped for words in captions if (stripped := words.strip()))
     if any("\ud800" <= letter <= "\udfff" for letter in "".join(captions)):  # in a path it stands for a byte that is no UTF-8
         raise ValueError("its caption has half a character, which no file can hold")
     start, weight = _number(row, "start", 0.0) or 0.0, _number(row, "weight", 1.0)
@@ -59,7 +60,7 @@ def item(row: Mapping[str, Any] | str, beside: Path) -> Item:
     if content and not re.fullmatch("[0-9a-f]{64}", content):
         raise ValueError("digest is no SHA-256")
     label = row.get("label")
-    return Item(beside / path, tuple(captions), "" if label is None else str(label), start, end, weight, content)
+    return Item(beside / path, captions, "" if label is None else str(label), start, end, weight, content)
 
 
 def _number(row: Mapping[str, Any], name: str, default: float | None) -> float | None:
@@ -68,7 +69,7 @@ def _number(row: Mapping[str, Any], name: str, default: float | None) -> float |
         return default
     try:
         number = float("nan") if isinstance(value, bool | list | dict) else float(value)
-    except (ValueError, OverflowError):
+    except (TypeError, ValueError, OverflowError):  # Parquet has times and durations
         number = math.nan
     if not math.isfinite(number):
         raise ValueError(f"{name} takes a number, not {json.dumps(value, default=str)[:40]}")
