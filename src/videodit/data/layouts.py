@@ -54,7 +54,7 @@ def _videos(folder: Path) -> Iterator[Path]:
 def _classes(path: Path) -> Iterator[Item]:
     """UCF101: CLASS/v_CLASS_g01_c01.avi, in the folder itself or in its UCF-101."""
     for folder in sorted(_root(path).iterdir()):
-        if folder.is_dir() and folder.name != "ucfTrainTestlist":
+        if folder.is_dir() and not folder.name.startswith(".") and folder.name != "ucfTrainTestlist":
             yield from (Item(video, label=folder.name) for video in _videos(folder))
 
 
