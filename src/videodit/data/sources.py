@@ -146,6 +146,7 @@ def _order(item: Item) -> tuple[Any, ...]:
         item.end is not None,
         item.end or 0.0,
         item.weight,
+        item.digest,
         item.inside or (),
         item.wrong,
     )
