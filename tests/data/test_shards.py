@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import io
 import json
 import tarfile
@@ -16,7 +17,7 @@ from PIL import Image
 
 import films
 from videodit.data import cuts, lists, shards, video
-from videodit.data.item import Inside, content, digest
+from videodit.data.item import Inside, content, digest, pictures
 from videodit.data.sources import DataSet, Manifest, Shards, items, labels
 from videodit.shapes import UserError
 
@@ -71,6 +72,27 @@ def test_members_of_one_name_are_one_clip(tmp_path: Path, film: Path, where: str
     assert where != "here" or sorted(p.name for p in tmp_path.iterdir()) == ["p-000.tar", "p-001.tar"]
 
 
+@pytest.mark.parametrize("where", ["here", "elsewhere"])
+def test_a_photograph_in_webp_is_a_picture_wherever_its_shard_is(tmp_path: Path, where: str) -> None:
+    still, moving = io.BytesIO(), io.BytesIO()
+    first, second = (Image.new("RGB", (8, 8), colour) for colour in ("red", "blue"))
+    first.save(still, "WEBP")
+    first.save(moving, "WEBP", save_all=True, append_images=[second])
+    shard, path = tar({"a.webp": still.getvalue(), "b.webp": moving.getvalue()}), str(tmp_path / "p.tar")
+    if where == "elsewhere":
+        path = f"memory://{tmp_path.name}/p.tar"
+        fsspec.filesystem("memory").pipe(f"/{tmp_path.name}/p.tar", shard)
+    else:
+        Path(path).write_bytes(shard)
+    assert [item.moves for item in items(Shards(path=path))] == [False, True]
+
+
+def test_a_text_that_is_empty_says_nothing(tmp_path: Path) -> None:
+    words = b'{"caption": "a red circle"}'
+    (tmp_path / "p.tar").write_bytes(tar({"a.mp4": b"", "a.txt": b" \n", "a.json": words, "b.mp4": b"", "b.txt": b"two", "b.json": words}))
+    assert [item.captions for item in items(Shards(path=str(tmp_path / "p.tar")))] == [("a red circle",), ("two",)]
+
+
 def test_shards_are_named_by_ranges_patterns_and_folders(tmp_path: Path) -> None:
     for i in range(3):
         (tmp_path / f"p{i}.tar").write_bytes(b"")
@@ -115,6 +137,9 @@ def test_a_list_in_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     found = items(Manifest(path=tmp_path / "l.parquet"))
     assert [(item.captions, item.start, item.label) for item in found] == [((), 0.0, "3"), (("x", "y"), 1.0, "0")]
     assert sorted(read) == ["caption", "label", "path", "start"]
+    parquet.write_table(arrow.table({"path": ["a.mp4"], "start": [datetime.time(0, 0, 1)]}), tmp_path / "l.parquet")
+    with pytest.raises(UserError, match='start takes a number, not "00:00:01"'):
+        items(Manifest(path=tmp_path / "l.parquet"))
     (tmp_path / "l.parquet").write_bytes(b"PAR1")
     with pytest.raises(UserError, match="cannot be read as Parquet"):
         items(Manifest(path=tmp_path / "l.parquet"))
@@ -127,6 +152,8 @@ def test_published_layouts(tmp_path: Path) -> None:
     for name in ("UCF-101/Run/v_Run_g01_c01.avi", "UCF-101/Run/v_Run_g08_c01.avi", "UCF-101/Jump/v_Jump_g08_c01.avi"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
+    (tmp_path / "UCF-101" / ".Trash").mkdir()
+    (tmp_path / "UCF-101" / ".Trash" / "v_Run_g01_c02.avi").touch()
     source = DataSet(path=tmp_path, layout="ucf101")
     assert source.every == 3 and labels(source) == ("Jump", "Run") and len(items(source)) == 3
     with pytest.raises(UserError, match="There is no ucfTrainTestlist"):
@@ -151,6 +178,9 @@ def test_videos_that_are_folders_of_pictures(tmp_path: Path, layout: str, train:
     (item,) = items(source)
     assert train in item.path.parts and item.moves and len(items(DataSet(path=tmp_path, layout=layout, split="both"))) == 2  # type: ignore[arg-type]
     assert films.numbers(video.read(item)[0]) == list(range(12))  # frame_2 stands before frame_10
+    (item.path / "frame_².png").touch()  # no number that int knows
+    assert len(pictures(item.path)) == 13
+    (item.path / "frame_².png").unlink()
     before = content(item)
     Image.fromarray(np.zeros_like(frames[0])).save(item.path / "frame_3.png")
     assert content(item) != before

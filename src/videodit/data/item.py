@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -13,6 +14,7 @@ from videodit.shapes import UserError
 
 VIDEOS = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".gif", ".webp")
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
+HEAD = 21  # bytes of a .webp that say whether it moves
 
 
 class Inside(NamedTuple):
@@ -21,6 +23,7 @@ class Inside(NamedTuple):
     shard: str
     at: int
     size: int
+    head: bytes = b""  # of a .webp its first bytes
 
 
 class Item(NamedTuple):
@@ -43,14 +46,12 @@ class Item(NamedTuple):
 
 
 def _photograph(item: Item) -> bool:
-    """Whether a .webp on this machine is one picture: only what is extended (X) can be an animation, and says so in a bit."""
-    path, at = (item.path, 0) if item.inside is None else (Path(item.inside.shard), item.inside.at)
-    try:
-        with path.open("rb") as file:
-            file.seek(at)
-            head = file.read(21).ljust(21, b"\0")
-    except OSError:
-        return False
+    """Whether a .webp is one picture: only what is extended (X) can be an animation, and says so in a bit."""
+    head = b"" if item.inside is None else item.inside.head
+    if item.inside is None:
+        with suppress(OSError), item.path.open("rb") as file:
+            head = file.read(HEAD)
+    head = head.ljust(HEAD, b"\0")
     return head[8:15] == b"WEBPVP8" and not (head[15:16] == b"X" and head[20] & 2)
 
 
@@ -101,16 +102,32 @@ def pictures(folder: Path) -> list[Path]:
     """The frames of a video that is a folder of pictures: by number where names end in one."""
 
     def place(path: Path) -> tuple[int, str]:
-        digits = "".join(c if c.isdigit() else " " for c in path.stem).split()
+        digits = "".join(c if c.isdecimal() else " " for c in path.stem).split()
         return (int(digits[-1]) if digits else 0, path.name)
 
     return sorted((p for p in folder.iterdir() if p.suffix.lower() in PICTURES and not p.name.startswith(".")), key=place)
 
 
 def inside(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    """The files of these suffixes in a folder and in all below it; what is hidden, as a disk's trash is, stays out."""
-    named = (file for file in folder.rglob("*") if file.suffix.lower() in suffixes and not file.is_dir())
-    return [file for file in named if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
+    """The files of these suffixes in a folder and in all below it, linked ones too; what is hidden, as a disk's trash is, stays out.
+
+    A folder is gone through once, however many links lead to it; one that stands in `folder` by its own name.
+    """
+    root, found = folder.resolve(), []
+    seen = {root}
+
+    def new(path: Path) -> bool:
+        real = path.resolve()
+        if real in seen or (path.is_symlink() and real.is_relative_to(root)):
+            return False
+        seen.add(real)
+        return True
+
+    for place, below, names in os.walk(folder, followlinks=True):
+        here = Path(place)
+        below[:] = [name for name in sorted(below) if not name.startswith(".") and new(here / name)]
+        found += [here / name for name in names if not name.startswith(".") and Path(name).suffix.lower() in suffixes]
+    return found
 
 
 @contextmanager

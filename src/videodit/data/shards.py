@@ -16,7 +16,7 @@ from glob import glob
 from pathlib import Path
 from typing import Any
 
-from videodit.data.item import PICTURES, VIDEOS, Inside, Item
+from videodit.data.item import HEAD, PICTURES, VIDEOS, Inside, Item
 from videodit.shapes import UserError
 
 WORDS = 1 << 20  # bytes of a member with words, at most
@@ -147,6 +147,8 @@ def _shard(shard: str, file: Any) -> Iterator[Item]:
                 name, parts = key, {}
             what = f".{suffix.lower()}"
             parts[what] = Inside(shard, member.offset_data, member.size)
+            if what == ".webp":
+                parts[what] = parts[what]._replace(head=_bytes(file, parts[what], HEAD))
             if what in _SAYS:
                 parts[what] = _said(file, parts[what], what)
         file.seek(archive.offset)
@@ -162,18 +164,26 @@ def _said(file: Any, inside: Inside, what: str) -> dict[str, Any] | str:
     """What a member with words says, or why it cannot be used."""
     if inside.size > WORDS:
         return f"a {what} of {inside.size} bytes"
-    before = file.tell()
-    file.seek(inside.at)
-    data = file.read(inside.size)
-    file.seek(before)
     try:
-        text = data.decode("utf-8-sig")
+        text = _bytes(file, inside, inside.size).decode("utf-8-sig")
         if what == ".json":
             found = json.loads(text)
             return {key: found[key] for key in ("caption", "label", "weight", "start", "end", "digest") if key in found}
     except (ValueError, TypeError, RecursionError):
         return f"a {what} that cannot be read"
-    return {"caption": [line.strip() for line in text.splitlines() if line.strip()]} if what == ".txt" else {"label": text.strip()}
+    if what == ".cls":
+        return {"label": text.strip()}
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return {"caption": lines} if lines else {}
+
+
+def _bytes(file: Any, inside: Inside, most: int) -> bytes:
+    """The first bytes of a member, which leaves the shard where it stands."""
+    before = file.tell()
+    file.seek(inside.at)
+    data = file.read(min(most, inside.size))
+    file.seek(before)
+    return data
 
 
 def _clips(shard: str, name: str, parts: dict[str, Any]) -> Iterator[Item]:
