@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import films
 from videodit.data import cuts, video
 from videodit.data.item import Item
 from videodit.data.sources import Folder, Labelled, Manifest, items, labels
@@ -148,6 +149,40 @@ def test_cells_of_a_table_keep_their_lines(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(b"x")
     (tmp_path / "l.csv").write_text('path,caption\r\na.mp4,"a red\r\nball"\r\na.mp4,a red\u2028ball\r\n', encoding="utf-8", newline="")
     assert [item.captions for item in items(Manifest(path=tmp_path / "l.csv"))] == [("a red\nball", "a red\u2028ball")]
+
+
+def test_a_caption_of_blanks_is_none(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"x")
+    (tmp_path / "l.jsonl").write_text('{"path": "a.mp4", "caption": [" ", " a dog\\n", ""]}\n')
+    (tmp_path / "l.csv").write_text('path,caption\na.mp4,"  "\n')
+    assert [items(Manifest(path=tmp_path / name))[0].captions for name in ("l.jsonl", "l.csv")] == [("a dog",), ()]
+
+
+def test_the_order_of_rows_does_not_depend_on_where_they_stand(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"x")
+    rows = [json.dumps({"path": "a.mp4", "digest": letter * 64}) for letter in "0123456789abcdef"]
+    (tmp_path / "l.jsonl").write_text("\n".join(rows))
+    assert [item.digest[0] for item in items(Manifest(path=tmp_path / "l.jsonl"))] == list("0123456789abcdef")
+
+
+def test_linked_folders_are_gone_through_once(tmp_path: Path) -> None:
+    here, other = tmp_path / "here", tmp_path / "other"
+    for folder in (here / "own", other / "deep"):
+        folder.mkdir(parents=True)
+        (folder / "a.mp4").touch()
+    for link, folder in (("also", other), ("both", other), ("again", here / "own"), ("own/up", here)):
+        (here / link).symlink_to(folder)
+    (other / "deep" / "round").symlink_to(other)
+    assert [item.path.relative_to(here).as_posix() for item in items(Folder(path=here))] == ["also/deep/a.mp4", "own/a.mp4"]
+
+
+def test_of_a_clip_only_its_own_frames_are_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = films.numbered(30)
+    item, source = Item(films.film(tmp_path / "a.mp4", frames)), Folder(path=tmp_path, every=6)
+    right = video.fitted(video.read(item)[0][0:25:6], 24, 24)
+    monkeypatch.setattr(video, "MOST", 3 * frames[0].nbytes)
+    (clip,) = cuts.clips(item, cuts.cut(cuts.look(item, source), Size(5, 24, 24), source), Size(5, 24, 24), source)
+    assert np.array_equal(clip, right)
 
 
 def test_rows_that_differ_in_their_caption_alone_are_one_item(tmp_path: Path) -> None:

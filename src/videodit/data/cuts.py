@@ -6,7 +6,7 @@ A file is looked through once, in pieces; of its frames only thumbnails stay. It
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import NamedTuple
 
 import numpy as np
@@ -19,18 +19,20 @@ from videodit.data.sources import Files
 from videodit.shapes import Size, UserError
 
 Frames = UInt8[np.ndarray, "f h w 3"]
-STILL = 0.25  # mean change between neighbours, of 255, below which a video shows nothing that moves
+STILL = (0.25, 1.0)  # mean change between neighbours, of 255, of all and of the block that changes most: below both nothing moves
+APART = 4  # pixels between those that changes are taken of
+BLOCK = 32  # rows and columns of a block: what is small moves much in its own, however large the frame
 
 
 class Look(NamedTuple):
-    """An item looked through: where it begins in its file, its frames, their rate, thumbnails and mean change (of 255)."""
+    """An item looked through: where it begins in its file, its frames, their rate, thumbnails and mean changes (of 255) as in STILL."""
 
     first: int
     frames: int
     fps: float
     extent: tuple[int, int]
     thumbnails: np.ndarray
-    change: float
+    change: tuple[float, float]
 
 
 class Cut(NamedTuple):
@@ -75,12 +77,20 @@ def look(item: Item, files: Files) -> Look:
         first, stop = 0, 1
     thumbnails, changes, extent, before = [], [], (0, 0), None
     for frame in video.stream(item, start=first, stop=stop, seconds=seconds) if first < stop else ():
-        some = frame[::4, ::4].astype(np.int16)
+        some = frame[::APART, ::APART].astype(np.int16)
         if before is not None:
-            changes.append(float(np.abs(some - before).mean()))
+            changes.append(_changes(np.abs(some - before).mean(-1)))
         thumbnails.append(thumbnail(frame))
         extent, before = frame.shape[:2], some
-    return Look(first, len(thumbnails), told.fps, extent, np.array(thumbnails), float(np.mean(changes)) if changes else 0.0)
+    whole, block = np.mean(changes or [(0.0, 0.0)], axis=0).tolist()
+    return Look(first, len(thumbnails), told.fps, extent, np.array(thumbnails), (whole, block))
+
+
+def _changes(change: np.ndarray) -> tuple[float, float]:
+    """The mean of all, and that of the block where it is largest."""
+    rows, columns = (np.linspace(0, length, max(1, length * APART // BLOCK) + 1).astype(int) for length in change.shape)
+    sums = np.add.reduceat(np.add.reduceat(change, rows[:-1], 0), columns[:-1], 1)
+    return float(change.mean()), float((sums / np.outer(np.diff(rows), np.diff(columns))).max())
 
 
 def filled(seen: Look, files: Files) -> Size:
@@ -102,12 +112,15 @@ def cut(seen: Look, size: Size, files: Files) -> Cut:
 
 def still(item: Item, seen: Look) -> bool:
     """Whether a video shows nothing that moves."""
-    return item.moves and seen.frames > 1 and seen.change < STILL
+    return item.moves and seen.frames > 1 and all(change < most for change, most in zip(seen.change, STILL, strict=True))
 
 
 def clips(item: Item, found: Cut, size: Size, files: Files) -> Iterator[Frames]:
-    """The clips of a file at their extent, read one by one."""
+    """The clips of a file at their extent, read one by one; of those between their frames nothing stays in memory."""
     span = (size.frames - 1) * files.every + 1
-    for start in found.starts:
-        frames, _ = video.read(item, start=found.first + start, frames=span, seconds=files.seconds)
-        yield video.fitted(frames[:: files.every], size.rows, size.columns)
+    for start in (found.first + start for start in found.starts):
+        frames = video.stream(item, start=start, stop=start + span, seconds=files.seconds)
+        kept = [video.fitted(frame[None].copy(), size.rows, size.columns) for frame in islice(frames, 0, None, files.every)]
+        if len(kept) < size.frames:
+            raise video.Unreadable(item.path, "its decoder gave fewer frames than it announced")
+        yield np.concatenate(kept)
