@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import films
 from videodit.cli.main import main
-from videodit.data import audit, video
+from videodit.data import audit, cuts, video
 from videodit.data.item import digest
 from videodit.data.sources import Folder, Manifest, Shards, items
 from videodit.shapes import Size
@@ -83,6 +84,38 @@ def test_the_mended_list_holds_what_is_good_shot_by_shot(folder: Path, tmp_path:
     assert again["totals"]["good"] == 4 == again["totals"]["files"] and [row["shots"] for row in again["files"]] == [1, 1, 1, 1]
     assert np.asarray(Image.open(tmp_path / "sheet.png")).shape == (3 * 18 - 2, 8 * 18 - 2, 3)
     assert len(items(Manifest(path=listed))) == 4
+
+
+def test_of_equal_files_the_one_with_words_is_taken(folder: Path) -> None:
+    (folder / "a.webp").write_bytes((folder / "good.webp").read_bytes())
+    source = Folder(path=folder)
+    rows = {row.item.path.stem: row.why for row in audit.audited(items(source), SIZE, source, worded=True)}
+    assert (rows["a"], rows["good"], rows["twin"]) == ("no caption", "", "duplicate")
+
+
+@pytest.mark.parametrize("what", ["--fix", "--sheet"])
+def test_nothing_good_is_told_before_there_is_nothing_to_write(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str
+) -> None:
+    (folder / "picture.png").unlink()
+    made = tmp_path / {"--fix": "good.jsonl", "--sheet": "sheet.png"}[what]
+    for more in ([], ["--json"]):
+        assert main(["audit", str(folder), "--frames", "99", "--size", "16x16", what, str(made), *more]) == 2
+        said = capsys.readouterr()
+        assert "too short" in said.out and "No file is good, so there is nothing to list or to show" in said.err and not made.exists()
+    assert json.loads(said.out)["totals"]["good"] == 0
+
+
+def test_what_is_small_moves_in_a_large_frame_and_what_is_still_does_not(tmp_path: Path) -> None:
+    rows, columns = np.mgrid[:480, :640]
+    scene = (110 + 60 * np.sin(rows / 7) * np.sin(columns / 5))[..., None].repeat(3, 2).astype(np.uint8)
+    frames = scene[None].repeat(24, 0)
+    films.film(tmp_path / "still.mp4", frames, gop=12)
+    for i, frame in enumerate(frames):
+        frame[(rows - 240) ** 2 + (columns - 40 - 4 * i) ** 2 < 12**2] = 220
+    films.film(tmp_path / "ball.mp4", frames)
+    source = Folder(path=tmp_path)
+    assert [cuts.still(item, cuts.look(item, source)) for item in items(source)] == [False, True]
 
 
 def test_a_shot_too_short_for_a_clip_is_not_listed_and_times_are_those_of_whole_frames(folder: Path, tmp_path: Path) -> None:
@@ -175,6 +208,9 @@ def test_the_mended_list_keeps_digests(folder: Path, tmp_path: Path) -> None:
 def test_labels_need_no_captions(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["audit", str(folder.parent), "--labels", "--frames", "4", "--size", "16x16", "--json"]) == 0
     assert "no caption" not in json.loads(capsys.readouterr().out)["totals"]
+    (tmp_path / "list.jsonl").write_text('{"path": "clips/wordless.webp", "label": "x"}\n')
+    assert main(["audit", str(tmp_path / "list.jsonl"), "--labels", "--frames", "4", "--size", "16x16", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["totals"]["good"] == 1
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,9 @@ SHOWN = 16  # files of a sheet
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="SOURCE", help="a folder of videos and pictures, a list (.jsonl .csv .parquet), or shards (.tar)")
-    parser.add_argument("--labels", action="store_true", help="the folders in SOURCE are labels, and captions are not needed")
+    parser.add_argument(
+        "--labels", action="store_true", help="there are labels (of a folder: the folders in it), and captions are not needed"
+    )
     parser.add_argument("--frames", type=int, default=16, metavar="N", help="frames of a clip (default 16)")
     parser.add_argument("--size", default="64x64", metavar="HxW", help="rows and columns of a clip (default 64x64)")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="a clip takes every N-th frame (default 1)")
@@ -56,14 +58,17 @@ def run(given: argparse.Namespace) -> None:
     for row in audit.audited(items, size, source, worded=not given.labels):
         rows.append(row)
         count(len(rows), len(items))
-    if given.fix is not None:
-        given.fix.write_text(audit.fixed(rows, given.fix.parent), encoding="utf-8")
-    if given.sheet is not None:
-        _sheet(given.sheet, rows, size, source)
     if given.json:
         terminal.print_json({"totals": audit.totals(rows), "files": [_told(row) for row in rows]})
     else:
-        _print(rows, audit.totals(rows), given)
+        _print(rows, audit.totals(rows))
+    if (given.fix or given.sheet) and not any(row.clips for row in rows):
+        raise UserError("No file is good, so there is nothing to list or to show: mend the files as it is said of each.")
+    if given.fix is not None:
+        given.fix.write_text(audit.fixed(rows, given.fix.parent), encoding="utf-8")
+        terminal.say(f"{given.fix} lists what is good: train on it with data.kind=manifest data.path={given.fix}.")
+    if given.sheet is not None:
+        _sheet(given.sheet, rows, size, source)
 
 
 def _source(given: argparse.Namespace) -> Filed:
@@ -74,7 +79,9 @@ def _source(given: argparse.Namespace) -> Filed:
     if shards.packed(given.source):
         return Shards(path=given.source, **how)
     path = Path(given.source)
-    return (Labelled if given.labels else Folder if path.is_dir() else Manifest)(path=path, **how)
+    if not path.is_dir():
+        return Manifest(path=path, **how)
+    return (Labelled if given.labels else Folder)(path=path, **how)
 
 
 def _told(row: Row) -> dict[str, Any]:
@@ -93,7 +100,7 @@ def _told(row: Row) -> dict[str, Any]:
     }
 
 
-def _print(rows: Sequence[Row], totals: dict[str, int], given: argparse.Namespace) -> None:
+def _print(rows: Sequence[Row], totals: dict[str, int]) -> None:
     head = ("file", "frames", "fps", "size", "shots", "clips", "used", "dropped", "why")
     table: list[tuple[str, ...]] = [head]
     for row in rows:
@@ -103,8 +110,6 @@ def _print(rows: Sequence[Row], totals: dict[str, int], given: argparse.Namespac
     terminal.print_table(table)
     print()
     print(", ".join(f"{name} {value}" for name, value in totals.items()))
-    if given.fix is not None:
-        terminal.say(f"{given.fix} lists what is good: train on it with data.kind=manifest data.path={given.fix}.")
 
 
 def _sheet(path: Path, rows: Sequence[Row], size: Size, source: Filed) -> None:
@@ -118,6 +123,4 @@ def _sheet(path: Path, rows: Sequence[Row], size: Size, source: Filed) -> None:
         extent = size if row.item.moves else size._replace(frames=1)
         clip = next(cuts.clips(row.item, cuts.cut(cuts.look(row.item, source), extent, source), extent, source))
         parts.append(clip[np.linspace(0, len(clip) - 1, 8).round().astype(int)])
-    if not parts:
-        raise UserError("No file is good, so there is nothing to show: the table says why.")
     video.write(path, video.contact_sheet(np.concatenate(parts), columns=8)[None], 1)

@@ -55,7 +55,8 @@ def audited(items: Sequence[Item], size: Size, files: Filed, *, worded: bool) ->
         if content in seen:
             yield Row(item, "duplicate", f"the same as {seen[content].name}")
             continue
-        seen[content] = item.path
+        if item.captions or not worded:  # one without words takes no place from one that has them
+            seen[content] = item.path
         yield _row(item, size if item.moves else size._replace(frames=1), files, worded=worded)
 
 
