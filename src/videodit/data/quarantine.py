@@ -17,7 +17,7 @@ from av import ffmpeg_version_info
 from videodit.data.video import Unreadable
 from videodit.shapes import UserError
 
-READER = f"2, FFmpeg {ffmpeg_version_info}"  # changes when what is a fault, or what is seen, changes
+READER = f"3, FFmpeg {ffmpeg_version_info}"  # changes when what is a fault, or what is seen, changes
 T = TypeVar("T")
 
 
