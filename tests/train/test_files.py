@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -71,6 +72,24 @@ def test_from_nothing_the_words_are_the_captions(world: tiny.World, tmp_path: Pa
     settings = run(world, tmp_path, "video from nothing", data=Folder(path=folder))
     recipes.train(settings)
     assert videodit.load(settings.output / "model").unknown_words("clip number a dinosaur") == ["dinosaur"]
+
+
+def test_words_are_told_as_they_were_when_captions_have_changed(world: tiny.World, tmp_path: Path, folder: Path) -> None:
+    mine = shutil.copytree(folder, tmp_path / "mine")
+    settings = run(world, tmp_path, "video from nothing", data=Folder(path=mine), text=replace(tiny.TEXT, vocabulary=400))
+    recipes.train(replace(settings, steps=1))
+    before = models.load(settings.output / "model").text
+    (mine / "1.txt").write_text("zebras gallop\n", encoding="utf-8")
+    assert len(recipes.train(settings)) == 2
+    after = models.load(settings.output / "model").text
+    assert after.tokenize(["clip number a", "zebras"])[0].tolist() == before.tokenize(["clip number a", "zebras"])[0].tolist()
+    with pytest.raises(UserError, match=r"tokenizer.json is not of these settings of text: set them as they were"):
+        recipes.train(replace(settings, text=replace(settings.text, vocabulary=300)))
+    anew = replace(settings, output=tmp_path / "anew", steps=1)
+    anew.output.mkdir()
+    (anew.output / "tokenizer.json").write_text("of a run that left no checkpoint")
+    recipes.train(anew)
+    assert videodit.load(anew.output / "model").unknown_words("zebras") == []
 
 
 def test_labels_are_the_folders(world: tiny.World, tmp_path: Path, folder: Path) -> None:

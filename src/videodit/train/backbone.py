@@ -43,7 +43,7 @@ from videodit.train.mixed import Mixed, Pack, missed
 from videodit.train.parts import sight
 from videodit.train.recompute import DOC, Recompute, recompute
 from videodit.train.retention import COUNT, Retention
-from videodit.train.starting import starting
+from videodit.train.starting import keep_tokenizer, starting
 from videodit.train.step import Job, Run, provenance
 
 PASSES = 6  # whose shapes are measured
@@ -251,7 +251,8 @@ def job(settings: BackboneRun) -> Job:
 
     moving = data.pools[settings.joint.video_probability > 0]
     look = Look(settings, model, held(settings, autoencoder, text.takes), learnt(settings, moving)) if settings.looks.every else None
-    return Job(network=network, batch=data.batch, loss=loss, save=save, look=look)
+    made = Job(network=network, batch=data.batch, loss=loss, save=save, look=look)
+    return replace(made, keep=partial(keep_tokenizer, text)) if isinstance(text, TextEncoder) and settings.start is None else made
 
 
 def _described(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from tokenizers import Tokenizer
 from torch import nn
 
 from videodit import adapters, backbone, convert, models
@@ -17,14 +19,16 @@ from videodit.data import sight as sights
 from videodit.data import sources, worlds
 from videodit.data.labels import Labels, LabelSettings
 from videodit.data.sources import Drawn
-from videodit.data.text import TextEncoder, learn_tokenizer
+from videodit.data.text import TextEncoder, learn_tokenizer, load_tokenizer
 from videodit.shapes import UserError
-from videodit.train import pools
+from videodit.train import checkpoint, pools
 from videodit.train.parts import sight
 from videodit.train.progress import note
 
 if TYPE_CHECKING:
     from videodit.train.backbone import BackboneRun
+
+TOKENIZER = "tokenizer.json"
 
 
 def starting(settings: BackboneRun, autoencoder: PerFrame) -> nn.ModuleDict:
@@ -137,10 +141,26 @@ def _teller(settings: BackboneRun) -> TextEncoder | Labels:
     wanted = settings.backbone or backbone.PRESETS.get(settings.preset)
     if isinstance(wanted, DiT):
         return Labels(LabelSettings(names=names(settings) if wanted.labels else ()))
+    return TextEncoder(_tokenizer(settings), settings.text)
+
+
+def _tokenizer(settings: BackboneRun) -> Tokenizer:
+    """Of a run that is taken up its own, since captions may have changed; else one that knows the captions' words."""
+    kept = settings.output / TOKENIZER
+    if kept.is_file() and checkpoint.found(settings.output / "checkpoints"):
+        try:
+            return load_tokenizer(kept, settings.text)
+        except UserError as error:
+            raise UserError(f"{kept} is not of these settings of text: set them as they were, or use another output folder.") from error
     if isinstance(settings.data, Drawn):
-        return TextEncoder(learn_tokenizer(worlds.world(settings.data).sentences(), settings.text), settings.text)
-    said = (words for item in sources.items(settings.data) for words in item.captions)
-    return TextEncoder(learn_tokenizer(said, settings.text), settings.text)
+        return learn_tokenizer(worlds.world(settings.data).sentences(), settings.text)
+    return learn_tokenizer((words for item in sources.items(settings.data) for words in item.captions), settings.text)
+
+
+def keep_tokenizer(text: TextEncoder, output: Path) -> None:
+    """Leave it where a run that is taken up finds it."""
+    (aside := output / f".{TOKENIZER}").write_text(text.spelling(), encoding="utf-8")
+    aside.replace(output / TOKENIZER)
 
 
 def names(settings: BackboneRun) -> tuple[str, ...]:

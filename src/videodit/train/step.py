@@ -139,6 +139,7 @@ class Job:
     fresh: Sequence[nn.Parameter] = ()  # what an inflated network did not inherit
     rival: Rival | None = None
     look: Look | None = None
+    keep: Callable[[Path], None] = lambda output: None  # leaves there what a run is taken up with beside checkpoints
 
 
 @dataclass(frozen=True)
@@ -189,7 +190,7 @@ def train(settings: Run, job: Job, watch: Watch | None = None, launch: Launch = 
     everything = job.network if not job.rival else nn.ModuleDict({"network": job.network, "rival": job.rival.network})
     optimizers = [optimizer for player in players for optimizer in player.optimizers]
     if launch.first:
-        _record(settings)
+        _record(settings, job)
     position = _taken_up(settings, launch, lambda path: checkpoint.restore(path, everything, optimizers, average))
     history: list[Figures] = []
     first, end = position.step * settings.accumulate + launch.reader, settings.steps * settings.accumulate
@@ -371,11 +372,12 @@ def _broken(steps: int, fault: str | None) -> str:
     )
 
 
-def _record(settings: Run) -> None:
+def _record(settings: Run, job: Job) -> None:
     """Make the output folder and leave the whole of the settings in it."""
     try:
         settings.output.mkdir(parents=True, exist_ok=True)
         (settings.output / "run.toml").write_text(config.write(settings))
+        job.keep(settings.output)
     except OSError as error:
         raise UserError(
             f"The output folder {settings.output} cannot be written ({error.strerror}): choose another with output=FOLDER."
