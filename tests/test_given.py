@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 
 import tiny
 from videodit import given
 from videodit.autoencoder import DPVAE, DPVAESettings, PerFrame
-from videodit.diffusion.tasks import Mask
+from videodit.diffusion.tasks import Mask, Tasks
 
 VIDEO = tiny.grid(1, 3, 16, 16, 16)
 AUTOENCODERS = {
@@ -104,3 +105,14 @@ def test_what_is_trained_is_what_is_sampled(kind: str) -> None:
     for images in ((0,), (-1,), (0, -1)):
         trained, sampled = given.placed(coder, Mask(images=images), frames), given.mask_of(coder, [image % length for image in images])
         assert trained.frames == sampled.frames and [image % length for image in trained.images] == list(sampled.images)
+
+
+@pytest.mark.parametrize("name", ["both", "keys", "random"])
+@pytest.mark.parametrize("kind", [*AUTOENCODERS, "per frame"])
+def test_every_part_that_a_draw_gives_is_encoded_before(kind: str, name: str) -> None:
+    coder, tasks = autoencoder(kind), Tasks(**{"none": 0.0, name: 1.0})
+    known = [given.placed(coder, mask, 6) for mask in tasks.all(6)]
+    runs, images = {run for mask in known for run in mask.runs}, {image for mask in known for image in mask.images}
+    for i in range(1000):
+        mask = given.placed(coder, tasks.draw(np.random.default_rng(10_000 + i), 6), 6)
+        assert set(mask.runs) <= runs and set(mask.images) <= images

@@ -156,14 +156,14 @@ class Tasks:
         return MASKS[str(name)](rng, frames) if frames > 1 else Mask()
 
     def all(self, frames: int) -> list[Mask]:
-        """Every mask that a draw may give."""
+        """Masks that hold every run, and every picture, that a draw may give."""
         if frames == 1:
             return []
         names = [name for name, weight in self.weights.items() if weight and name != "random"]
         drawn = {MASKS[name](np.random.default_rng(i), frames) for name in names for i in range(16 * frames)}
-        drawn |= {Mask(heads=(i,)) for i in range(frames) if self.keys}
-        runs = [Mask(tuple(range(i, j))) for i in range(frames) for j in range(i + 1, frames + 1) if j - i < frames]
-        return sorted(drawn | set(runs if self.random else []))
+        spans = [tuple(range(i, j)) for i in range(frames) for j in range(i + 1, frames + 1)]
+        drawn |= {Mask(heads=span) for span in spans if self.keys}  # which are runs where groups have one frame each
+        return sorted(drawn | {Mask(span) for span in spans if self.random and len(span) < frames})
 
 
 def _every(rng: np.random.Generator, frames: int) -> Mask:
