@@ -14,6 +14,7 @@ import torch
 import tiny
 from videodit import adapters, models
 from videodit.adapters import LoRA
+from videodit.diffusion.tasks import Tasks
 from videodit.shapes import UserError
 from videodit.train import planning, recipes
 from videodit.train.backbone import BackboneRun
@@ -76,3 +77,11 @@ def test_factors_are_left_to_adamw(world: tiny.World, tmp_path: Path) -> None:
 def test_adapters_need_a_model(world: tiny.World, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="lora changes a model that is there: give its folder by start=FOLDER"):
         recipes.train(run(world, tmp_path, start=None, preset="toybox-tiny", text=tiny.TEXT))
+
+
+def test_a_layer_that_would_learn_nothing_is_refused(world: tiny.World, tmp_path: Path) -> None:
+    told = {"given": "channels", "tasks": Tasks(none=0.0, prefix=1.0, clips=8)}
+    with pytest.raises(UserError, match="lacks that of given=channels: set given=time, or leave lora out"):
+        recipes.train(run(world, tmp_path, **told))
+    recipes.train(run(world, tmp_path / "told", steps=1, lora=None, **told))
+    assert len(recipes.train(run(world, tmp_path, steps=1, start=tmp_path / "told" / "video" / "model", **told))) == 1

@@ -122,6 +122,10 @@ def told(network: DualTransformer | SingleTransformer, settings: BackboneRun) ->
     shape = telling(network.settings, settings)
     if shape == network.settings:
         return network
+    if settings.lora and shape.given == "channels" != network.settings.given:
+        raise UserError(
+            f"lora learns changes of layers alone, and {settings.start} lacks that of given=channels: set given=time, or leave lora out."
+        )
     made, known = backbone.build(shape), network.state_dict()
     if left := sorted({name.split(".")[0] for name in known.keys() - made.state_dict().keys()}):
         note(f"{settings.start} was told by {', '.join(left)} of what is given, and this run tells it otherwise: that part is left out.")
