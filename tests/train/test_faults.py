@@ -17,7 +17,7 @@ from torch import Tensor
 
 import lives
 from videodit.shapes import UserError
-from videodit.train import checkpoint
+from videodit.train import checkpoint, recipes
 from videodit.train.faults import ABORTED, Faults, alone
 from videodit.train.saving import newest
 from videodit.train.step import Job, train
@@ -42,7 +42,7 @@ with stopping():
     assert done.returncode == ABORTED, done.stderr
 
 
-def test_a_folder_that_another_run_writes_into_is_refused(tmp_path: Path) -> None:
+def test_a_folder_that_another_run_writes_into_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever ends the other run ends its hold of it, even what leaves it no time to clean up."""
     code = f"""
 import sys, time
@@ -56,6 +56,9 @@ with alone(Path({str(tmp_path)!r})):
     assert other.stdout is not None and other.stdout.readline() == "held\n"
     with pytest.raises(UserError, match=r"Another run is writing into .*: wait until it ends"), alone(tmp_path):
         pytest.fail("the folder was held")
+    monkeypatch.setitem(recipes.JOBS, "backbone", lambda settings: pytest.fail("it was begun, and would have encoded everything"))
+    with pytest.raises(UserError, match="Another run is writing into"):
+        recipes.train(replace(recipes.TEMPLATES["backbone"], output=tmp_path))
     other.kill()
     other.wait()
     with alone(tmp_path):

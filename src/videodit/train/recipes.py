@@ -53,11 +53,13 @@ def read_text(text: str, overrides: Sequence[str]) -> Recipe:
 def train(settings: Recipe, progress: Watch | None = None) -> list[Figures]:
     """Train a recipe, or take it up again where it stopped."""
     there(settings.device)
-    with joined(settings.device, offload=settings.parallel.offload) as launch:
+    with (
+        joined(settings.device, offload=settings.parallel.offload) as launch,
+        alone(settings.output) if launch.first else nullcontext(),
+    ):
         with launch.in_turn():
             job = JOBS[settings.kind](settings)
-        with alone(settings.output) if launch.first else nullcontext():
-            history = loop(settings, job, progress, launch)
+        history = loop(settings, job, progress, launch)
     if launch.first and report.curves(settings.output / "log.jsonl"):
         (page := settings.output / "report.html").unlink(missing_ok=True)
         try:
