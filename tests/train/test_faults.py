@@ -115,6 +115,15 @@ def test_so_many_in_a_row_stop_the_run(tmp_path: Path) -> None:
     assert there and there.name == "step-00000004"  # the one due at step 6 waits for a step that was not left out
 
 
+def test_a_run_that_breaks_in_its_last_steps_is_not_finished(tmp_path: Path) -> None:
+    run = lives.settings(tmp_path, 4, 1)
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"3 steps in a row is not finite: lower optimizer.learning_rate"):
+            train(run, poisoned(lives.job(run.output), lambda index: index >= 2, "loss"))
+        assert not (tmp_path / "model").exists()
+    assert len(train(run, lives.job(run.output))) == 3 and (tmp_path / "model").exists()
+
+
 def test_how_many_in_a_row_outlives_a_kill(tmp_path: Path) -> None:
     """Counted on from the checkpoint, so a run that was stopped in between stops at the same step."""
     run = replace(lives.settings(tmp_path, 30, 2), faults=Faults(skip=3))

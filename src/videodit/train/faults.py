@@ -128,3 +128,10 @@ def sentence(step: int, passes: Sequence[int], where: str | None) -> str:
     """What was not finite, and where; counted from 1 as the log does, passes from 0 as they are drawn."""
     of = f"pass{'' if len(passes) == 1 else 'es'} {', '.join(map(str, passes))}"
     return f"step {step + 1}, {of}, " + (f"first in the gradient of {where}" if where else "in the loss alone")
+
+
+def broken(steps: int, fault: str | None) -> str:
+    return (
+        f"The loss or gradient of {steps} step{'s' if steps > 1 else ''} in a row is not finite: lower optimizer.learning_rate; "
+        f"the last checkpoint is good (the last such: {fault})."
+    )

@@ -32,7 +32,7 @@ from videodit.shapes import UserError
 from videodit.train import checkpoint
 from videodit.train.average import Average
 from videodit.train.checkpoint import Position, Snapshot
-from videodit.train.faults import Faults, Interrupted, is_finite, layer, sentence, stopping
+from videodit.train.faults import Faults, Interrupted, broken, is_finite, layer, sentence, stopping
 from videodit.train.launch import Launch
 from videodit.train.log import Log
 from videodit.train.optimizer import Optimizer
@@ -213,11 +213,11 @@ def train(settings: Run, job: Job, watch: Watch | None = None, launch: Launch = 
             with launch.busy():
                 taken = partial(checkpoint.snapshot, network=everything, optimizers=optimizers, average=average, keep=launch.first)
                 keeper.step(position, told, stop, taken)
+            if skipped >= settings.faults.skip:
+                raise UserError(broken(skipped, told.fault))
             if stop:
                 saved = launch.gathered(keeper.saver.saved if keeper.saver else None)[0]
                 raise _stopped(stop, position.step, settings.steps, saved)
-            if skipped >= settings.faults.skip:
-                raise UserError(_broken(skipped, told.fault))
     _leave(settings, job, average, launch)
     return history
 
@@ -332,7 +332,7 @@ class Keeper:
             self.log.write(position.step, told.figures, told.fault)
         if self.log and told.fault:
             note(f"Not finite: {told.fault}; the step is left out.")
-        last = stop or position.step == self.settings.steps
+        last = (stop or position.step == self.settings.steps) and position.skipped < self.settings.faults.skip
         self._due = self._due or position.step % self.settings.checkpoint.every == 0
         if last or (self._due and not position.skipped):
             self._due = False
@@ -362,13 +362,6 @@ def _stopped(number: int, step: int, steps: int, saved: int | None) -> BaseExcep
         return Interrupted(f"Stopped at step {step} of {steps}; the same command goes on from there.", number=number)
     return UserError(
         f"Stopped at step {step} of {steps}, whose checkpoint could not be written; the same command goes on from the last one."
-    )
-
-
-def _broken(steps: int, fault: str | None) -> str:
-    return (
-        f"The loss or gradient of {steps} step{'s' if steps > 1 else ''} in a row is not finite: lower optimizer.learning_rate; "
-        f"the last checkpoint is good (the last such: {fault})."
     )
 
 
