@@ -106,6 +106,7 @@ def test_a_finished_run_is_left_as_it_is(world: tiny.World, tmp_path: Path) -> N
     assert models.load(run.output / "model").settings.provenance.steps == 2
     with pytest.raises(UserError, match="has 2 steps and the run asks for 1: raise steps"):
         recipes.train(replace(run, steps=1))
+    assert "\nsteps = 2\n" in (run.output / "run.toml").read_text()  # what was refused leaves nothing
     longer = Seen()
     recipes.train(replace(run, steps=3), longer)
     assert longer.steps == [3] and weights(run) != before

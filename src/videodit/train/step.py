@@ -189,9 +189,9 @@ def train(settings: Run, job: Job, watch: Watch | None = None, launch: Launch = 
     average = Average(job.network, settings.average, settings.averages)
     everything = job.network if not job.rival else nn.ModuleDict({"network": job.network, "rival": job.rival.network})
     optimizers = [optimizer for player in players for optimizer in player.optimizers]
+    position = _taken_up(settings, launch, lambda path: checkpoint.restore(path, everything, optimizers, average))
     if launch.first:
         _record(settings, job)
-    position = _taken_up(settings, launch, lambda path: checkpoint.restore(path, everything, optimizers, average))
     history: list[Figures] = []
     first, end = position.step * settings.accumulate + launch.reader, settings.steps * settings.accumulate
     passes = _ahead(job.batch, range(first, end, launch.readers))
