@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import lives
 import tiny
 from videodit import models
 from videodit.autoencoder.discriminator import Discriminator
@@ -19,7 +20,7 @@ from videodit.shapes import UserError
 from videodit.train import checkpoint, recipes
 from videodit.train.autoencoder import AutoencoderRun, Critics
 from videodit.train.recipes import Interrupted, Recipe
-from videodit.train.step import Figures, Run, provenance
+from videodit.train.step import Figures, Run, provenance, train
 
 pytestmark = pytest.mark.usefixtures("one_thread", "few_sentences", "unchecked")
 KINDS = ("image-autoencoder", "autoencoder", "image", "video", "decoder")
@@ -136,6 +137,16 @@ def test_a_checkpoint_of_another_optimiser_is_said(world: tiny.World, tmp_path: 
     recipes.train(run)
     with pytest.raises(UserError, match=r"was written with another optimizer.muon: set it as it was"):
         recipes.train(muon(replace(run, steps=2)))
+
+
+@pytest.mark.parametrize("change", ["seed", "accumulate"])
+def test_what_decides_the_samples_of_a_step_stays(tmp_path: Path, change: str) -> None:
+    run = lives.settings(tmp_path, 2, 1)
+    train(run, lives.job(run.output))
+    with pytest.raises(UserError, match=f"was written with {change}={getattr(run, change)}: set it as it was"):
+        train(replace(run, steps=4, **{change: 4}), lives.job(run.output))
+    slower = replace(run, steps=4, optimizer=replace(run.optimizer, learning_rate=1e-4))
+    assert len(train(slower, lives.job(run.output))) == 2
 
 
 def test_the_newest_are_kept(world: tiny.World, tmp_path: Path) -> None:

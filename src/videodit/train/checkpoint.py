@@ -123,13 +123,15 @@ def verified(checkpoint: Path) -> dict[str, Any]:
     return manifest
 
 
-def restore(checkpoint: Path, network: nn.Module, optimizers: Optimizers, average: Average) -> Position:
+def restore(checkpoint: Path, network: nn.Module, optimizers: Optimizers, average: Average, seed: int) -> Position:
     """Put a checkpoint back, if it is whole, and say where it stands."""
     try:
         manifest = verified(checkpoint)
         weights, averaged, moments = (load_file(checkpoint / f"{name}.safetensors") for name in PARTS)
     except (Damaged, OSError, SafetensorError) as error:
         raise UserError(f"The checkpoint {checkpoint} cannot be read ({error}): start again to go on from the one before.") from error
+    if manifest["seed"] != seed:
+        raise UserError(f"The checkpoint {checkpoint} was written with seed={manifest['seed']}: set it as it was, or use another output.")
     named = {name: p for name, p in network.named_parameters() if p.requires_grad}
     unlike = set(named.keys() ^ weights.keys()) | {n for n in named.keys() & weights.keys() if named[n].shape != weights[n].shape}
     if unlike:

@@ -189,7 +189,7 @@ def train(settings: Run, job: Job, watch: Watch | None = None, launch: Launch = 
     average = Average(job.network, settings.average, settings.averages)
     everything = job.network if not job.rival else nn.ModuleDict({"network": job.network, "rival": job.rival.network})
     optimizers = [optimizer for player in players for optimizer in player.optimizers]
-    position = _taken_up(settings, launch, lambda path: checkpoint.restore(path, everything, optimizers, average))
+    position = _taken_up(settings, launch, lambda path: checkpoint.restore(path, everything, optimizers, average, settings.seed))
     if launch.first:
         _record(settings, job)
     history: list[Figures] = []
@@ -247,6 +247,9 @@ def _taken_up(settings: Run, launch: Launch, restore: Callable[[Path], Position]
     """Where the run stands, after what the first process found whole was put back in all of them."""
     there = launch.gathered(newest(settings.output / "checkpoints") if launch.first else None)[0]
     position = restore(there) if there else Position(step=0)
+    if position.passes != position.step * settings.accumulate:
+        was = position.passes // position.step
+        raise UserError(f"{there} was written with accumulate={was}: set it as it was, or choose another output.")
     if position.step > settings.steps:
         raise UserError(f"{there} has {position.step} steps and the run asks for {settings.steps}: raise steps or choose another output.")
     return position
