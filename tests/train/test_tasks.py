@@ -20,7 +20,7 @@ from videodit.diffusion.tasks import Tasks
 from videodit.evaluate import tasks
 from videodit.evaluate.judges import TOYBOX
 from videodit.generate import Generator
-from videodit.shapes import UserError
+from videodit.shapes import Size, UserError
 from videodit.train import backbone, planning, prepare, recipes
 from videodit.train.backbone import BackboneRun, Joint
 from videodit.train.latents import Latents
@@ -114,6 +114,13 @@ def test_hints_are_refused_where_no_picture_is_lone(world: tiny.World, tmp_path:
     changes = {name: getattr(world, value) if isinstance(value, str) else value for name, value in changes.items()}
     with pytest.raises(UserError, match=words):
         backbone.job(run(world, tmp_path, lone="channels", **changes))
+
+
+def test_clips_of_one_latent_frame_have_no_parts(world: tiny.World, tmp_path: Path) -> None:
+    short = run(world, tmp_path, start=world.video_model, size=Size(4, 32, 32))
+    for verb in (backbone.job, partial(planning.plan, whole=False)):
+        with pytest.raises(UserError, match="tasks give parts of clips of two latent frames or more"):
+            verb(short)
 
 
 def test_a_model_that_was_told_otherwise_goes_on(world: tiny.World, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from videodit.convert import from_image
 from videodit.convert.deeper import deepened
 from videodit.data import sight as sights
 from videodit.data import sources, worlds
+from videodit.data.buckets import One
 from videodit.data.labels import Labels, LabelSettings
 from videodit.data.sources import Drawn
 from videodit.data.text import TextEncoder, learn_tokenizer, load_tokenizer
@@ -60,10 +61,13 @@ def starting(settings: BackboneRun, autoencoder: PerFrame) -> nn.ModuleDict:
 
 def suited(settings: BackboneRun, autoencoder: PerFrame) -> None:
     """Refuse what does not go with an autoencoder."""
+    latents = autoencoder.latents(settings.size)
     if settings.lone == "channels" and autoencoder.time == 1:
         raise UserError("This autoencoder's groups have one frame each, so no picture is less than a group: leave lone=frames.")
-    if settings.decoded.weight and autoencoder.latents(settings.size).frames == 1:
+    if settings.decoded.weight and latents.frames == 1:
         raise UserError("decoded.weight looks at clips of two latent frames or more: make size longer, or leave it out.")
+    if settings.tasks.gives and isinstance(settings.sizes, One) and latents.frames == 1:
+        raise UserError("tasks give parts of clips of two latent frames or more: make size longer, or leave them out.")
 
 
 def _same_objective(settings: BackboneRun, start: models.ModelFolder) -> None:
