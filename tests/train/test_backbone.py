@@ -59,6 +59,12 @@ def test_conversions(world: tiny.World, tmp_path: Path) -> None:
     assert beside.settings.layout == "beside" and trained and not any(".spatial." in name for name in trained)
     with pytest.raises(UserError, match=r"sees time already, by global: leave conversion.layout out"):
         starting(replace(like_paper, start=world.video_model), autoencoder)
+    flat = replace(run, conversion=replace(run.conversion, branch=False))
+    with pytest.raises(UserError, match=r"sees time already, by global: leave conversion.branch out"):
+        starting(replace(flat, start=world.video_model), autoencoder)
+    for name, still in (("layout", like_paper), ("branch", flat)):
+        with pytest.raises(UserError, match=rf"size has one frame no model is converted: leave conversion.{name} out"):
+            starting(replace(still, size=tiny.PICTURE), autoencoder)
 
 
 def test_what_learned_clips_is_not_converted_again(world: tiny.World, tmp_path: Path) -> None:

@@ -99,12 +99,19 @@ def _same_sight(settings: BackboneRun, start: models.Model) -> None:
 
 
 def _same_layout(settings: BackboneRun, start: models.ModelFolder) -> None:
-    """A model that sees time already is not converted."""
-    layout = settings.conversion.layout
-    if settings.size.frames > 1 and not _converts(start, settings) and layout not in ("global", start.backbone.layout):
-        raise UserError(
-            f"{settings.start} sees time already, by {start.backbone.layout}: leave conversion.layout out, or start from images."
-        )
+    """A model that sees time already, or sees pictures alone as before, is not converted."""
+    how, shape = settings.conversion, start.backbone
+    if _converts(start, settings):
+        return
+    why = (
+        f"{settings.start} sees time already, by {shape.layout}"
+        if settings.size.frames > 1
+        else "Where size has one frame no model is converted"
+    )
+    if how.layout not in ("global", shape.layout):
+        raise UserError(f"{why}: leave conversion.layout out, or start from images with clips to learn.")
+    if not how.branch and (shape.video or settings.size.frames == 1):
+        raise UserError(f"{why}: leave conversion.branch out, or start from images with clips to learn.")
 
 
 def _converts(start: models.ModelFolder, settings: BackboneRun) -> bool:
