@@ -86,8 +86,14 @@ class BackboneRun(Run):
     autoencoder: Path = setting(doc="folder of the autoencoder, or toybox for the bundled one")
     start: Path | None = setting(None, doc="folder of an image model to convert; without it the transformer starts from nothing")
     conversion: Conversion = setting(Conversion(), doc="how an image model that is converted sees time")
-    preset: str = setting("toybox", doc="shape of the transformer where it starts from nothing, a name of backbone.PRESETS")
-    backbone: Transformer | DiT | None = setting(None, doc="that shape itself, in place of a preset; channels follow from what it is told")
+    preset: str = setting(
+        "toybox",
+        doc="shape of the transformer where it starts from nothing, a name of backbone.PRESETS; or what `plan` takes for a coming `start`",
+    )
+    backbone: Transformer | DiT | None = setting(
+        None,
+        doc="that shape itself, in place of a preset (as which it is unused beside a `start`); channels follow from what it is told",
+    )
     text: TextSettings = setting(TextSettings(), doc="the text encoder where it starts from nothing")
     labels: Literal["motion", "shape", "colour"] = setting("motion", doc="what labels name, for a transformer that takes them")
     size: Size = setting(Size(16, 64, 64), doc="frames, rows, columns of a clip")
