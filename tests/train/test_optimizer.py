@@ -83,6 +83,11 @@ def test_muon_has_the_matrices_of_the_blocks_and_adamw_the_rest() -> None:
     assert moved[muon] == {id(network[1][0].weight)}
     assert moved[adam] == {id(network[0].weight), id(network[0].bias), id(network[1][0].bias)}
     assert {group["scale"] for group in adam.param_groups} == {1.0} and [group["scale"] for group in muon.param_groups] == [3.0]
+    fresh = [network[1][0].weight, network[1][0].bias]
+    for kind in Optimizer(learning_rate=1e-3, muon=3e-3, fresh=10.0).build(network, fresh):
+        scales = {id(p): group["scale"] for group in kind.param_groups for p in group["params"]}
+        usual = 3.0 if isinstance(kind, torch.optim.Muon) else 1.0
+        assert scales == {one: pytest.approx(usual * (10 if one in map(id, fresh) else 1)) for one in scales}
 
 
 def test_muon_without_a_matrix_for_it_is_refused() -> None:

@@ -74,7 +74,11 @@ class Optimizer:
         adam = torch.optim.AdamW(groups, lr=self.learning_rate, betas=(self.beta1, self.beta2))
         if not blocks:
             return [adam]
-        scaled = [{"params": [p for p in trained if id(p) in blocks], "scale": self.muon / self.learning_rate}]
+        scaled = [
+            {"params": alike, "scale": self.muon / self.learning_rate * (self.fresh if is_new else 1.0)}
+            for is_new in (False, True)
+            if (alike := [p for p in trained if id(p) in blocks and (id(p) in new) == is_new])
+        ]
         return [adam, torch.optim.Muon(scaled, lr=self.muon, weight_decay=self.weight_decay, adjust_lr_fn="match_rms_adamw")]
 
 
