@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import tiny
-from videodit import models
+from videodit import config, models
 from videodit.data import toybox, video
 from videodit.data.sources import Folder
 from videodit.diffusion.noise import Prior
@@ -120,6 +120,8 @@ def test_the_log_says_what_was_seen(world: tiny.World, tmp_path: Path) -> None:
 def test_looks_that_would_not_be_heard_are_refused(world: tiny.World, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"leave looks.data out, which is for a run on files"):
         BackboneRun(output=tmp_path, autoencoder=tmp_path, looks=Looks(data=Folder(path=tmp_path)))
+    with pytest.raises(UserError, match=r'looks.data.kind takes one of "folder"'):
+        config.parse(BackboneRun, "", [f"output={tmp_path}", f"autoencoder={tmp_path}", "looks.data.kind=toybox"])
     told = BackboneRun(output=tmp_path, autoencoder=tmp_path, looks=Looks(every=1, prompts=("a dog",)))
     for takes, said in (("label", "told labels"), ("nothing", "told nothing")):
         with pytest.raises(UserError, match=f"looks.prompts are words, and this model is {said}"):

@@ -18,7 +18,7 @@ from videodit.config import setting
 from videodit.data import sources, video
 from videodit.data.buckets import One
 from videodit.data.cache import remembered
-from videodit.data.sources import Drawn, Source
+from videodit.data.sources import Drawn, Filed
 from videodit.diffusion.tasks import Tasks
 from videodit.evaluate import judges
 from videodit.evaluate.judges import Judge
@@ -44,7 +44,7 @@ class Looks:
     clips: int = setting(8, doc="videos made at each look, kept in OUTPUT/samples")
     held: int = setting(32, doc="clips that are not trained, and as many that are, whose loss is measured at each look; 0: none")
     prompts: tuple[str, ...] = setting((), doc="what the videos are of; without any the clips that are not trained are asked for")
-    data: Source | None = setting(
+    data: Filed | None = setting(
         None, doc="clips that are not trained, of a run on files; drawn worlds hold out their own, which are judged"
     )
 
@@ -80,7 +80,7 @@ def held(settings: BackboneRun, autoencoder: PerFrame, takes: str) -> Held:
         latents = remembered(cache(settings), key, make)["latents"] if looks.held else torch.zeros(0)
         said, shown = [one.caption for one in drawn], [one.scene for one in drawn]
         return Held(latents, said, [world.prompt(what) for what in shown] if moving else said, shown, judge)
-    if looks.data is None or isinstance(looks.data, Drawn):
+    if looks.data is None:
         words = [words for item in sources.items(settings.data) for words in item.captions[:1]]
         return Held(torch.zeros(0), words[: looks.clips], words, [])
     files = replace(settings, data=looks.data, tasks=Tasks(), lone="frames", sight=None, sizes=One())  # of which nothing is given
