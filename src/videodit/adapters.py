@@ -46,8 +46,10 @@ class LoRA:
     names: tuple[str, ...] = setting(("blocks.*.qkv", "blocks.*.out"), doc="linear layers that change; * stands for anything")
 
     def __post_init__(self) -> None:
-        if self.rank < 1 or not math.isfinite(self.alpha) or not 0 <= self.dropout < 1 or not self.names:
-            raise UserError("lora takes a rank of 1 or more, dropout from 0 up to, not including, 1, and names of layers.")
+        if self.rank < 1 or not self.alpha or not math.isfinite(self.alpha) or not 0 <= self.dropout < 1 or not self.names:
+            raise UserError(
+                "lora takes a rank of 1 or more, an alpha other than 0, dropout from 0 up to, not including, 1, and names of layers."
+            )
 
 
 def attach(network: DualTransformer | SingleTransformer, settings: LoRA) -> None:

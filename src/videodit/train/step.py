@@ -99,6 +99,8 @@ class Run:
             raise UserError(f"device takes cpu, cuda or mps, not {self.device}.")
         if bad := [decay for decay in (self.average, *self.averages) if not 0 <= decay < 1]:
             raise UserError(f"average and averages take decays from 0 up to, not including, 1, not {bad[0]}.")
+        if self.average in self.averages:
+            raise UserError(f"OUTPUT/model has the average of decay {self.average} already: leave it out of averages.")
         if self.optimizer.fresh != 1 and not self.inflates:
             raise UserError("optimizer.fresh is for what an inflated autoencoder did not inherit (kind=autoencoder): leave it out.")
         if not 0 <= self.seed < 2**32:
