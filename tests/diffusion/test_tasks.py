@@ -155,7 +155,7 @@ def test_all_masks_hold_every_run_that_a_draw_gives(name: str) -> None:
         assert set(mask.runs) <= runs and set(mask.images) <= images
 
 
-@pytest.mark.parametrize("wrong", [{"first": -0.1}, {"none": 0.0}, {"clips": 0}])
+@pytest.mark.parametrize("wrong", [{"first": -0.1}, {"none": 0.0}, {"clips": 0}, {"first": float("inf")}, {"last": float("nan")}])
 def test_weights_that_say_nothing_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(UserError, match="weights of at least 0"):
         Tasks(**wrong)  # pyright: ignore[reportArgumentType]

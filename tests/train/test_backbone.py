@@ -18,7 +18,7 @@ from videodit.autoencoder import PerFrame, inflate
 from videodit.data.labels import Labels, LabelSettings
 from videodit.diffusion.objectives import Diffusion
 from videodit.models import Provenance
-from videodit.shapes import UserError
+from videodit.shapes import Size, UserError
 from videodit.train import planning, recipes
 from videodit.train.backbone import BackboneRun, Joint
 from videodit.train.starting import seen, starting, told
@@ -44,6 +44,15 @@ def test_latents_of_another_autoencoder_are_refused(world: tiny.World, tmp_path:
     models.save_autoencoder(tmp_path / "other", inflate(other), Provenance())
     with pytest.raises(UserError, match="have other latents: convert a model of the same image autoencoder"):
         recipes.train(replace(run, autoencoder=tmp_path / "other"))
+
+
+@pytest.mark.parametrize(("kind", "size"), [("video", (0, 32, 32)), ("video", (-8, 32, 32)), ("video", (8, 8, 8)), ("image", (1, 8, 8))])
+def test_extents_that_nothing_can_be_made_of_are_refused(world: tiny.World, tmp_path: Path, kind: str, size: tuple[int, int, int]) -> None:
+    run = tiny.runs(world, tmp_path, steps=1)[kind]
+    assert isinstance(run, BackboneRun)
+    autoencoder = models.load_autoencoder(run.autoencoder)
+    with pytest.raises(UserError, match=r"frames, rows and columns start at 1|latent rows do not fit patches of 2"):
+        starting(replace(run, size=Size(*size)), autoencoder)
 
 
 def test_conversions(world: tiny.World, tmp_path: Path) -> None:

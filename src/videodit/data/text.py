@@ -32,6 +32,10 @@ class TextSettings:
     length: int = setting(32, doc="longest caption in tokens; what is longer is refused")
     vocabulary: int = setting(512, doc="entries of the tokenizer at most")
 
+    def __post_init__(self) -> None:
+        if min(self.width, self.heads, self.length) < 1 or self.depth < 0 or self.width % self.heads:
+            raise UserError("text takes a width that its heads divide, a length of 1 or more and a depth of 0 or more.")
+
 
 def learn_tokenizer(captions: Iterable[str], settings: TextSettings) -> Tokenizer:
     """A byte-level BPE that knows the captions' words whole and spells every other."""

@@ -8,6 +8,7 @@ generated whole.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import NamedTuple
@@ -132,8 +133,8 @@ class Tasks:
     clips: int = setting(2000, doc="clips of a drawn world whose parts are encoded alone, for all masks but none")
 
     def __post_init__(self) -> None:
-        if min(self.weights.values()) < 0 or not sum(self.weights.values()) > 0 or self.clips < 1:
-            raise UserError("tasks takes weights of at least 0, not all 0, and at least 1 clip.")
+        if min(self.weights.values()) < 0 or not 0 < sum(self.weights.values()) < math.inf or self.clips < 1:
+            raise UserError("tasks takes weights of at least 0, not all 0 and none infinite, and at least 1 clip.")
 
     @property
     def weights(self) -> dict[str, float]:

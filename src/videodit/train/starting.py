@@ -21,7 +21,7 @@ from videodit.data.buckets import One
 from videodit.data.labels import Labels, LabelSettings
 from videodit.data.sources import Drawn
 from videodit.data.text import TextEncoder, learn_tokenizer, load_tokenizer
-from videodit.shapes import UserError
+from videodit.shapes import UserError, token_size
 from videodit.train import checkpoint, pools
 from videodit.train.parts import sight
 from videodit.train.progress import note
@@ -39,9 +39,10 @@ def starting(settings: BackboneRun, autoencoder: PerFrame) -> nn.ModuleDict:
     if settings.start is None:
         if settings.lora:
             raise UserError("lora changes a model that is there: give its folder by start=FOLDER, or leave lora out.")
-        text = _teller(settings)
+        text, made = _teller(settings), telling(shape(settings, autoencoder.channels), settings)
         pools.check(settings, text)
-        return nn.ModuleDict({"backbone": backbone.build(telling(shape(settings, autoencoder.channels), settings)), "text": text})
+        fitting(settings, autoencoder, made)
+        return nn.ModuleDict({"backbone": backbone.build(made), "text": text})
     image = models.load(settings.start)
     if models.latent_space(image.autoencoder) != models.latent_space(autoencoder):
         raise UserError(f"{settings.start} and {settings.autoencoder} have other latents: convert a model of the same image autoencoder.")
@@ -54,6 +55,7 @@ def starting(settings: BackboneRun, autoencoder: PerFrame) -> nn.ModuleDict:
     _same_layout(settings, image.settings)
     network = convert.inflate(network, how.layout, branch=how.branch) if _converts(image.settings, settings) else network
     network = told(network, settings)
+    fitting(settings, autoencoder, network.settings)
     if settings.lora:
         adapters.attach(network, settings.lora)
     return nn.ModuleDict({"backbone": network.train(), "text": image.text.requires_grad_(False)})
@@ -68,6 +70,11 @@ def suited(settings: BackboneRun, autoencoder: PerFrame) -> None:
         raise UserError("decoded.weight looks at clips of two latent frames or more: make size longer, or leave it out.")
     if settings.tasks.gives and isinstance(settings.sizes, One) and latents.frames == 1:
         raise UserError("tasks give parts of clips of two latent frames or more: make size longer, or leave them out.")
+
+
+def fitting(settings: BackboneRun, autoencoder: PerFrame, shape: Transformer | DiT) -> None:
+    """Refuse extents that are not whole tokens."""
+    token_size(autoencoder.latents(settings.size), (getattr(shape, "tube", 1), shape.patch, shape.patch))
 
 
 def _same_objective(settings: BackboneRun, start: models.ModelFolder) -> None:
