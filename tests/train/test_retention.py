@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 import tiny
+from videodit import adapters
+from videodit.adapters import LoRA
 from videodit.train import recipes
 from videodit.train.backbone import BackboneRun, Joint
 from videodit.train.optimizer import Optimizer
@@ -32,6 +34,14 @@ def test_it_is_zero_at_the_start_and_grows_with_the_weights() -> None:
     nn.init.zeros_(silent.out.weight)
     nn.init.zeros_(silent.out.bias)
     torch.testing.assert_close(gauge.drift(silent), torch.tensor(1.0))
+
+
+def test_it_is_the_same_whatever_is_left_out_while_adapters_learn() -> None:
+    network = tiny.transformer()
+    adapters.attach(network, LoRA(rank=2, dropout=0.5, names=("blocks.*",)))
+    gauge = Retention(network.train(), lambda net, x, t, text: net(x, t, text), tiny.grid(3, 8, 1, 4, 4), tiny.text([3, 2, 4]))
+    tiny.randomised(network)
+    assert gauge.drift(network) == gauge.drift(network) > 0 and network.training
 
 
 def test_a_run_logs_it_and_is_the_same_with_and_without(world: tiny.World, tmp_path: Path) -> None:

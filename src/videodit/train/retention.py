@@ -31,4 +31,9 @@ class Retention:
 
     @torch.no_grad()
     def _said(self, network: nn.Module) -> Tensor:
-        return self.ask(network, self.noisy, self.times, self.words).float()
+        """Without dropout."""
+        learning = network.training
+        try:
+            return self.ask(network.eval(), self.noisy, self.times, self.words).float()
+        finally:
+            network.train(learning)
