@@ -55,6 +55,16 @@ def test_a_run_logs_it_and_is_the_same_with_and_without(world: tiny.World, tmp_p
     assert [figures["loss"] for figures in told] == [figures["loss"] for figures in silent]
 
 
+@pytest.mark.parametrize("preset", ["dit-xl-2-tiny", "latte-xl-v2-tiny"])
+def test_models_of_one_stream_are_asked_by_their_labels_or_without(world: tiny.World, tmp_path: Path, preset: str) -> None:
+    run = tiny.runs(world, tmp_path, steps=1)["video from nothing"]
+    assert isinstance(run, BackboneRun)
+    still = replace(run, preset=preset, joint=Joint(video_probability=0.0))
+    recipes.train(still)
+    told = recipes.train(replace(still, start=run.output / "model", output=tmp_path / "on", retention=1, steps=3))
+    assert told[0]["image_drift"] == 0 < told[2]["image_drift"]
+
+
 def test_the_start_is_asked_in_the_precision_of_the_steps(world: tiny.World, tmp_path: Path) -> None:
     run = tiny.runs(world, tmp_path, steps=1)["video"]
     (figures,) = recipes.train(replace(run, precision="bf16"))

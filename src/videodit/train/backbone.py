@@ -214,7 +214,7 @@ def job(settings: BackboneRun) -> Job:
     seer = sight(settings)
     frozen = text if settings.start and not isinstance(text, Labels) else None
     data = (Latents if one else partial(Mixed, shape=transformer.settings))(settings, autoencoder, frozen, text.takes)
-    gauge = _gauge(settings, transformer, data)
+    gauge = _gauge(settings, transformer, data, text)
     look_at = settings.decoded.of(autoencoder)
     lookers = settings.parallel.shard  # processes that share weights compute together
 
@@ -338,16 +338,22 @@ def _work(
     return {name: torch.tensor(float(each * settings.accumulate)) for name, each in (("tokens", tokens), ("operations", operations))}
 
 
-def _gauge(settings: BackboneRun, transformer: DualTransformer | SingleTransformer, data: Latents) -> Retention | None:
+def _gauge(
+    settings: BackboneRun, transformer: DualTransformer | SingleTransformer, data: Latents, text: TextEncoder | SD3Text | Labels
+) -> Retention | None:
     """Of runs that start from a model, on the first pictures of their data."""
-    if settings.start is None or not settings.retention or not data.features or False not in data.pools:
+    if settings.start is None or not settings.retention or False not in data.pools:
         return None
-    pool, features = data.pools[False], data.features[False]
+    pool = data.pools[False]
     which = pool.alike(COUNT)
     pictures = pool.together(which).float()
     rows = torch.tensor([pool.whose[i][0] if pool.whose else int(i) for i in which])
-    mask = features["mask"][rows] if "mask" in features else None
-    words = Text(sequence=features["sequence"][rows].float(), pooled=features["pooled"][rows].float(), mask=mask)
+    if isinstance(text, Labels):
+        words = text([pool.captions[row] for row in rows.tolist()])
+    else:
+        features = data.features[False]
+        mask = features["mask"][rows] if "mask" in features else None
+        words = Text(sequence=features["sequence"][rows].float(), pooled=features["pooled"][rows].float(), mask=mask)
     flow = settings.objective.flow
     to = settings.device
     with torch.autocast(torch.device(to).type, torch.bfloat16, enabled=settings.precision == "bf16"):  # as it is asked in a step
