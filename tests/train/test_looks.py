@@ -14,7 +14,8 @@ import torch
 import tiny
 from videodit import config, models
 from videodit.data import toybox, video
-from videodit.data.sources import Folder
+from videodit.data.labels import Labels
+from videodit.data.sources import Folder, Labelled
 from videodit.diffusion.noise import Prior
 from videodit.diffusion.tasks import Tasks
 from videodit.evaluate import report
@@ -98,6 +99,23 @@ def test_a_run_on_files_is_measured_on_other_files(world: tiny.World, tmp_path: 
     (told,) = recipes.train(replace(plain, output=tmp_path / "b", looks=replace(looks, data=None, prompts=("a dog? / runs",))))
     assert "held" not in told
     assert [path.name for path in (tmp_path / "b" / "samples" / "step-00000001").iterdir()] == ["01 a dog  runs.mp4"]
+
+
+def test_clips_with_labels_are_measured_with_them(world: tiny.World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = tiny.runs(world, tmp_path, steps=1)["video from nothing"]
+    assert isinstance(made, BackboneRun)
+    said: list[str] = []
+    forward = Labels.forward
+    monkeypatch.setattr(Labels, "forward", lambda labels, names: (said.extend(names), forward(labels, names))[1])
+    recipes.train(replace(made, preset="dit-xl-2-tiny", text_dropout=1.0, looks=Looks(every=1, clips=1, held=2)))
+    scenes = [toybox.clip(SEED, i, made.size, split="held-out").scene for i in range(2)]
+    assert said[-4:-2] == [scene.things[0].motion for scene in scenes] and "" not in said[-2:]
+    for name, file in (("walk", "a"), ("run", "b")):
+        (tmp_path / file / name).mkdir(parents=True)
+        video.write(tmp_path / file / name / "x.mp4", toybox.clip(7, 0, made.size).video, 8)
+    other = replace(made, preset="dit-xl-2-tiny", data=Labelled(path=tmp_path / "a"), joint=Joint(video_probability=1.0))
+    with pytest.raises(UserError, match="There is no label 'run': use one of walk"):
+        recipes.train(replace(other, output=tmp_path / "other", looks=Looks(every=1, data=Labelled(path=tmp_path / "b"))))
 
 
 def test_errors_by_time_share_out_their_mean() -> None:

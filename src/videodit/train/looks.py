@@ -18,6 +18,7 @@ from videodit.config import setting
 from videodit.data import sources, video
 from videodit.data.buckets import One
 from videodit.data.cache import remembered
+from videodit.data.labels import Labels
 from videodit.data.sources import Drawn, Filed
 from videodit.diffusion.tasks import Tasks
 from videodit.evaluate import judges
@@ -79,7 +80,9 @@ def held(settings: BackboneRun, autoencoder: PerFrame, takes: str) -> Held:
         make = partial(encoded, settings, lambda start, stop: frames[start:stop], looks.held, parts)
         latents = remembered(cache(settings), key, make)["latents"] if looks.held else torch.zeros(0)
         said, shown = [one.caption for one in drawn], [one.scene for one in drawn]
-        return Held(latents, said, [world.prompt(what) for what in shown] if moving else said, shown, judge)
+        asked = [world.prompt(what) for what in shown] if moving else said
+        labels = [getattr(what.things[0], settings.labels) for what in shown] if takes == "label" else []
+        return Held(latents, labels or said, asked, shown, judge)
     if looks.data is None:
         words = [words for item in sources.items(settings.data) for words in item.captions[:1]]
         return Held(torch.zeros(0), words[: looks.clips], words, [])
@@ -105,6 +108,11 @@ class Look:
     model: Callable[[], Model]  # as it stands
     held: Held
     learnt: Held
+
+    def __post_init__(self) -> None:
+        text = self.model().text
+        if isinstance(text, Labels) and text.takes == "label" and len(self.held.latents):
+            text.check(self.held.said)
 
     def due(self, step: int) -> bool:
         every = self.settings.looks.every
@@ -152,7 +160,7 @@ def missed(settings: BackboneRun, model: Model, name: str, clips: Held) -> dict[
     times = objective.draw(settings.times, len(clean), clean.shape[2], clean[0, 0].numel(), generator)
     if settings.prior.kind != "independent":
         noise = settings.prior.correlated(noise, torch.randn(clean[:, :, :1].shape, generator=generator))
-    told = clips.said if model.text.takes == "text" else [""] * len(clean)
+    told = clips.said if model.text.takes != "nothing" else [""] * len(clean)
     errors = []
     with torch.no_grad():
         for start in range(0, len(clean), BATCH):
