@@ -9,6 +9,7 @@ from typing import Literal
 import pytest
 import torch
 from einops import rearrange
+from safetensors.torch import load_file
 from torch import Tensor
 
 import tiny
@@ -19,7 +20,7 @@ from videodit.data.labels import Labels, LabelSettings
 from videodit.diffusion.objectives import Diffusion
 from videodit.models import Provenance
 from videodit.shapes import Size, UserError
-from videodit.train import planning, recipes
+from videodit.train import checkpoint, planning, recipes
 from videodit.train.backbone import BackboneRun, Joint
 from videodit.train.starting import seen, starting, told
 
@@ -148,6 +149,17 @@ def test_a_run_with_pictures_along_is_planned_and_trains(world: tiny.World, tmp_
 
 
 # --- What a run starts from ---
+
+
+def test_a_plan_counts_what_muon_keeps_and_pictures_along(world: tiny.World, tmp_path: Path) -> None:
+    run = tiny.runs(world, tmp_path, steps=1)["video from nothing"]
+    assert isinstance(run, BackboneRun)
+    run = replace(run, steps=2, optimizer=replace(run.optimizer, muon=1e-3), joint=Joint(video_probability=1.0, appended=2))
+    recipes.train(run)
+    (path,) = checkpoint.found(run.output / "checkpoints")
+    real = sum(x.nbytes for file in path.glob("*.safetensors") for name, x in load_file(file).items() if not name.endswith("/step"))
+    plan = planning.plan(run)
+    assert plan["checkpoint_bytes"] == real * run.checkpoint.keep and plan["samples"] == 2 * run.batch * 3
 
 
 def test_a_model_of_another_objective_is_refused_where_its_answers_have_other_numbers(world: tiny.World, tmp_path: Path) -> None:

@@ -99,7 +99,9 @@ def _autoencoder(settings: AutoencoderRun, assumed: list[str]) -> Outline:
     if critic is None:
         return Outline(network=network, extent=extent, passes=[(1.0, loss)], clips=float(settings.batch))
     extent["discriminator"] = sum(p.numel() for p in critic.parameters())
-    return Outline(network=nn.ModuleList([network, critic]), extent=extent, passes=[(1.0, loss)], clips=float(settings.batch))
+    return Outline(
+        network=nn.ModuleDict({"network": network, "critic": critic}), extent=extent, passes=[(1.0, loss)], clips=float(settings.batch)
+    )
 
 
 def _backbone(settings: BackboneRun, assumed: list[str]) -> Outline:
@@ -127,7 +129,8 @@ def _backbone(settings: BackboneRun, assumed: list[str]) -> Outline:
     extent: dict[str, Any] = {"latents": list(latents), "tokens": tokens, **_visits(settings)}
     missed = partial(_missed, settings, built, shape, words, (autoencoder.channels, *latents))
     if isinstance(settings.sizes, One):
-        passes, clips = _passes(settings, missed, latents.frames, _beside(settings, missed, autoencoder)), float(settings.batch)
+        passes = _passes(settings, missed, latents.frames, _beside(settings, missed, autoencoder))
+        clips = settings.batch * (1 + settings.joint.appended * settings.joint.video_probability)
     else:
         fits(settings, shape)
         assumed.append(f"every file is taken to have the run's size: sizes.kind={settings.sizes.kind} deals them as they are")

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode  # torch.export and torch.compile stand on it
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -44,7 +44,7 @@ def plan(settings: Recipe, *, whole: bool = False) -> dict[str, Any]:
     parameters = sum(p.numel() for p in made.network.parameters())
     trained = sum(p.numel() for p in made.network.parameters() if p.requires_grad)
     samples = round(settings.steps * settings.accumulate * made.clips)
-    saved = _saved(settings, trained)
+    saved = _saved(settings, made.network)
     found: dict[str, Any] = {
         "kind": settings.kind,
         "parameters": parameters,
@@ -64,9 +64,15 @@ def plan(settings: Recipe, *, whole: bool = False) -> dict[str, Any]:
     return {**found, "assumed": assumed}
 
 
-def _saved(settings: Recipe, trained: int) -> int:
-    """Bytes of a checkpoint: in fp32 the weights, their averages and two moments of what is trained."""
-    return 4 * (4 + len(settings.averages)) * trained
+def _saved(settings: Recipe, network: nn.Module) -> int:
+    """Bytes of a checkpoint: in fp32 the weights and their averages of what is trained, and its moments: AdamW's two, Muon's one."""
+    copies = 2 + len(settings.averages)
+    return 4 * sum(
+        (copies + (1 if isinstance(optimizer, torch.optim.Muon) else 2)) * p.numel()
+        for optimizer in settings.optimizer.build(network)
+        for group in optimizer.param_groups
+        for p in group["params"]
+    )
 
 
 # --- Memory ---
@@ -110,7 +116,6 @@ class Living(TorchDispatchMode):
 def _memory(settings: Recipe, made: Outline) -> dict[str, int]:
     """The most that encoding and training hold; what is copied for a checkpoint is held beside a step."""
     base = held("cpu") if settings.device == "cpu" else 0
-    trained = sum(p.numel() for p in made.network.parameters() if p.requires_grad)
     encoding = 0
     with Shapes(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")  # copy.deepcopy does
@@ -123,7 +128,7 @@ def _memory(settings: Recipe, made: Outline) -> dict[str, int]:
         with Living() as living:
             for _ in islice(_steps(settings, outline(settings, [])), 2):
                 pass
-    training = living.most + _saved(settings, trained) + (made.kept.size or 0)
+    training = living.most + _saved(settings, made.network) + (made.kept.size or 0)
     return {"encoding_bytes": encoding, "training_bytes": training, "memory_bytes": base + max(encoding, training)}
 
 
