@@ -20,11 +20,13 @@ from videodit.diffusion.tasks import Tasks
 from videodit.evaluate import tasks
 from videodit.evaluate.judges import TOYBOX
 from videodit.generate import Generator
+from videodit.parallel import Parallel
 from videodit.shapes import Size, UserError
 from videodit.train import backbone, planning, prepare, recipes
 from videodit.train.backbone import BackboneRun, Joint
 from videodit.train.latents import Latents
 from videodit.train.pools import Pool
+from videodit.train.starting import starting
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 ALL = Tasks(none=1.0, first=1.0, last=1.0, both=1.0, prefix=1.0, suffix=1.0, every=1.0, random=1.0, clips=8)
@@ -114,6 +116,25 @@ def test_hints_are_refused_where_no_picture_is_lone(world: tiny.World, tmp_path:
     changes = {name: getattr(world, value) if isinstance(value, str) else value for name, value in changes.items()}
     with pytest.raises(UserError, match=words):
         backbone.job(run(world, tmp_path, lone="channels", **changes))
+
+
+def test_passes_that_processes_cannot_share_are_refused_before_the_first(world: tiny.World, tmp_path: Path) -> None:
+    """Two latent frames, with a signal each where something is given, by two processes."""
+    coder = models.load_autoencoder(world.autoencoder)
+    split = run(world, tmp_path, start=world.video_model, parallel=Parallel(sequence=2))
+    for name, refused in (("first", "lone pictures, 3 latent frames"), ("both", None), ("prefix", None), ("none", None)):
+        settings = replace(split, tasks=Tasks(**{"none": 0.0, name: 1.0, "clips": 8}))
+        if refused:
+            with pytest.raises(UserError, match=f"Where tasks give {refused} cannot be shared by 2 processes: .* or leave such tasks out"):
+                starting(settings, coder)
+            with pytest.raises(UserError, match="cannot be shared"):
+                planning.plan(settings)
+            starting(replace(settings, lone="channels"), coder)
+            starting(replace(settings, given="channels"), coder)  # 12 tokens, of which frames may be cut
+        else:
+            starting(settings, coder)
+    with pytest.raises(UserError, match=r"^16 tokens cannot be shared by 3 processes"):
+        starting(replace(split, tasks=Tasks(), parallel=Parallel(sequence=3)), coder)
 
 
 def test_clips_of_one_latent_frame_have_no_parts(world: tiny.World, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from videodit.backbone.blocks import SelfAttention, Tokens
 from videodit.backbone.layouts import GlobalAttention, Layout, SplitAttention, TemporalAttention
 from videodit.parallel.exchange import Part
 from videodit.parallel.ring import ByRing
-from videodit.shapes import UserError
+from videodit.shapes import Size, UserError
 
 BY = {"dual": {"global": "heads", "spatial": "frames"}, "single": {"global": "heads"}}
 FRAMED = ("spatial", "late", "interleaved", "factorised", "split", "divided", "axial", "windows")
@@ -34,6 +34,14 @@ def way(settings: Transformer | DiT) -> str:
     if (by := BY[settings.kind].get(settings.layout)) is None:
         raise UserError(f"The layout {settings.layout} cannot be split over processes: set parallel.sequence=1, or take another layout.")
     return by
+
+
+def shared(grid: Size, by: str, size: int, *, each: bool) -> None:
+    """Refuse tokens that so many processes cannot share. `each`: every frame has a signal of its own, so frames are not to be cut."""
+    if by == "heads" and grid.count % size:
+        raise UserError(f"{grid.count} tokens cannot be shared by {size} processes: set parallel.sequence to a divisor.")
+    if (by == "frames" or each) and grid.frames % size:
+        raise UserError(f"{grid.frames} latent frames cannot be shared by {size} processes: set parallel.sequence to a divisor.")
 
 
 def split(network: DualTransformer | SingleTransformer, group: dist.ProcessGroup, *, ring: bool = False) -> None:
@@ -122,14 +130,11 @@ def _places(layout: Layout, part: Part) -> Layout:
 
 
 def _mine(layout: Layout, by: str, part: Part, *, each: bool) -> Layout:
-    """What a process's attention has to know. `each`: every frame has a signal of its own, so frames are not to be cut."""
+    """What a process's attention has to know."""
     grid = layout.grid
     if layout.packed:
         raise UserError("Packed clips cannot be split over processes: set parallel.sequence=1, or give clips of one extent.")
-    if by == "heads" and grid.count % part.size:
-        raise UserError(f"{grid.count} tokens cannot be shared by {part.size} processes: set parallel.sequence to a divisor.")
-    if (by == "frames" or each) and grid.frames % part.size:
-        raise UserError(f"{grid.frames} latent frames cannot be shared by {part.size} processes: set parallel.sequence to a divisor.")
+    shared(grid, by, part.size, each=each)
     angles = None if layout.angles is None else part.mine(layout.angles, 0)
     return layout._replace(angles=angles, grid=grid if by == "heads" else grid._replace(frames=grid.frames // part.size))
 

@@ -115,6 +115,7 @@ def _backbone(settings: BackboneRun, assumed: list[str]) -> Outline:
         assumed.append(f"{settings.start} is not there yet; the preset {settings.preset} is assumed")
         shape = deepened(shape, depth) if (depth := settings.conversion.depth) else shape
     shape, latents = starting.telling(shape, settings), autoencoder.latents(settings.size)
+    starting.fitting(settings, autoencoder, shape)
     built = backbone.build(shape)
     recompute(built.blocks, settings.recompute)
     network = nn.ModuleDict({"backbone": built})

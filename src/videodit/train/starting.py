@@ -10,7 +10,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import nn
 
-from videodit import adapters, backbone, convert, models
+from videodit import adapters, backbone, convert, given, models
 from videodit.autoencoder import PerFrame
 from videodit.backbone import DiT, DualTransformer, SingleTransformer, Transformer
 from videodit.convert import from_image
@@ -21,6 +21,8 @@ from videodit.data.buckets import One
 from videodit.data.labels import Labels, LabelSettings
 from videodit.data.sources import Drawn
 from videodit.data.text import TextEncoder, learn_tokenizer, load_tokenizer
+from videodit.diffusion.tasks import Mask
+from videodit.parallel import sequence
 from videodit.shapes import UserError, token_size
 from videodit.train import checkpoint, pools
 from videodit.train.parts import sight
@@ -73,8 +75,38 @@ def suited(settings: BackboneRun, autoencoder: PerFrame) -> None:
 
 
 def fitting(settings: BackboneRun, autoencoder: PerFrame, shape: Transformer | DiT) -> None:
-    """Refuse extents that are not whole tokens."""
-    token_size(autoencoder.latents(settings.size), (getattr(shape, "tube", 1), shape.patch, shape.patch))
+    """Refuse extents that are not whole tokens, or whose tokens the processes of a pass could not share."""
+    latents, patch = autoencoder.latents(settings.size), (getattr(shape, "tube", 1), shape.patch, shape.patch)
+    token_size(latents, patch)
+    parts = settings.parallel.sequence
+    if parts == 1 or not isinstance(settings.sizes, One):
+        return
+    by = sequence.way(shape)
+    for frames, behind, held in sorted(_lengths(settings, autoencoder)):
+        grid = token_size(latents._replace(frames=frames + behind), patch)
+        try:
+            if by == "heads" or grid.frames > 1:
+                each = settings.times.each != "clip" or (held and settings.given == "time")
+                sequence.shared(grid, by, parts, each=each and grid.frames > 1)
+        except UserError as error:
+            if not held:
+                raise
+            what = "lone pictures" if behind else "groups of frames"
+            raise UserError(f"Where tasks give {what}, {str(error).removesuffix('.')}, or leave such tasks out.") from error
+
+
+def _lengths(settings: BackboneRun, autoencoder: PerFrame) -> set[tuple[int, int, bool]]:
+    """Latent frames of a pass, those of lone pictures behind them, and whether anything is held."""
+    found = {(1, 0, False)} if False in settings.joint.kinds else set()
+    if True not in settings.joint.kinds:
+        return found
+    length, frames = settings.size.frames, autoencoder.latents(settings.size).frames
+    for mask in settings.tasks.all(frames) or [Mask()]:
+        mask = given.placed(autoencoder, mask, frames)
+        places = [given.place(autoencoder, length, image) for image in mask.images]
+        behind = sum(settings.lone == "frames" or not place.is_integer() for place in places)
+        found.add((frames, behind, bool(mask.frames or behind)))
+    return found
 
 
 def _same_objective(settings: BackboneRun, start: models.ModelFolder) -> None:
