@@ -133,7 +133,7 @@ def test_passes_that_processes_cannot_share_are_refused_before_the_first(world: 
             starting(replace(settings, given="channels"), coder)  # 12 tokens, of which frames may be cut
         else:
             starting(settings, coder)
-    with pytest.raises(UserError, match=r"^16 tokens cannot be shared by 3 processes"):
+    with pytest.raises(UserError, match=r"^8 tokens cannot be shared by 3 processes"):
         starting(replace(split, tasks=Tasks(), parallel=Parallel(sequence=3)), coder)
 
 
