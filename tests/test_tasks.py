@@ -359,17 +359,17 @@ def test_leading_back_and_sampling_again_returns_the_video(generator: Generator)
 
 
 def test_rf_solver_returns_scenes_ten_decibels_nearer_than_euler_does() -> None:
-    """The bundled model, at as many looks, against what the autoencoder leaves; the mean, as single scenes go either way (docs/log.md)."""
+    """The bundled model, at as many looks, against what the autoencoder leaves; the median, as either goes astray on some (docs/log.md)."""
     model, gains = videodit.load(), []
-    for scene in (toybox.scene(20_000, i, split="held-out", objects=1) for i in range(4)):
+    for scene in (toybox.scene(20_000, i, split="held-out", objects=1) for i in range(7)):
         clip = toybox.render(scene, model.size)
         with torch.inference_mode():
             through = model.decode(encoded(model, clip), model.size.frames)[0]
-        runs = {"euler": 48, "rf-solver": 24}
+        runs = {"euler": 24, "rf-solver": 12}
         back = {name: led_back(model, clip, toybox.prompt(scene), steps=steps, sampler=name) for name, steps in runs.items()}
         near = {name: psnr(squared(frames, through)) for name, frames in back.items()}
         gains.append(near["rf-solver"] - near["euler"])
-    assert np.mean(gains) > 10
+    assert np.median(gains) > 10
 
 
 def test_other_words_under_shared_features(generator: Generator) -> None:
