@@ -16,7 +16,7 @@ from PIL import Image
 
 import films
 from videodit.data import reader, video, worker
-from videodit.data.quarantine import Quarantine
+from videodit.data.quarantine import Place, Quarantine
 from videodit.data.video import Unreadable
 
 FRAMES = films.numbered(40)
@@ -223,10 +223,11 @@ def test_frames_that_change_their_size_are_at_fault(tmp_path: Path) -> None:
 
 def test_a_quarantined_file_is_known_by_its_bytes(tmp_path: Path) -> None:
     kept = tmp_path / "cache" / "quarantine.jsonl"
-    Quarantine(kept, 60).add("ab" * 32, Path("x/broken.mp4"), "it has no end mark")
+    place = Place("ab" * 32, 1.0, None)
+    Quarantine(kept, 60).add(place, Path("x/broken.mp4"), "it has no end mark")
     with kept.open("a") as file:
         file.write('{"digest": "half')
-    assert Quarantine(kept, 60).reasons == {"ab" * 32: "it has no end mark"} and Quarantine(None, 60).reasons == {}
+    assert Quarantine(kept, 60).reasons == {place: "it has no end mark"} and Quarantine(None, 60).reasons == {}
     assert not Quarantine(kept, 600).reasons, "what took too long has more time"
     kept.write_text(kept.read_text().replace("FFmpeg", "another FFmpeg"))
     assert not Quarantine(kept, 60).reasons

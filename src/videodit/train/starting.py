@@ -48,10 +48,10 @@ def starting(settings: BackboneRun, autoencoder: PerFrame) -> nn.ModuleDict:
     image = models.load(settings.start)
     if models.latent_space(image.autoencoder) != models.latent_space(autoencoder):
         raise UserError(f"{settings.start} and {settings.autoencoder} have other latents: convert a model of the same image autoencoder.")
-    pools.check(settings, image.text)
     _same_objective(settings, image.settings)
     _same_hints(settings, image.settings)
     _same_sight(settings, image)
+    pools.check(settings, image.text)
     how, before = settings.conversion, image.backbone
     network: DualTransformer | SingleTransformer = convert.deepen(before, how.depth) if how.depth else before
     _same_layout(settings, image.settings)
