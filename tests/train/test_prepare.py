@@ -11,6 +11,7 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -190,17 +191,24 @@ def test_what_stops_one_process_stops_all_and_is_said_as_its_own(
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seconds", [0.0, 4.0])
-def test_ctrl_c_ends_all_processes_with_one_sentence(settings: BackboneRun, tmp_path: Path, seconds: float) -> None:
-    """While they import, and later."""
+def long_command(settings: BackboneRun, folder: Path) -> list[str]:
+    """Two processes prepare many files."""
     mine = settings.data.path  # type: ignore[union-attr]
     for i in range(60):
         video.write(mine / f"more-{i}.webp", np.random.default_rng(i).integers(0, 255, (9, 64, 64, 3), np.uint8), 8)
         (mine / f"more-{i}.txt").write_text("more")
-    (tmp_path / "run.toml").write_text(config.write(settings))
-    command = [sys.executable, "-m", "videodit", "prepare", str(tmp_path / "run.toml"), "--processes", "2", "--json"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    (folder / "run.toml").write_text(config.write(settings))
+    return [sys.executable, "-m", "videodit", "prepare", str(folder / "run.toml"), "--processes", "2", "--json"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [0.0, 4.0])
+def test_ctrl_c_ends_all_processes_with_one_sentence(settings: BackboneRun, tmp_path: Path, seconds: float) -> None:
+    """While they import, and later."""
+    command = long_command(settings, tmp_path)
+    hears = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # what is run in the background is deaf to it
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True, preexec_fn=hears)
 
     def children() -> list[str]:
         return Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
@@ -250,12 +258,7 @@ def test_a_killed_one_goes_on(settings: BackboneRun, encoded: list[str], monkeyp
 
 @pytest.mark.slow
 def test_a_killed_command_of_two_processes_goes_on_and_leaves_nobody_behind(settings: BackboneRun, tmp_path: Path) -> None:
-    mine = settings.data.path  # type: ignore[union-attr]
-    for i in range(60):
-        video.write(mine / f"more-{i}.webp", np.random.default_rng(i).integers(0, 255, (9, 64, 64, 3), np.uint8), 8)
-        (mine / f"more-{i}.txt").write_text("more")
-    (tmp_path / "run.toml").write_text(config.write(settings))
-    command = [sys.executable, "-m", "videodit", "prepare", str(tmp_path / "run.toml"), "--processes", "2", "--json"]
+    command = long_command(settings, tmp_path)
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     folder = pools.cache(settings)
     until = time.monotonic() + 900
