@@ -21,13 +21,16 @@ def run(given: argparse.Namespace) -> None:
 
     from videodit.train import recipes
     from videodit.train.planning import plan as planned
+    from videodit.train.stages import stages
 
-    plan = planned(recipes.read(given.run_file, given.overrides), whole=not given.shapes)
+    plans = [planned(run, whole=not given.shapes) for run in stages(recipes.read(given.run_file, given.overrides), ahead=True)]
     if given.json:
-        terminal.print_json(plan)
-    else:
+        terminal.print_json(plans[0] if len(plans) == 1 else {"stages": plans})
+        return
+    for number, plan in enumerate(plans, 1):
         rows = [(name.removesuffix("_bytes").replace("_", " "), _amount(name, value)) for name, value in plan.items()]
-        terminal.print_table([("what", "how much"), *rows])
+        heading = "how much" if len(plans) == 1 else f"stage {number} of {len(plans)}"
+        terminal.print_table([("what", heading), *rows])
 
 
 def _amount(name: str, value: Any) -> str:

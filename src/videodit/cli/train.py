@@ -20,16 +20,18 @@ def run(given: argparse.Namespace) -> None:
 
     from videodit.train import recipes
     from videodit.train.progress import Progress
+    from videodit.train.stages import stages
 
     settings = recipes.read(given.run_file, given.overrides)
     start = time.perf_counter()
     with Progress(device=settings.device, precision=settings.precision) as progress:
         history = recipes.train(settings, progress=progress)
     model, seconds = settings.output / "model", round(time.perf_counter() - start, 1)
+    steps = sum(run.steps for run in stages(settings))
     if given.json:
         last = history[-1] if history else {}
-        terminal.print_json({"model": str(model), "steps": settings.steps, "steps_now": len(history), "seconds": seconds, "figures": last})
+        terminal.print_json({"model": str(model), "steps": steps, "steps_now": len(history), "seconds": seconds, "figures": last})
     else:
-        done = f"{settings.steps} steps are done ({len(history)} of them now, {seconds:.0f} s)"
+        done = f"{steps} steps are done ({len(history)} of them now, {seconds:.0f} s)"
         page = settings.output / "report.html"
         terminal.say(f"{done}; the model is in {model}{f', and {page} shows how it went' if page.is_file() else ''}.")

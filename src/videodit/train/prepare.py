@@ -26,11 +26,12 @@ from videodit.train import pools, words
 from videodit.train.backbone import BackboneRun
 from videodit.train.launch import there
 from videodit.train.looks import held
+from videodit.train.stages import stages
 from videodit.train.starting import starting
 
 
 class Prepared(NamedTuple):
-    """What a run will find: `new` entries were made now."""
+    """What a run will find, all its stages together: `new` entries were made now."""
 
     clips: int
     pictures: int
@@ -44,21 +45,24 @@ class Prepared(NamedTuple):
 
 
 def prepare(settings: BackboneRun, *, processes: int = 1, clean: bool = False) -> Prepared:
-    """Encode what is missing; `clean`: remove the entries of the cache that this run does not use."""
+    """Encode what is missing for all stages; `clean`: remove the entries of the cache that this run does not use."""
     there(settings.device)
     folder = pools.cache(settings)
     before = set(folder.glob("*.safetensors"))
-    autoencoder = models.load_autoencoder(settings.autoencoder, settings.device)
-    text = starting(settings, autoencoder)["text"]
-    if processes > 1 and not isinstance(settings.data, Drawn):
-        _spread(settings, processes)
+    clips, pictures, captions, lost = 0, 0, set[str](), set[str]()
     with noted() as used:
-        found = _whole(settings, autoencoder, text)
+        for run in stages(settings, ahead=True):
+            autoencoder = models.load_autoencoder(run.autoencoder, run.device)
+            text = starting(run, autoencoder)["text"]
+            if processes > 1 and not isinstance(run.data, Drawn):
+                _spread(run, processes)
+            found, said = _whole(run, autoencoder, text)
+            clips, pictures, captions = clips + found[True], pictures + found[False], captions | said
+            report = run.output / "unreadable.jsonl"
+            lost.update(report.read_text(encoding="utf-8").splitlines() if report.is_file() else ())
     gone, freed = collect(folder, used) if clean else (0, 0)
-    report = settings.output / "unreadable.jsonl"
-    lost = len(report.read_text(encoding="utf-8").splitlines()) if report.is_file() else 0
     kept = {path for path in used if path.is_file()}
-    return Prepared(*found, len(kept), len(kept - before), gone, freed, lost, str(folder))
+    return Prepared(clips, pictures, len(captions), len(kept), len(kept - before), gone, freed, len(lost), str(folder))
 
 
 def share(settings: BackboneRun, rank: int, size: int) -> None:
@@ -136,7 +140,7 @@ def _carried(error: Exception) -> Exception:
     return said
 
 
-def _whole(settings: BackboneRun, autoencoder: PerFrame, text: nn.Module) -> tuple[int, int, int]:
+def _whole(settings: BackboneRun, autoencoder: PerFrame, text: nn.Module) -> tuple[dict[bool, int], set[str]]:
     """What the run itself does when it starts: all entries are read, and verified, or made."""
     found = pools.pools(settings, autoencoder, str(text.takes), settings.joint.kinds)
     captions: set[str] = set()
@@ -146,5 +150,4 @@ def _whole(settings: BackboneRun, autoencoder: PerFrame, text: nn.Module) -> tup
             captions.update(pool.captions)
     if settings.looks.every:
         held(settings, autoencoder, str(text.takes))
-    counts = [len(found[kind].latents) if kind in found else 0 for kind in (True, False)]
-    return counts[0], counts[1], len(captions)
+    return {kind: len(found[kind].latents) if kind in found else 0 for kind in (True, False)}, captions

@@ -28,6 +28,7 @@ class Progress:
         self._ceiling = 0.0
         self.talks = os.environ.get("RANK", "0") == "0"
         self._bar: Bar | None = None
+        self._last = 0
         self._begun: tuple[int, float] | None = None  # step and time of the first call: a run may be taken up in its middle
         self._told = 0.0
 
@@ -40,7 +41,10 @@ class Progress:
 
     def step(self, step: int, total: int, figures: dict[str, float]) -> None:
         now = time.monotonic()
-        first = self._begun is None
+        if step <= self._last:  # another stage
+            self.__exit__()
+            self._bar = self._begun = None
+        self._last, first = step, self._begun is None
         began, at = self._begun = self._begun or (step, now)
         if not self.talks:
             return

@@ -11,14 +11,14 @@ from videodit import config
 from videodit.evaluate import report
 from videodit.folders import run_file
 from videodit.shapes import UserError
-from videodit.train import autoencoder, decoder, image_autoencoder
+from videodit.train import autoencoder, decoder, image_autoencoder, stages
 from videodit.train import backbone as transformer
 from videodit.train.autoencoder import AutoencoderRun
 from videodit.train.backbone import BackboneRun
 from videodit.train.decoder import DecoderRun
 from videodit.train.faults import alone
 from videodit.train.image_autoencoder import ImageAutoencoderRun
-from videodit.train.launch import joined, there
+from videodit.train.launch import Launch, joined, there
 from videodit.train.outlines import Recipe
 from videodit.train.progress import note
 from videodit.train.step import Figures, Interrupted, Job, Watch
@@ -42,28 +42,50 @@ TEMPLATES: dict[str, Recipe] = {
 
 def read(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """The settings of a run file, or of one of the package's by its name, with `a.b=value` overrides on top."""
-    return config.read(Recipe, run_file(path), overrides)
+    return _sound(config.read(Recipe, run_file(path), overrides))
 
 
 def read_text(text: str, overrides: Sequence[str]) -> Recipe:
     """The settings of a run that has no file."""
-    return config.parse(Recipe, text, overrides, name="the command line")
+    return _sound(config.parse(Recipe, text, overrides, name="the command line"))
+
+
+def _sound(settings: Recipe) -> Recipe:
+    stages.stages(settings)  # which says what is wrong with a later one
+    return settings
 
 
 def train(settings: Recipe, progress: Watch | None = None) -> list[Figures]:
-    """Train a recipe, or take it up again where it stopped."""
+    """Train a recipe, stage after stage, or take it up again where it stopped."""
     there(settings.device)
-    with (
-        joined(settings.device, offload=settings.parallel.offload) as launch,
-        alone(settings.output) if launch.first else nullcontext(),
-    ):
+    runs = stages.stages(settings)
+    done, history = stages.done(runs), list[Figures]()
+    with joined(settings.device, offload=settings.parallel.offload) as launch:
+        for number, run in enumerate(runs[done:], done + 1):
+            if launch.first and len(runs) > 1:
+                note(f"Stage {number} of {len(runs)}, in {run.output}.")
+            history += _stage(run, progress, launch)
+            if launch.first:
+                _report(runs[:number])
+            if launch.first and number < len(runs):
+                stages.finish(run)
+    return history
+
+
+def _stage(settings: Recipe, progress: Watch | None, launch: Launch) -> list[Figures]:
+    with alone(settings.output) if launch.first else nullcontext():
         with launch.in_turn():
             job = JOBS[settings.kind](settings)
-        history = loop(settings, job, progress, launch)
-    if launch.first and report.curves(settings.output / "log.jsonl"):
-        (page := settings.output / "report.html").unlink(missing_ok=True)
-        try:
-            report.written(page, report.page(settings.output.name, report.columns([settings.output])))
-        except UserError as error:  # the run is whole without it
-            note(f"There is no report: {error}")
-    return history
+        return loop(settings, job, progress, launch)
+
+
+def _report(runs: Sequence[Recipe]) -> None:
+    """Of the last run its own page, with those before beside it."""
+    last = runs[-1].output
+    if not report.curves(last / "log.jsonl"):
+        return
+    (page := last / "report.html").unlink(missing_ok=True)
+    try:
+        report.written(page, report.page(last.name, report.columns([run.output for run in runs])))
+    except UserError as error:  # the run is whole without it
+        note(f"There is no report: {error}")

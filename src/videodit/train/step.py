@@ -83,6 +83,7 @@ class Run:
     accumulate: int = setting(1, doc="passes whose gradients make one step: a step is on batch times accumulate")
     device: str = setting("cpu", doc="cpu, cuda or mps")
     precision: Literal["fp32", "bf16"] = setting("bf16", doc="of activations; weights, their average and the optimiser stay fp32")
+    then: tuple[tuple[str, ...], ...] = setting((), doc="stages that follow on its weights, each a list of the settings that change")
     average: float = setting(0.995, doc="decay of the moving average of the weights, which OUTPUT/model has")
     averages: tuple[float, ...] = setting((), doc="decays of others, which are left in OUTPUT/model-DECAY")
     checkpoint: Checkpoint = setting(Checkpoint(), doc="when the run can be taken up again")
