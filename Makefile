@@ -5,6 +5,7 @@ BIN := .venv/bin
 PROCESSES ?= 2
 READY := .venv/.ready
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo test test-long check format clean
 .DEFAULT_GOAL := demo

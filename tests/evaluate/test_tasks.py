@@ -106,7 +106,8 @@ def test_references_are_copies_of_what_is_given(model: Generator) -> None:
 def test_every_task_runs_on_a_model_that_is_told_of_what_is_given(task: Task, model: Generator) -> None:
     found = suite.measure(model, TOYBOX, task=task, count=2, steps=1)
     assert all(value is None or 0 <= value <= 1 for name in ("model", "rebuilt", "truth", "shuffled") for value in found[name].values())
-    wanted = {"t2v": set(), "t2i": set(), "extend": {"seam"}}.get(task, {"psnr", "reference_psnr", "references", "given_psnr"})
+    beside = {"psnr", "reference_psnr", "references", "given_psnr"}
+    wanted = {"t2v": set(), "t2i": set(), "extend": beside | {"seam"}}.get(task, beside)
     assert set(found) == {"count", "prompts", "task", "seed", "model", "rebuilt", "truth", "shuffled", "flicker", "sharpness"} | wanted
     assert suite.measure(model, TOYBOX, task=task, count=2, steps=1) == found
 
@@ -120,6 +121,9 @@ def test_a_model_of_pictures_is_asked_for_no_rest_of_a_video(model: Generator, m
 def test_a_video_is_extended_from_half_a_clip_and_its_end_is_judged(model: Generator) -> None:
     made = tasks.make("extend", model, TOYBOX.world, TOYBOX.scenes("seen", 2), 0, steps=1)
     assert made.judged.shape == (2, *tiny.CLIP, 3) and all(one["seam"] > 0 for one in made.figures)
+    summed = tasks.summary(made.figures)
+    assert summed["seam"] == pytest.approx(np.mean([one["seam"] for one in made.figures]), abs=1e-3)
+    assert summed["psnr"] == round(tasks.psnr(float(np.mean([one["model"] for one in made.figures]))), 3)
 
 
 def test_the_truth_rebuilt_is_what_the_autoencoder_leaves(model: Generator) -> None:

@@ -58,11 +58,11 @@ def test_each_stage_is_the_one_before_with_what_changes(world: tiny.World, tmp_p
     assert stages(two) == [two] and config.parse(recipes.Recipe, config.write(run)) == run
 
 
-@pytest.mark.parametrize("kind", ["video", "image-autoencoder"])
+@pytest.mark.parametrize("kind", ["video", "image-autoencoder", "autoencoder"])
 def test_a_file_of_two_stages_is_two_runs(world: tiny.World, tmp_path: Path, kind: str) -> None:
     """To the bit: weights, log and the record of each."""
     run = low(world, tmp_path, kind)
-    run = run if isinstance(run, BackboneRun) else replace(run, then=(("size=[1, 48, 48]", "steps=1"),))
+    run = run if isinstance(run, BackboneRun) else replace(run, then=((f"size=[{run.size.frames}, 48, 48]", "steps=1"),))
     assert len(recipes.train(run)) == sum(stage.steps for stage in stages(run))
     first, second = stages(run)
     alone = replace(first, output=tmp_path / "alone-1")
@@ -99,6 +99,46 @@ def test_a_stage_that_others_stand_on_is_not_changed_below_them(world: tiny.Worl
             recipes.train(other)
     assert len(recipes.train(replace(run, then=((*HIGH, "steps=4"),)))) == 1  # the last stage is as any run
     assert weights(run.output) != before
+
+
+def test_a_stage_that_is_over_stays_so_elsewhere_and_with_newer_settings(
+    world: tiny.World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = replace(low(world, tmp_path), then=(("steps=1",), ("steps=3",)))
+    whole = recipes.train(replace(run, output=tmp_path / "whole"))
+    with pytest.raises(Interrupted):
+        recipes.train(run, CtrlC(3, 1))
+    mark = tmp_path / "video-2" / ".finished"
+    kept = [line for line in mark.read_text().splitlines() if not line.startswith("retention")]
+    mark.write_text("\n".join(kept))  # as a version wrote it that knew of no retention
+    monkeypatch.chdir(tmp_path)
+    assert recipes.train(replace(run, output=Path("video"))) == whole[-2:]
+    recipes.train(replace(run, steps=1, then=(("steps=1",),), output=tmp_path / "other"))
+    (tmp_path / "other-1" / ".finished").unlink()
+    with pytest.raises(UserError, match=r"other-1, which comes before it, was not trained"):
+        recipes.train(replace(run, steps=1, then=(("steps=1",),), output=tmp_path / "other"))
+
+
+def test_a_later_stage_is_looked_at_before_the_first_is_trained(world: tiny.World, tmp_path: Path) -> None:
+    for changes, said in (("size=[8, 36, 36]", "36 rows do not fit"), ("parallel.shard=2", "2")):
+        with pytest.raises(UserError, match=said):
+            recipes.train(replace(low(world, tmp_path), then=((changes,),)))
+    assert not (tmp_path / "video-1" / "log.jsonl").exists()
+
+
+def test_the_folders_of_all_stages_are_locked(world: tiny.World, tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text(config.write(low(world, tmp_path, then=())))
+    other = [sys.executable, "-m", "videodit", "train", str(path)]
+
+    class Another:
+        said = ""
+
+        def step(self, step: int, total: int, figures: Figures) -> None:
+            self.said = self.said or subprocess.run(other, capture_output=True, text=True, timeout=120, check=False).stderr
+
+    recipes.train(low(world, tmp_path), seen := Another())
+    assert "Another run is writing into" in seen.said
 
 
 @pytest.mark.parametrize(
@@ -144,6 +184,15 @@ def test_all_stages_are_planned_and_prepared(world: tiny.World, tmp_path: Path, 
     assert prepare.prepare(run, clean=True).collected == 0
     recipes.train(run)
     assert set((tmp_path / "cache").iterdir()) == before
+
+
+def test_stages_from_nothing_are_prepared_but_for_the_words_of_later_ones(world: tiny.World, tmp_path: Path) -> None:
+    run = low(world, tmp_path, "image", then=(("joint.video_probability=1.0", "size=[8, 32, 32]", f"autoencoder={world.autoencoder}"),))
+    made = prepare.prepare(run)
+    assert (made.clips, made.pictures, made.captions) == (12, 12, 0)
+    before = set((tmp_path / "cache").iterdir())
+    assert len(recipes.train(run)) == 4
+    assert before < set((tmp_path / "cache").iterdir())
 
 
 @pytest.mark.slow

@@ -19,6 +19,8 @@ def deepened(shape: Transformer | DiT, depth: int) -> Transformer | DiT:
     """The settings with so many blocks."""
     if depth < shape.depth:
         raise UserError(f"The transformer has {shape.depth} blocks, and none is taken away: give a depth of {shape.depth} or more.")
+    if depth == shape.depth:
+        return shape
     if shape.layout not in ALIKE or getattr(shape, "twice", 0):
         raise UserError(f"Blocks are put between others where all attend alike, in the layouts {' and '.join(ALIKE)}: leave the depth out.")
     if shape.depth == 1 < depth:

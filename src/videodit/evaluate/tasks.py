@@ -73,14 +73,17 @@ def _as_image(model: Generator, picture: np.ndarray) -> np.ndarray:
 
 
 def _extended(model: Generator, prompts: list[str], truth: np.ndarray, first: int, how: dict[str, Any]) -> Made:
-    """The whole groups of half a clip extended to four clips: the last is judged, and the jumps where chunks meet are measured."""
+    """The whole groups of half a clip extended to four clips: the last is judged, and the jumps where chunks meet are measured; what truth
+    goes on with is the rest of the first clip, with which the next chunk begins."""
     frames = model.size.frames
     known = filling(model.model.autoencoder, frames // 2)
     videos = []
     for i, (prompt, one) in enumerate(zip(prompts, truth, strict=True)):
         videos.append(np.concatenate(list(extended(model, prompt, LONG * frames, video=one[:known], known=known, first=first + i, **how))))
     starts = list(range(known, LONG * frames, frames - known))
-    return Made(np.stack([video[-frames:] for video in videos]), [{"seam": float(np.median(seams(video, starts)))} for video in videos])
+    figures = [_measured(model, video[:frames], one, list(range(known))) for video, one in zip(videos, truth, strict=True)]
+    jumps = [{"seam": float(np.median(seams(video, starts)))} for video in videos]
+    return Made(np.stack([video[-frames:] for video in videos]), [one | jump for one, jump in zip(figures, jumps, strict=True)])
 
 
 def squared(video: np.ndarray, truth: np.ndarray) -> float:
@@ -96,8 +99,14 @@ def psnr(error: float) -> float:
 def summary(figures: Sequence[dict[str, float]]) -> dict[str, Any]:
     """PSNR of the errors' means, not the mean of PSNRs, in which a scene that stands still outweighs all others."""
     means = {name: float(np.mean([one[name] for one in figures])) for name in (figures[0] if figures else {})}
-    if "model" not in means:
-        return {name: round(value, 3) for name, value in means.items()}
+    seam = {"seam": round(means.pop("seam"), 3)} if "seam" in means else {}
+    if not means:
+        return seam
     found = {name: round(psnr(value), 3) for name, value in means.items()}
     references = {name: found[name] for name in ("repeat", "blend")}
-    return {"psnr": found["model"], "reference_psnr": max(references.values()), "references": references, "given_psnr": found["given"]}
+    return {
+        "psnr": found["model"],
+        "reference_psnr": max(references.values()),
+        "references": references,
+        "given_psnr": found["given"],
+    } | seam

@@ -9,6 +9,7 @@ import signal
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from multiprocessing import connection, resource_tracker
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
@@ -23,7 +24,7 @@ from videodit.data.labels import Labels
 from videodit.data.sources import Drawn
 from videodit.shapes import UserError
 from videodit.train import pools, words
-from videodit.train.backbone import BackboneRun
+from videodit.train.backbone import BackboneRun, Conversion
 from videodit.train.launch import there
 from videodit.train.looks import held
 from videodit.train.stages import stages
@@ -52,6 +53,8 @@ def prepare(settings: BackboneRun, *, processes: int = 1, clean: bool = False) -
     clips, pictures, captions, lost = 0, 0, set[str](), set[str]()
     with noted() as used:
         for run in stages(settings, ahead=True):
+            if settings.start is None:  # whose text encoder is still to be trained, so words are left for then
+                run = replace(run, start=None, conversion=Conversion(), lora=None)
             autoencoder = models.load_autoencoder(run.autoencoder, run.device)
             text = starting(run, autoencoder)["text"]
             if processes > 1 and not isinstance(run.data, Drawn):

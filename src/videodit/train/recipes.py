@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from videodit import config
 from videodit.evaluate import report
@@ -19,7 +22,7 @@ from videodit.train.decoder import DecoderRun
 from videodit.train.faults import alone
 from videodit.train.image_autoencoder import ImageAutoencoderRun
 from videodit.train.launch import Launch, joined, there
-from videodit.train.outlines import Recipe
+from videodit.train.outlines import Recipe, outline
 from videodit.train.progress import note
 from videodit.train.step import Figures, Interrupted, Job, Watch
 from videodit.train.step import train as loop
@@ -58,11 +61,17 @@ def _sound(settings: Recipe) -> Recipe:
 def train(settings: Recipe, progress: Watch | None = None) -> list[Figures]:
     """Train a recipe, stage after stage, or take it up again where it stopped."""
     there(settings.device)
-    runs = stages.stages(settings)
-    done, history = stages.done(runs), list[Figures]()
-    with joined(settings.device, offload=settings.parallel.offload) as launch:
+    runs, history = stages.stages(settings), list[Figures]()
+    with joined(settings.device, offload=settings.parallel.offload) as launch, ExitStack() as locks:
+        if launch.first:
+            for run in runs:
+                locks.enter_context(alone(run.output))
+        done = stages.done(runs)
+        if len(runs) > 1:
+            _sound_ahead(settings, launch)
         for number, run in enumerate(runs[done:], done + 1):
             if launch.first and len(runs) > 1:
+                stages.begin(run)
                 note(f"Stage {number} of {len(runs)}, in {run.output}.")
             history += _stage(run, progress, launch)
             if launch.first:
@@ -72,11 +81,19 @@ def train(settings: Recipe, progress: Watch | None = None) -> list[Figures]:
     return history
 
 
+def _sound_ahead(settings: Recipe, launch: Launch) -> None:
+    """Say what is wrong with a stage before those that come first are trained."""
+    for run in stages.stages(settings, ahead=True):
+        run.parallel.copies(launch.size)
+        replace(launch, sequence=run.parallel.sequence).share(run.accumulate)
+        with torch.device("meta"):
+            outline(run, [])
+
+
 def _stage(settings: Recipe, progress: Watch | None, launch: Launch) -> list[Figures]:
-    with alone(settings.output) if launch.first else nullcontext():
-        with launch.in_turn():
-            job = JOBS[settings.kind](settings)
-        return loop(settings, job, progress, launch)
+    with launch.in_turn():
+        job = JOBS[settings.kind](settings)
+    return loop(settings, job, progress, launch)
 
 
 def _report(runs: Sequence[Recipe]) -> None:

@@ -61,17 +61,19 @@ def done(runs: Sequence[Run]) -> int:
     return count
 
 
-def _finished(run: Run) -> bool:
+def _finished(run: Any) -> bool:
+    """Whether its model is there, and what it was trained by is what is asked for now, wherever it stands."""
     try:
-        return json.loads((run.output / MARK).read_text()) == _trained(run) and (run.output / "model").is_dir()
-    except (OSError, ValueError):
+        was: Any = config.read(type(run), run.output / MARK)
+    except UserError:
         return False
+    return replace(was, start=run.start).digest == run.digest and was.steps == run.steps and (run.output / "model").is_dir()
+
+
+def begin(run: Run) -> None:
+    """Its model is not there, or not the one that it will be."""
+    (run.output / MARK).unlink(missing_ok=True)
 
 
 def finish(run: Run) -> None:
-    """Its model is there."""
-    (run.output / MARK).write_text(json.dumps(_trained(run)) + "\n")
-
-
-def _trained(run: Run) -> dict[str, Any]:
-    return {"settings": run.digest, "steps": run.steps}
+    (run.output / MARK).write_text(config.write(run), encoding="utf-8")
