@@ -96,12 +96,14 @@ def at_once(
     model.check(prompts, clip._replace(frames=frames), seed)
     how, latents = model.sampling(steps, guidance, None), model.model.autoencoder.latents
     grid, window = latents(clip._replace(frames=frames)), latents(clip).frames
-    begins = windows.starts(grid.frames, window, window // 2 if overlap is None else overlap)
+    overlap = window // 2 if overlap is None else overlap
+    begins = windows.starts(grid.frames, window, overlap)
     which = windows.shared(len(prompts), begins, window, grid.frames)
     _check_heard(prompts, which, frames)
     start = noise(seed, [0], (model.model.autoencoder.channels, *grid), prior=model.model.settings.prior)
     start = (rescheduled(start, window, seed) if repeated else start).to(model.device)
-    field = windows.windowed([model.field([prompts[i]], negative, how.guidance, None) for i in which], begins, window)
+    fields = [model.field([prompts[i]], negative, how.guidance, None) for i in which]
+    field = windows.windowed(fields, begins, window, windows.margin(overlap))
 
     def seen(step: int, x: Tensor) -> None:
         if progress:

@@ -56,7 +56,8 @@ def upscaled(
     latents = model.model.autoencoder.latents
     grid = latents(size)
     window = min(latents(model.size).frames, grid.frames)
-    begins = windows.starts(grid.frames, window, window // 2 if overlap is None else overlap)
+    overlap = window // 2 if overlap is None else overlap
+    begins = windows.starts(grid.frames, window, overlap)
     before = latents(size._replace(frames=there)).frames if there else 0
     words = [[then[which - 1]] * len(prompts) if which else prompts for which in _shared(then, begins, window, grid.frames, before)]
     times, sample = model.times(shift, how.steps, grid._replace(frames=window)), sampler_of(how.sampler)
@@ -67,7 +68,7 @@ def upscaled(
     told = upscaling.told(low, noise(seed, *shape, start=OVER).to(low), torch.full((len(low),), share))
     parts = [told.map(lambda x, start=start: x[:, :, start : start + window]) for start in begins]
     fields: list[Field] = [model.field(said, negative, how.guidance, part) for said, part in zip(words, parts, strict=True)]
-    field = Watched(fields[0] if len(fields) == 1 else windows.windowed(fields, begins, window))
+    field = Watched(fields[0] if len(fields) == 1 else windows.windowed(fields, begins, window, windows.margin(overlap)))
 
     start = model.begun(noise(seed, *shape, prior=model.model.settings.prior), times[0])
     seen = model.seen(field, how.steps, size.frames, progress, preview)

@@ -1,7 +1,8 @@
-"""Windows that overlap: all of a clip is covered, and a network that looks no further than the overlap does not notice them."""
+"""Windows that overlap: all of a clip is covered, and a network that looks no further than their margins does not notice them."""
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -9,7 +10,9 @@ import torch
 from torch import Tensor
 
 import tiny
-from videodit.diffusion.windows import starts, weights, windowed
+from videodit.diffusion.samplers import SAMPLERS
+from videodit.diffusion.times import Times
+from videodit.diffusion.windows import margin, starts, weights, windowed
 from videodit.shapes import UserError
 
 
@@ -25,10 +28,11 @@ def test_more_shared_than_there_is_is_refused() -> None:
         starts(9, 4, 4)
 
 
-def neighbours(x: Tensor, t: Tensor) -> Tensor:
-    """A network that sees each frame and those beside it."""
-    padded = torch.nn.functional.pad(x, (0, 0, 0, 0, 1, 1))
-    return (padded[:, :, :-2] + 3 * padded[:, :, 1:-1] - padded[:, :, 2:]).sin() + t.view(-1, 1, 1, 1, 1)
+def neighbours(x: Tensor, t: Tensor, reach: int = 1) -> Tensor:
+    """A network that sees each frame and so many on either side of it."""
+    padded = torch.nn.functional.pad(x, (0, 0, 0, 0, reach, reach))
+    seen = (padded[:, :, at : at + x.shape[2]] * (3 if at == reach else (-1) ** at) for at in range(2 * reach + 1))
+    return torch.stack(list(seen)).sum(0).sin() + t.view(-1, 1, 1, 1, 1)
 
 
 def alone(x: Tensor, t: Tensor) -> Tensor:
@@ -40,6 +44,39 @@ def alone(x: Tensor, t: Tensor) -> Tensor:
 def test_windows_equal_the_whole_for_a_network_with_local_reach(overlap: int) -> None:
     x, t, begins = tiny.grid(2, 3, 11, 4, 4), torch.tensor([0.3, 0.9]), starts(11, 4, overlap)
     torch.testing.assert_close(windowed([alone] * len(begins), begins, 4)(x, t), alone(x, t))
+
+
+REACHES = [(reach, 11, window, overlap) for reach, window, overlap in ((1, 4, 3), (1, 6, 3), (1, 8, 4), (2, 6, 5), (2, 8, 6), (3, 8, 7))]
+
+
+@pytest.mark.parametrize(("reach", "frames", "window", "overlap"), [*REACHES, (1, 25, 5, 3), (2, 23, 8, 5)])
+def test_windows_equal_the_whole_for_a_network_that_sees_no_further_than_their_margin(
+    reach: int, frames: int, window: int, overlap: int
+) -> None:
+    """In one look, and over a whole sampling; a network that sees a frame further notices them."""
+    x, t, begins = tiny.grid(2, 3, frames, 4, 4), torch.tensor([0.3, 0.9]), starts(frames, window, overlap)
+    assert len(begins) > 1 and margin(overlap) >= reach > margin(2 * reach)
+    near, far = (partial(neighbours, reach=how) for how in (reach, margin(overlap) + 1))
+    parts, fewer = (windowed([how] * len(begins), begins, window, margin(overlap)) for how in (near, far))
+    torch.testing.assert_close(parts(x, t), near(x, t))
+    assert (fewer(x, t) - far(x, t)).abs().max() > 0.05
+    for name in ("euler", "heun"):
+        ours, whole = (SAMPLERS[name](field, x, Times(shift=2.0).schedule(6), torch.zeros, lambda *seen: None) for field in (parts, near))
+        torch.testing.assert_close(ours, whole)
+        assert (whole - x).abs().max() > 0.1
+
+
+def test_every_frame_counts_somewhere_whatever_windows_share() -> None:
+    """And those of the clip's own ends wholly."""
+    for window in range(1, 9):
+        for overlap in range(window):
+            assert margin(overlap) == 0 or overlap > 2
+            for frames in range(1, 30):
+                begins, least = starts(frames, window, overlap), min(window, frames)
+                total = torch.zeros(frames)
+                for i, start in enumerate(begins):
+                    total[start : start + window] += weights(least, i == 0, i == len(begins) - 1, margin(overlap))
+                assert total.min() > 0, (window, overlap, frames)
 
 
 def test_a_learned_variance_is_blended_too() -> None:
