@@ -46,12 +46,25 @@ def test_seed_prompt_steps_and_guidance_matter(generator: Generator) -> None:
     assert {name: apart(before, video) > 2 for name, video in others.items()} == dict.fromkeys(others, True)
 
 
+@pytest.mark.parametrize("sampler", ["euler", "ancestral", "SASolver"])
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
-def test_a_video_does_not_depend_on_what_stands_beside_it(generator: Generator, guidance: float) -> None:
-    whole = generator.generate(PROMPTS, seed=3, guidance=guidance)
-    assert whole.shape == (3, *tiny.CLIP, 3) and apart(whole[0], whole[1]) > 2
-    for number, prompt in enumerate(PROMPTS):
-        assert apart(generator.generate(prompt, seed=3, guidance=guidance, first=number), whole[number]) <= 1
+def test_a_video_does_not_depend_on_what_stands_beside_it(
+    generator: Generator, guidance: float, sampler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The noise that a clip begins with and the noise that is added to it to the bit, its latents to 1e-4, its frames to rounding."""
+    latents, starts, added, fresh = tiny.caught(monkeypatch), [], [], Generator.fresh
+    monkeypatch.setattr(Generator, "begun", lambda self, noise, t: (starts.append(noise), noise)[1])
+    monkeypatch.setattr(Generator, "fresh", lambda *told, **more: (added.append(fresh(*told, **more)), added[-1])[1])
+    how = {"seed": 3, "guidance": guidance, "sampler": sampler}
+    whole, four = generator.generate([*PROMPTS, PROMPTS[0]], **how), len(added)
+    assert whole.shape == (4, *tiny.CLIP, 3) and apart(whole[0], whole[1]) > 2 and apart(whole[0], whole[3]) > 2
+    for number, prompt in enumerate([*PROMPTS, PROMPTS[0]]):
+        assert apart(generator.generate(prompt, **how, first=number), whole[number]) <= 1
+    assert torch.equal(starts[0], torch.cat(starts[1:])) and len(starts) == 5
+    for step, drawn in enumerate(added[:four]):
+        assert torch.equal(drawn, torch.cat(added[four + step :: four]))
+    assert bool(four) == (sampler != "euler")
+    torch.testing.assert_close(latents[0], torch.cat(latents[1:]), rtol=0, atol=1e-4)
 
 
 def test_a_batch_goes_on_where_the_last_ended(generator: Generator) -> None:

@@ -54,9 +54,7 @@ def apart(one: np.ndarray, other: np.ndarray) -> int:
 
 @pytest.mark.parametrize("how", ["noise", "channels", "time"])
 def test_given_groups_are_bit_equal_after_sampling(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, seen = told(how), []
-    decode = Generator.decode
-    monkeypatch.setattr(Generator, "decode", lambda self, latents, frames: (seen.append(latents), decode(self, latents, frames))[1])
+    model, seen = told(how), tiny.caught(monkeypatch)
     model.generate(PROMPT, given=dict(enumerate(VIDEO[:4])))
     alone = encoded(model, VIDEO[:4])
     assert torch.equal(seen[0][:, :, :1], alone) and seen[0].shape[2] == 2
@@ -90,11 +88,12 @@ def test_a_first_picture_is_a_hint_and_a_last_one_stands_behind(monkeypatch: pyt
     assert mask[0, 0, :, 0, 0].tolist() == [0, 0, 1] and more["hint"][0, 0, :, 0, 0].tolist() == [1, 0, 0]
 
 
-def test_a_batch_of_four_is_four_singles(generator: Generator) -> None:
-    givens = [{0: VIDEO[i]} for i in range(4)]
+def test_a_batch_of_four_is_four_singles(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    givens, latents = [{0: VIDEO[i]} for i in range(4)], tiny.caught(monkeypatch)
     whole = generator.generate([PROMPT] * 4, seed=3, given=givens)
     for i in range(4):
         assert apart(generator.generate(PROMPT, seed=3, given=givens[i], first=i), whole[i]) <= 1
+    torch.testing.assert_close(latents[0], torch.cat(latents[1:]), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize(

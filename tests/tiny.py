@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from tokenizers import Tokenizer
@@ -21,6 +22,7 @@ from videodit.backbone import DualTransformer
 from videodit.data import toybox
 from videodit.data.text import TextEncoder, TextSettings, learn_tokenizer
 from videodit.diffusion.guidance import Guidance
+from videodit.generate import Generator
 from videodit.models import Model, ModelFolder, Provenance, Sampling
 from videodit.shapes import Size, Text
 from videodit.train.autoencoder import AutoencoderRun
@@ -120,6 +122,14 @@ def sight(folder: Path, seed: int = 0) -> Path:
 
 def grid(*shape: int, seed: int = 5) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def caught(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """The latents that are decoded from now on, as they come."""
+    latents: list[Tensor] = []
+    decode = Generator.decode
+    monkeypatch.setattr(Generator, "decode", lambda self, some, frames: (latents.append(some), decode(self, some, frames))[1])
+    return latents
 
 
 def model(autoencoder: PerFrame, size: Size) -> Model:
