@@ -61,14 +61,14 @@ def test_every_class_reaches_one_point_or_is_refused_by_a_sentence(name: str) ->
     short = name.removesuffix("Scheduler")
     if short in REFUSED:
         for called in (name, short):
-            with pytest.raises(
-                UserError, match=f"^{called} is a scheduler of diffusers that {REFUSED[short]}, so it is no sampler here: use"
-            ):
+            with pytest.raises(UserError, match=f"^{called} is a scheduler of diffusers that {REFUSED[short]}, so it is no sampler"):
                 sampler(called)
         return
     for count in (4, 20):
         seen: list[int] = []
-        reached = scheduled(name)(point, NOISE, Times().schedule(count), partial(fresh, like=NOISE), lambda step, x: seen.append(step))
+        reached = scheduled(name)(
+            point, NOISE, Times().schedule(count), partial(fresh, like=NOISE), lambda step, x, seen=seen: seen.append(step)
+        )
         torch.testing.assert_close(reached, CLEAN, rtol=0, atol=LARGEST * LEFT.get(short, 0) + 1e-3)
         assert seen == list(range(1, count + 1))
 
