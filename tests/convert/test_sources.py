@@ -65,10 +65,12 @@ def test_one_file_under_the_first_names(normed: bool, prefix: str, tmp_path: Pat
                 named[f"joint_blocks.{i}.{part}_block.attn.ln_{x}.weight"] = weights[there]
     else:
         named = tiny_sd3.original(weights, settings.depth)
-    elsewhere = {"first_stage_model.decoder.conv_in.weight": torch.ones(3)} if prefix else {}
+    others = ("first_stage_model.decoder.conv_in.weight", "first_stage_model.decoder.conv_in.bias", "text_encoders.clip_l.logit_scale")
+    elsewhere = {name: torch.ones(3) for name in others} if prefix else {}
     save_file({f"{prefix}{name}": value.contiguous() for name, value in named.items()} | elsewhere, tmp_path / "sd3.safetensors")
     source = files.read(tmp_path / "sd3.safetensors")
-    assert source.settings == settings and source.unused == []
+    assert source.settings == settings
+    assert source.unused == (["first_stage_model.* (2)", "text_encoders.* (1)"] if prefix else [])
     weights.pop(TABLE)
     assert source.weights.keys() == weights.keys() and all(torch.equal(source.weights[name], weights[name]) for name in weights)
 

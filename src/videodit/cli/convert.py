@@ -78,7 +78,8 @@ def _tell(done: Converted, given: argparse.Namespace) -> None:
         ]
         terminal.print_table(rows)
     if done.unused:
-        terminal.say(f"Not used: {', '.join(done.unused[:20])}{', ...' if len(done.unused) > 20 else ''} ({len(done.unused)} names).")
+        more = f" and {len(done.unused) - 20} more" if len(done.unused) > 20 else ""
+        terminal.say(f"Not used: {', '.join(done.unused[:20])}{more}.")
     if done.left:
         terminal.say(f"Left out: what was added, {terminal.amount(done.left)} parameters, for which diffusers has no place.")
     what = "A whole model" if done.whole else "A transformer"

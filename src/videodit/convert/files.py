@@ -5,6 +5,7 @@ A pickle is opened only when asked for, by `weights_only`, which builds tensors 
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import torch
@@ -16,7 +17,7 @@ from videodit.backbone.positions import frame_positions
 from videodit.convert.foreign import SD3
 from videodit.convert.foreign_dit import published
 from videodit.convert.names import Weights
-from videodit.convert.sources import BROKEN, Source, brief, loaded, matched
+from videodit.convert.sources import BROKEN, Source, brief, loaded, matched, names_in
 from videodit.folders import PICKLES
 from videodit.shapes import Size, UserError
 
@@ -41,6 +42,7 @@ def _sd3(path: Path) -> Source:
     prefix = "model.diffusion_model."
     with_prefix = loaded(path, lambda name: name.startswith(prefix))
     weights = {name.removeprefix(prefix): value for name, value in with_prefix.items()} or loaded(path)
+    others = [name for name in names_in(path) if not name.startswith(prefix)] if with_prefix else []
     if not any(name.startswith(ORIGINAL) for name in weights):
         raise UserError(f"{path} holds no transformer of SD3: not one name begins with {ORIGINAL}")
     try:
@@ -52,7 +54,13 @@ def _sd3(path: Path) -> Source:
         raise _unlike(path, "SD3", error) from error
     if scaled := next((name for name in sorted(left) if name.endswith(SCALES)), None):
         raise UserError(f"The numbers of {path} are to be multiplied by scales of their own ({scaled}): give the file in half precision.")
-    return Source(source.settings, source.weights, source.pairs, [*source.unused, *sorted(left)], SD3)
+    return Source(source.settings, source.weights, source.pairs, [*source.unused, *sorted(left), *_counted(others)], SD3)
+
+
+def _counted(names: list[str]) -> list[str]:
+    """Names by their first part, since a checkpoint of everything has a thousand."""
+    counts = Counter(name.partition(".")[0] for name in names)
+    return [f"{first}.* ({count})" for first, count in sorted(counts.items())]
 
 
 def _sd3_shaped(weights: Weights) -> Transformer:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -154,11 +155,23 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def loaded(file: Path, wanted: Callable[[str], bool] = lambda name: True) -> Weights:
+    with _opened(file) as opened:
+        if all(map(wanted, opened.keys())):
+            return load_file(file)
+        return {name: opened.get_tensor(name) for name in opened.keys() if wanted(name)}  # noqa: SIM118
+
+
+def names_in(file: Path) -> list[str]:
+    """The names in a file, without what they name."""
+    with _opened(file) as opened:
+        return sorted(opened.keys())
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Any]:
     try:
         with safe_open(file, "pt") as opened:
-            if all(map(wanted, opened.keys())):
-                return load_file(file)
-            return {name: opened.get_tensor(name) for name in opened.keys() if wanted(name)}  # noqa: SIM118
+            yield opened
     except (SafetensorError, OSError) as error:
         raise UserError(f"{file} is not a complete safetensors file ({error}): copy it again; pickles are not read.") from error
 
