@@ -2,8 +2,9 @@
 
     python benchmarks/backbone.py [--model sd3 dit] [--tokens 256 1024] [--precision fp32 bf16] [--repeats 7] [--fixed] [--json]
 
-Outputs and gradients are compared first: within 1e-5 of the largest in fp32, 2e-2 in bf16. `ceiling` is all matrix products of the
-linear layers of one forward pass and nothing else, by the fastest kernel that PyTorch has here; a training step has three times as many.
+Outputs and the gradients of the input and of every weight are compared first: within 1e-5 of the largest in fp32, 2e-2 in bf16.
+`ceiling` is all matrix products of the linear layers of one forward pass and nothing else, by the fastest kernel that PyTorch has here;
+a training step has three times as many.
 Our kernels are those that `videodit.kernels` measures first (`--fixed`: PyTorch's own), and they are on when outputs are compared.
 """
 
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from videodit import backbone, kernels
-from videodit.backbone import Cropped, DiT, Transformer
+from videodit.backbone import Cropped, DiT, DualTransformer, SingleTransformer, Transformer
 from videodit.convert import names
 from videodit.convert.foreign import SD3
 from videodit.convert.foreign_dit import DIT
@@ -31,6 +32,7 @@ from videodit.shapes import Text
 TYPES, BOUND = {"fp32": torch.float32, "bf16": torch.bfloat16}, {"fp32": 1e-5, "bf16": 2e-2}
 BATCH, WORDS, HEAD = 2, 77, 64
 Step = Callable[[], Tensor]
+Network = DualTransformer | SingleTransformer
 
 
 def sd3(width: int, depth: int, side: int) -> Transformer:
@@ -46,8 +48,8 @@ def dit(width: int, depth: int, side: int) -> DiT:
 MODELS: dict[str, tuple[Project, Callable[[int, int, int], Transformer | DiT]]] = {"sd3": (SD3, sd3), "dit": (DIT, dit)}
 
 
-def pair(model: str, tokens: int, width: int, depth: int, dtype: torch.dtype) -> tuple[nn.Module, dict[str, Step], list[Tensor]]:
-    """Our network; a forward pass of it and of theirs, on the same inputs; and what both share."""
+def pair(model: str, tokens: int, width: int, depth: int, dtype: torch.dtype) -> tuple[Network, nn.Module, dict[str, Step], Tensor]:
+    """Our network and theirs; a forward pass of each on the same inputs; and the input."""
     project, shape = MODELS[model]
     side = round(tokens**0.5)
     settings = shape(width, depth, side)
@@ -63,7 +65,7 @@ def pair(model: str, tokens: int, width: int, depth: int, dtype: torch.dtype) ->
     wide = settings.text or 1
     text = Text(sequence=torch.randn(BATCH, WORDS, wide, dtype=dtype), pooled=torch.randn(BATCH, settings.pooled, dtype=dtype))
     text = text._replace(label=torch.tensor([1, 2]))
-    return ours, {"ours": partial(ours, noisy, t, text), "theirs": partial(project.call, theirs, noisy, t, text)}, [noisy]
+    return ours, theirs, {"ours": partial(ours, noisy, t, text), "theirs": partial(project.call, theirs, noisy, t, text)}, noisy
 
 
 def ceiling(network: nn.Module, forward: Step, dtype: torch.dtype) -> Callable[[], None]:
@@ -101,30 +103,48 @@ def trained(forward: Step, network: nn.Module) -> Tensor:
     return out
 
 
-def close(one: Tensor, other: Tensor, bound: float) -> None:
+def close(what: str, one: Tensor, other: Tensor, bound: float, largest: float = 0.0) -> None:
+    """Within a part of the largest: of these, or of all that they are among."""
     one, other = one.float(), other.float()
-    difference = ((one - other).abs().max() / other.abs().max()).item()
-    assert difference <= bound, f"outputs differ by {difference:.2g} of the largest"
+    difference = ((one - other).abs().max() / (largest or other.abs().max())).item()
+    assert difference <= bound, f"{what}: ours and theirs differ by {difference:.2g} of the largest"
+
+
+def weights_alike(project: Project, ours: Network, theirs: nn.Module, bound: float) -> None:
+    """The gradients of every weight, by the table of names; where blocks of theirs have copies of one, its gradient is their sum."""
+    copies: dict[tuple[tuple[str, ...], str], list[tuple[str, ...]]] = {}
+    for pair in project.pairs(ours.settings):
+        for end in pair.ends:
+            copies.setdefault((pair.ours, end), []).append(pair.theirs)
+    parts = {name: p.grad for name, p in theirs.named_parameters() if p.grad is not None}
+    same = {
+        f"{one[0]}.{end}": [parts.pop(f"{name}.{end}") for name in one]
+        for (_, end), found in copies.items()
+        for one in zip(*found, strict=True)
+    }
+    assert not parts, f"{next(iter(parts))} of theirs is not compared"
+    expected = {name: torch.stack(found).sum(0) for name, found in same.items()}
+    gradients = names.theirs({name: p.grad for name, p in ours.named_parameters() if p.grad is not None}, project.pairs(ours.settings))
+    largest = max(value.float().abs().max().item() for value in expected.values())
+    for name, value in expected.items():
+        close(f"gradient of {name}", gradients[name], value, bound, largest)
 
 
 def measure(model: str, tokens: int, precision: str, given: argparse.Namespace) -> dict[str, dict[str, float]]:
-    ours, forward, leaves = pair(model, tokens, given.width, given.depth, TYPES[precision])
+    ours, theirs, forward, noisy = pair(model, tokens, given.width, given.depth, TYPES[precision])
     if not given.fixed:
         chosen = [kernels.measured(ours, forward["ours"], learning=learning) for learning in (True, False)]
         kernels.use(ours, chosen[0] | chosen[1])
-    theirs = forward["theirs"].args[0]  # type: ignore[attr-defined]
     gradients = []
     for name, network in (("ours", ours), ("theirs", theirs)):
-        for leaf in leaves:
-            leaf.requires_grad_(True).grad = None
+        noisy.requires_grad_(True).grad = None
         trained(forward[name], network)
-        gradients.append([leaf.grad for leaf in leaves])
-    for leaf in leaves:
-        leaf.requires_grad_(False)
+        gradients.append(noisy.grad)
+    noisy.requires_grad_(False)
     with torch.no_grad():
-        close(forward["ours"](), forward["theirs"](), BOUND[precision])
-        for one, other in zip(*gradients, strict=True):
-            close(one, other, BOUND[precision])
+        close("output", forward["ours"](), forward["theirs"](), BOUND[precision])
+        close("gradient of the input", *gradients, BOUND[precision])
+        weights_alike(MODELS[model][0], ours, theirs, BOUND[precision])
         top = ceiling(ours, forward["ours"], TYPES[precision])
         found = {"forward": least_times({**forward, "ceiling": top}, repeats=given.repeats)}
     steps = {"ours": partial(trained, forward["ours"], ours), "theirs": partial(trained, forward["theirs"], theirs)}
