@@ -222,8 +222,21 @@ def digest(path: Path) -> str:
 
 def latent_space(autoencoder: PerFrame) -> str:
     """What tells one latent space from another: SHA-256 of the image autoencoder as it would be saved, and of its scaling."""
-    found = hashlib.sha256(f"{autoencoder.scaling} {autoencoder.shift}".encode())
-    for name, value in sorted(autoencoder.image.state_dict().items()):
+    return _spelled(autoencoder.image, f"{autoencoder.scaling} {autoencoder.shift}")
+
+
+def clip_space(autoencoder: PerFrame) -> str:
+    """The same for latents of clips, which E_r and its groups have a part in; D has none."""
+    if not isinstance(autoencoder, DPVAE):
+        return latent_space(autoencoder)
+    groups = autoencoder.settings
+    groups = replace(groups, step=1, window=groups.window if groups.reach == "causal" else 1)  # without what latents do not hear of
+    return _spelled(autoencoder.encoder, f"{latent_space(autoencoder)} {groups}")
+
+
+def _spelled(module: nn.Module, said: str) -> str:
+    found = hashlib.sha256(said.encode())
+    for name, value in sorted(module.state_dict().items()):
         found.update(name.encode() + value.detach().half().cpu().contiguous().numpy().tobytes())
     return found.hexdigest()
 
@@ -326,8 +339,7 @@ def _unfilled(folder: Path) -> AutoencoderKL:
 def _checked(folder: Path, file: str, digests: dict[str, str]) -> Path:
     path = folder / file
     if not path.is_file():
-        pickles = [p.name for p in folder.iterdir() if p.suffix in PICKLES and p.stem == path.stem]
-        if pickles:
+        if pickles := [p.name for p in folder.iterdir() if p.suffix in PICKLES and p.stem == path.stem]:
             raise UserError(
                 f"{folder} holds a pickle ({pickles[0]}) in place of {file}: only safetensors are read; have it saved as those."
             )
@@ -338,9 +350,8 @@ def _checked(folder: Path, file: str, digests: dict[str, str]) -> Path:
 
 
 def _checked_all(folder: Path, part: str, digests: dict[str, str]) -> None:
-    for file in digests:
-        if file.startswith(f"{part}/"):
-            _checked(folder, file, digests)
+    for file in (name for name in digests if name.startswith(f"{part}/")):
+        _checked(folder, file, digests)
 
 
 def precision_of(path: Path) -> torch.dtype:

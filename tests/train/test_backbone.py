@@ -15,7 +15,7 @@ from torch import Tensor
 import tiny
 from videodit import backbone, config, models
 from videodit.adapters import LoRA
-from videodit.autoencoder import PerFrame, inflate
+from videodit.autoencoder import DPVAESettings, PerFrame, inflate
 from videodit.data.labels import Labels, LabelSettings
 from videodit.diffusion.objectives import Diffusion
 from videodit.models import Provenance
@@ -45,6 +45,36 @@ def test_latents_of_another_autoencoder_are_refused(world: tiny.World, tmp_path:
     models.save_autoencoder(tmp_path / "other", inflate(other), Provenance())
     with pytest.raises(UserError, match="have other latents: convert a model of the same image autoencoder"):
         recipes.train(replace(run, autoencoder=tmp_path / "other"))
+
+
+def test_the_latents_of_clips_are_e_r_s_and_its_groups_too() -> None:
+    known = models.clip_space(dpvae := tiny.dpvae(trained=True))
+    assert models.clip_space(PerFrame(dpvae.image)) == models.latent_space(dpvae) != known
+    with torch.no_grad():
+        for part, alike in ((dpvae.decoder, True), (dpvae.encoder, False)):
+            part.conv_out.module.bias += 0.1
+            assert (models.clip_space(dpvae) == known) == alike
+    changes = {"step": 2, "window": 3, "time": 2, "first": "alone", "reach": "causal", "keys": False}
+    made = {name: tiny.dpvae(trained=True, settings=replace(DPVAESettings(), **{name: value})) for name, value in changes.items()}
+    assert [name for name, one in made.items() if models.clip_space(one) == known] == ["step", "window"]
+    causal = [tiny.dpvae(trained=True, settings=DPVAESettings(reach="causal", window=window)) for window in (8, 3)]
+    assert models.clip_space(causal[0]) == models.clip_space(made["reach"]) != models.clip_space(causal[1])
+
+
+def test_a_model_whose_clips_were_other_latents_is_said(world: tiny.World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tiny.runs(world, tmp_path, steps=1)["video"]
+    assert isinstance(run, BackboneRun)
+    other = tiny.dpvae(trained=True)
+    with torch.no_grad():
+        other.encoder.conv_out.module.bias += 0.1
+    converted = models.load(world.video_model)
+    proved = replace(converted.settings, provenance=Provenance(proof=models.Proof()))
+    models.save(tmp_path / "converted", replace(converted, settings=proved))
+    same = models.load_autoencoder(world.autoencoder)
+    cases = ((world.video_model, other, True), (world.video_model, same, False), (world.image_model, other, False))
+    for start, autoencoder, heard in (*cases, (tmp_path / "converted", other, False)):
+        starting(replace(run, start=start), autoencoder)
+        assert ("learnt clips in other latents than" in capsys.readouterr().err) == heard
 
 
 @pytest.mark.parametrize(("kind", "size"), [("video", (0, 32, 32)), ("video", (-8, 32, 32)), ("video", (8, 8, 8)), ("image", (1, 8, 8))])

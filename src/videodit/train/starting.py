@@ -48,6 +48,7 @@ def starting(settings: BackboneRun, autoencoder: PerFrame) -> nn.ModuleDict:
     image = models.load(settings.start)
     if models.latent_space(image.autoencoder) != models.latent_space(autoencoder):
         raise UserError(f"{settings.start} and {settings.autoencoder} have other latents: convert a model of the same image autoencoder.")
+    _same_clips(settings, image, autoencoder)
     _same_objective(settings, image.settings)
     _same_hints(settings, image.settings)
     _same_sight(settings, image)
@@ -107,6 +108,16 @@ def _lengths(settings: BackboneRun, autoencoder: PerFrame) -> set[tuple[int, int
         behind = sum(settings.lone == "frames" or not place.is_integer() for place in places)
         found.add((frames, behind, bool(mask.frames or behind)))
     return found
+
+
+def _same_clips(settings: BackboneRun, start: models.Model, autoencoder: PerFrame) -> None:
+    """A better DP-VAE of the same image autoencoder is taken on purpose, and what was learnt of clips was learnt in other latents."""
+    untrained = start.settings.size.frames == 1 or start.settings.provenance.proof is not None
+    if not untrained and models.clip_space(start.autoencoder) != models.clip_space(autoencoder):
+        note(
+            f"{settings.start} learnt clips in other latents than {settings.autoencoder} makes of them and has to learn them anew: "
+            f"set autoencoder={settings.start} to go on with its own."
+        )
 
 
 def _same_objective(settings: BackboneRun, start: models.ModelFolder) -> None:
