@@ -155,12 +155,27 @@ def test_words_are_seen_in_space_and_padding_is_not() -> None:
     assert (model(NOISY, TIMES, words._replace(sequence=words.sequence.flip(-1))) - out).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("time", ["table", "rotary", "none"])
+@pytest.mark.parametrize("time", ["table", "rotary", "space-time", "none"])
 @torch.no_grad()
 def test_frames_have_an_order_through_tables_or_turns(time: str) -> None:
     model = network(time=time)
     away = (model(NOISY.flip(2), TIMES).flip(2) - model(NOISY, TIMES)).abs().max()
     assert away < 1e-5 if time == "none" else away > 1e-3
+
+
+@torch.no_grad()
+def test_turns_by_row_and_column_are_seen_in_a_picture_and_by_the_frame_are_not() -> None:
+    """And where all are at one place, they are turns by the frame."""
+    still, framed, placed = (network(time=time, layout="global") for time in ("none", "rotary", "space-time"))
+    picture = NOISY[:, :, :1]
+    assert torch.equal(framed(picture, TIMES), still(picture, TIMES))
+    assert (placed(picture, TIMES) - still(picture, TIMES)).abs().max() > 1e-3
+    close(placed(picture[..., :2, :2], TIMES), still(picture[..., :2, :2], TIMES))
+
+
+def test_a_token_beside_the_grid_has_no_place_to_turn_by() -> None:
+    with pytest.raises(UserError, match=r"has no row or column: set time=rotary"):
+        replace(TINY, layout="late", told="token", time="space-time")
 
 
 # --- Tubes, and the start ---

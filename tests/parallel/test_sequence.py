@@ -31,7 +31,7 @@ CASES: dict[str, Transformer | DiT] = {
     "global": replace(WORDED, layout="global", time="rotary"),
     "interleaved": WORDED,
     "divided": replace(SINGLE, layout="divided", time="rotary"),
-    "split": replace(SINGLE, layout="split"),
+    "split": replace(SINGLE, layout="split", time="space-time"),
     "windows": replace(SINGLE, layout="windows", window=1),
     "token": replace(SINGLE, layout="late", told="token"),
 }

@@ -15,12 +15,13 @@ from videodit.backbone.blocks import PictureBranch, SingleBlock, TemporalBlock, 
 from videodit.backbone.conditioning import GIVEN_DOC, HINTS_DOC, PICTURE_DOC, Given, Modulation, Signal, Unmodulated, frame_times, modulate
 from videodit.backbone.layouts import Layout
 from videodit.backbone.patches import GivenBranch, Head, PatchEmbedding, TubeEmbedding, TubeHead, VideoBranch, embedded, hinted
-from videodit.backbone.positions import Cropped, Length, Places, When, rotary_angles, waves
+from videodit.backbone.positions import Cropped, Length, Places, Rotary, When, rotary_angles, waves
 from videodit.backbone.variants import BLOCKS, DOC, SHAPED, STILL, Variant, arranged, sound
 from videodit.config import setting
 from videodit.shapes import Size, Text, UserError, token_size
 
 NOTHING = Text()
+TURNS: dict[str, Rotary] = {"rotary": "time", "space-time": "space-time"}  # what queries and keys turn with, by `DiT.time`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +53,10 @@ class DiT:
     picture: int = setting(0, doc=PICTURE_DOC)
     normed: bool = setting(False, doc="whether queries and keys are normalised")
     places: Places = setting(Cropped(side=16, base=16), doc="the table of rows and columns")
-    time: Literal["table", "rotary", "none"] = setting(
-        "table", doc="what tells frames apart, beside the 3D branch: a table of sines and cosines, queries and keys that turn, or nothing"
+    time: Literal["table", "rotary", "space-time", "none"] = setting(
+        "table",
+        doc="what tells frames apart, beside the 3D branch: a table of sines and cosines (table), queries and keys that turn with frame "
+        "(rotary) or with frame, row and column (space-time), or nothing (none)",
     )
     length: Length = setting(Length(), doc="for clips longer than those of training")
     eps: float = setting(1e-6, doc="what keeps the feed-forward's normalisation from dividing by zero; 1e-5 in diffusers' DiT")
@@ -63,6 +66,8 @@ class DiT:
         sound(self)
         if self.told == "token" and self.layout in SHAPED:
             raise UserError(f"The layout {self.layout} has no place for a token beside the grid: tell it by modulation.")
+        if self.told == "token" and self.time == "space-time":
+            raise UserError("A token beside the grid has no row or column: set time=rotary, or tell it by modulation.")
         if self.picture and not self.text:
             raise UserError("What a picture shows is told to the words, and this transformer sees none: leave the picture out.")
 
@@ -141,8 +146,8 @@ class SingleTransformer(nn.Module):
             raise UserError(f"A token of this network holds {s.tube} latent frames, so none can stand at a place of its own.")
         grid = token_size(Size(*noisy.shape[2:]), (s.tube, s.patch, s.patch))
         grid = Size(grid.frames, 1, grid.rows * grid.columns + 1) if s.told == "token" else grid
-        turns = s.time == "rotary"
-        angles = rotary_angles(grid, s.width // s.heads, "time", like=noisy, length=s.length, when=when) if turns else None
+        turns = TURNS.get(s.time)
+        angles = rotary_angles(grid, s.width // s.heads, turns, like=noisy, length=s.length, when=when) if turns else None
         return Layout(None, angles, grid, still=grid.frames == 1)
 
     def _words(self, text: Text) -> Words | None:

@@ -52,6 +52,7 @@ def described(settings: DiT) -> dict[str, Any]:
         settings.tube == 1
         and settings.told == "modulation"
         and settings.layout in ("spatial", "global")
+        and settings.time != "space-time"
         and not (settings.video or settings.pooled or settings.text or settings.normed)
     )
     if not (plain and settings.labels and settings.reached and isinstance(settings.places, Cropped)):

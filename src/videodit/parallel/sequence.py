@@ -118,7 +118,7 @@ def _by_places(attend: Callable[[Tokens, Layout], Tokens], part: Part) -> Callab
 
 
 def _places(layout: Layout, part: Part) -> Layout:
-    """All frames of some places. A place turns alike in all of a frame, so one of each frame is sent."""
+    """All frames of some places. These see each other from one place, so the turns of any place in each frame are enough, and sent."""
     grid = layout.grid
     places = grid.rows * grid.columns
     if places % part.size:

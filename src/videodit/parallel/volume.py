@@ -10,6 +10,7 @@ from typing import NamedTuple
 from torch import nn
 
 from videodit.backbone import DiT, DualTransformer, SingleTransformer, Transformer
+from videodit.backbone.single import TURNS
 from videodit.parallel.sequence import way
 from videodit.shapes import Size, token_size
 
@@ -50,7 +51,7 @@ def sequence_bytes(
     elif isinstance(s, DiT):  # tokens to places and back; where half of the heads do so, queries, keys, values and what is seen
         switched = sum(kind in SWITCHED for kind in s.arrangement)
         sent += 2 * switched * tokens // processes
-        turns = switched * grid.frames * (s.width // s.heads // 2) * 4 if s.time == "rotary" else 0
+        turns = switched * grid.frames * (s.width // s.heads // 2) * 4 if s.time in TURNS else 0
     return Bytes((sent + turns) * (processes - 1) // processes, sent * (processes - 1) // processes)
 
 
