@@ -125,6 +125,7 @@ def test_what_is_built_otherwise_is_said(change: dict[str, object]) -> None:
 # --- Latte in diffusers: other modulations and head, the same blocks ---
 
 LATTE = replace(TINY, layout="interleaved", depth=4, labels=0, text=12, eps=1e-6, reached=False, variance=False)
+ENDS = ("weight", "bias")
 
 
 def _latte() -> LatteTransformer3DModel:
@@ -139,41 +140,50 @@ def _latte() -> LatteTransformer3DModel:
     return model.eval()
 
 
-def _as_ours(latte: LatteTransformer3DModel) -> SingleTransformer:
-    """One modulation for all blocks and a table in each is a modulation for each, whose biases hold the table."""
-    network = backbone.build(LATTE).eval()
-    theirs, found = dict(latte.named_parameters()), network.state_dict()
-
-    def put(ours: str, *others: str, extra: Tensor | None = None) -> None:
-        for end in ("weight", "bias"):
-            whole = torch.cat([theirs[f"{name}.{end}"] for name in others])
-            found[f"{ours}.{end}"] = whole + extra if extra is not None and end == "bias" else whole
-
-    put("patches.proj", "pos_embed.proj")
-    put("signal.time.0", "adaln_single.emb.timestep_embedder.linear_1")
-    found["signal.time.0.weight"] = found["signal.time.0.weight"].roll(128, 1)
-    put("signal.time.2", "adaln_single.emb.timestep_embedder.linear_2")
-    put("text.0", "caption_projection.linear_1")
-    put("text.2", "caption_projection.linear_2")
+def _table() -> dict[str, tuple[str, ...]]:
+    """Names of ours, and of what stands one above the other in theirs; modulations apart."""
+    found: dict[str, tuple[str, ...]] = {"patches.proj": ("pos_embed.proj",)}
+    for i in (0, 2):
+        found[f"signal.time.{i}"] = (f"adaln_single.emb.timestep_embedder.linear_{i // 2 + 1}",)
+        found[f"text.{i}"] = (f"caption_projection.linear_{i // 2 + 1}",)
     for i in range(LATTE.depth):
-        block = f"{('transformer_blocks', 'temporal_transformer_blocks')[i % 2]}.{i // 2}"
-        put(f"blocks.{i}.modulation.linear", "adaln_single.linear", extra=theirs[f"{block}.scale_shift_table"].flatten())
-        put(f"blocks.{i}.own.0.qkv", *(f"{block}.attn1.to_{x}" for x in "qkv"))
-        put(f"blocks.{i}.own.0.out", f"{block}.attn1.to_out.0")
-        put(f"blocks.{i}.mlp.0", f"{block}.ff.net.0.proj")
-        put(f"blocks.{i}.mlp.2", f"{block}.ff.net.2")
+        ours, block = f"blocks.{i}", _block(i)
+        found[f"{ours}.own.0.qkv"] = tuple(f"{block}.attn1.to_{x}" for x in "qkv")
+        found[f"{ours}.own.0.out"] = (f"{block}.attn1.to_out.0",)
+        found[f"{ours}.mlp.0"], found[f"{ours}.mlp.2"] = (f"{block}.ff.net.0.proj",), (f"{block}.ff.net.2",)
         if i % 2 == 0:
-            put(f"blocks.{i}.cross.query", f"{block}.attn2.to_q")
-            put(f"blocks.{i}.cross.both", f"{block}.attn2.to_k", f"{block}.attn2.to_v")
-            put(f"blocks.{i}.cross.out", f"{block}.attn2.to_out.0")
-    network.load_state_dict({name: value.detach() for name, value in found.items()})
+            found[f"{ours}.cross.query"] = (f"{block}.attn2.to_q",)
+            found[f"{ours}.cross.both"] = (f"{block}.attn2.to_k", f"{block}.attn2.to_v")
+            found[f"{ours}.cross.out"] = (f"{block}.attn2.to_out.0",)
+    return found
+
+
+def _block(i: int) -> str:
+    return f"{('transformer_blocks', 'temporal_transformer_blocks')[i % 2]}.{i // 2}"
+
+
+def _as_ours(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights or their gradients by our names, modulations apart."""
+    found = {f"{ours}.{end}": torch.cat([theirs[f"{name}.{end}"] for name in others]) for ours, others in _table().items() for end in ENDS}
+    return found | {"signal.time.0.weight": found["signal.time.0.weight"].roll(128, 1)}
+
+
+def _network(latte: LatteTransformer3DModel) -> SingleTransformer:
+    """One modulation for all blocks and a table in each is a modulation for each, whose biases hold the table."""
+    network, theirs = backbone.build(LATTE).eval(), dict(latte.state_dict())
+    found = network.state_dict() | _as_ours(theirs)
+    for i in range(LATTE.depth):
+        ours, table = f"blocks.{i}.modulation.linear", theirs[f"{_block(i)}.scale_shift_table"]
+        found[f"{ours}.weight"] = theirs["adaln_single.linear.weight"]
+        found[f"{ours}.bias"] = theirs["adaln_single.linear.bias"] + table.flatten()
+    network.load_state_dict(found)
     return network
 
 
 def test_what_latte_shares_is_theirs() -> None:
-    """Tokens before the heads, and their gradients."""
+    """Tokens before the heads, and the gradients of the input and of every weight."""
     latte = _latte()
-    network, seen = _as_ours(latte), {}
+    network, seen = _network(latte), {}
     noisy = tiny.grid(2, 4, 3, 8, 8)
     words = tiny.grid(2, 5, LATTE.text, seed=8)
     for name, model in (("theirs", latte.norm_out), ("ours", network.norm)):
@@ -185,8 +195,21 @@ def test_what_latte_shares_is_theirs() -> None:
     theirs = seen["theirs"].reshape(2, -1, LATTE.width)
     close(seen["ours"], theirs)
     pull = tiny.grid(*theirs.shape, seed=3)
-    one, other = (torch.autograd.grad((x * pull).sum(), leaf)[0] for x, leaf in ((theirs, leaves[0]), (seen["ours"], leaves[1])))
-    close(other, one)
+    for tokens in (theirs, seen["ours"]):
+        (tokens * pull).sum().backward()
+    assert leaves[0].grad is not None and leaves[1].grad is not None
+    close(leaves[1].grad, leaves[0].grad)
+    one, other = ({name: p.grad for name, p in model.named_parameters() if p.grad is not None} for model in (latte, network))
+    expected = _as_ours(one)
+    modulations = [[other.pop(f"blocks.{i}.modulation.linear.{end}") for i in range(LATTE.depth)] for end in ENDS]
+    for end, parts in zip(ENDS, modulations, strict=True):
+        expected[f"sum of {end}s"], other[f"sum of {end}s"] = one[f"adaln_single.linear.{end}"], torch.stack(parts).sum(0)
+    for i, bias in enumerate(modulations[1]):
+        expected[f"table {i}"], other[f"table {i}"] = one[f"{_block(i)}.scale_shift_table"].flatten(), bias
+    assert other.keys() == expected.keys()
+    largest = max(value.abs().max() for value in expected.values())
+    for name, value in expected.items():
+        assert (other[name] - value).abs().max() <= 1e-5 * largest, name
 
 
 # --- The files that DiT and Latte were published in ---
