@@ -18,6 +18,7 @@ VARIANTS = {
     "quant convs": {"quant_convs": True},
     "no attention": {"middle_attention": False},
     "both": {"quant_convs": True, "middle_attention": False},
+    "attention at two resolutions": {"attentive": (1, 3)},
     "other widths": {"widths": (8, 12, 16), "layers": 2, "latent_channels": 4},
     "groups of 2": {"time": 2},
     "groups of 8": {"time": 8},

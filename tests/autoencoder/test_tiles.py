@@ -57,6 +57,7 @@ def test_one_tile_is_the_whole() -> None:
         (DPVAESettings(first="alone", keys=False), {}),
         (DPVAESettings(reach="causal", step=1), {}),
         (DPVAESettings(time=2), {"widths": (8, 16)}),
+        (DPVAESettings(reach="causal"), {"attentive": (2, 3)}),
     ],
 )
 @torch.no_grad()
@@ -104,6 +105,13 @@ def test_no_seam_shows(trained: bool) -> None:
         near[seam - 4 : seam + 4] = True
     edge = near[:, None] | near
     assert squares[edge].mean().sqrt() <= 1.1 * squares[~edge].mean().sqrt()
+
+
+def test_attention_at_the_finest_resolution_is_not_tiled() -> None:
+    autoencoder = tiny.dpvae(attentive=(0,))
+    with pytest.raises(UserError, match="which no tile sees: leave tiles out"), tiled(autoencoder, Tiles(rows=8)):
+        pass
+    assert not any("forward" in vars(module) for module in autoencoder.modules())
 
 
 @torch.no_grad()

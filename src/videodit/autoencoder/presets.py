@@ -25,6 +25,7 @@ class ImageAutoencoder:
     shift: float = setting(0.0, doc="what was taken from latents before")
     quant_convs: bool = setting(False, doc="whether 1x1 convolutions stand between the networks and the latents")
     middle_attention: bool = setting(True, doc="whether the middles attend over the whole frame")
+    attentive: tuple[int, ...] = setting((), doc="resolutions, 0 the finest, whose blocks have attention over the whole frame behind them")
 
     @property
     def space(self) -> int:
@@ -35,13 +36,13 @@ class ImageAutoencoder:
 
     def described(self) -> dict[str, Any]:
         """The configuration of diffusers' class."""
-        levels = len(self.widths)
+        down = tuple(f"{'Attn' * (level in self.attentive)}DownEncoderBlock2D" for level in range(len(self.widths)))
         return {
             "act_fn": "silu",
             "in_channels": 3,
             "out_channels": 3,
-            "down_block_types": ("DownEncoderBlock2D",) * levels,
-            "up_block_types": ("UpDecoderBlock2D",) * levels,
+            "down_block_types": down,
+            "up_block_types": tuple(name.replace("DownEncoder", "UpDecoder") for name in reversed(down)),
             "block_out_channels": self.widths,
             "layers_per_block": self.layers,
             "latent_channels": self.latent_channels,
@@ -60,6 +61,8 @@ class ImageAutoencoder:
         scaling = config["scaling_factor"]
         if not isinstance(scaling, int | float) or not 0 < scaling < math.inf:
             raise UserError(f"An AutoencoderKL with scaling_factor = {scaling} is not read: give one with a number over 0.")
+        if one := next((name for name in ("latents_mean", "latents_std") if config.get(name) is not None), None):
+            raise UserError(f"An AutoencoderKL with {one}, a number for each channel, is not read: give one with scaling_factor alone.")
         made = cls(
             widths=tuple(config["block_out_channels"]),
             layers=config["layers_per_block"],
@@ -69,6 +72,7 @@ class ImageAutoencoder:
             shift=float(config["shift_factor"] or 0.0),
             quant_convs=config["use_quant_conv"],
             middle_attention=config["mid_block_add_attention"],
+            attentive=tuple(level for level, name in enumerate(config["down_block_types"]) if name.startswith("Attn")),
         )
         for name, fitting in made.described().items():
             found = config[name]

@@ -198,6 +198,23 @@ class Middle3D(nn.Module):
 LOOKS_BACK = (ResBlock3D, TemporalAttention, Middle3D)
 
 
+def behind_each_other(level: Any) -> Iterator[ResnetBlock2D | Attention]:
+    """The blocks of one resolution of a 2D network, each with its attention behind it, if there is one."""
+    attentions = getattr(level, "attentions", None) or [None] * len(level.resnets)
+    for pair in zip(level.resnets, attentions, strict=True):
+        yield from (module for module in pair if module is not None)
+
+
+def _inflated(level: Any, reach: Reach) -> Iterator[nn.Module]:
+    """The same, each with its temporal counterpart."""
+    for module in behind_each_other(level):
+        if isinstance(module, ResnetBlock2D):
+            yield ResBlock3D(module, reach)
+        else:
+            yield EachFrame(module)
+            yield TemporalAttention(level.resnets[-1].out_channels, level.resnets[-1].norm2.num_groups, reach)
+
+
 class Encoder3D(nn.Module):
     """A 2D encoder over a whole clip, 8x in space and, behind its first spatial downsamplings, `time` x in frames."""
 
@@ -205,7 +222,7 @@ class Encoder3D(nn.Module):
         super().__init__()
         stages: list[nn.Module] = [EachFrame(encoder.conv_in)]
         for level in cast(Iterable[Any], encoder.down_blocks):
-            stages += [ResBlock3D(block, reach) for block in level.resnets]
+            stages += _inflated(level, reach)
             for halve in level.downsamplers or ():
                 stages.append(EachFrame(halve))
                 if time > 1:
@@ -227,7 +244,7 @@ class Decoder3D(nn.Module):
         stages: list[nn.Module] = [EachFrame(decoder.conv_in), Middle3D(decoder.mid_block, reach)]
         left = len(decoder.up_blocks) - 1  # spatial upsamplings
         for level in cast(Iterable[Any], decoder.up_blocks):
-            stages += [ResBlock3D(block, reach) for block in level.resnets]
+            stages += _inflated(level, reach)
             for double in level.upsamplers or ():
                 stages.append(EachFrame(double))
                 if 2**left <= time:

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, NamedTuple, cast
 
 import torch
+from diffusers.models.attention_processor import Attention
 from diffusers.models.autoencoders.vae import Decoder, Encoder
 from diffusers.models.downsampling import Downsample2D
 from diffusers.models.resnet import ResnetBlock2D
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from videodit.autoencoder.model import PerFrame
-from videodit.autoencoder.pseudo3d import LOOKS_BACK, Decoder3D, Encoder3D, Past
+from videodit.autoencoder.pseudo3d import LOOKS_BACK, Decoder3D, Encoder3D, Past, behind_each_other
 from videodit.config import setting
 from videodit.shapes import UserError
 
@@ -101,6 +102,8 @@ class _InTiles:
         cut = 0 if not halves else halves[0] + 1 if self.encodes else halves[-1]
         self.before, self.after = stages[:cut], stages[cut:]
         fine = self.before if self.encodes else self.after
+        if any(isinstance(module, Attention) for stage in fine for module in stage.modules()) and halves:
+            raise UserError("The finest resolution of this autoencoder attends over the whole frame, which no tile sees: leave tiles out.")
         self.norms = [module for stage in fine for module in stage.modules() if isinstance(module, nn.GroupNorm)]
         self.units = (space, space // 2) if self.encodes else (space // 2, space)  # places a latent, going in and coming out
         self.latent = space if self.encodes else 1
@@ -160,9 +163,9 @@ def _stages(network: Any) -> list[nn.Module]:
         return [*network.stages, _Tail(network.norm, network.conv_out)]
     tail = _Tail(network.conv_norm_out, network.conv_out)
     if isinstance(network, Encoder):
-        levels = [stage for level in cast(Any, network.down_blocks) for stage in (*level.resnets, *(level.downsamplers or ()))]
+        levels = [stage for level in cast(Any, network.down_blocks) for stage in (*behind_each_other(level), *(level.downsamplers or ()))]
         return [network.conv_in, *levels, network.mid_block, tail]
-    levels = [stage for level in cast(Any, network.up_blocks) for stage in (*level.resnets, *(level.upsamplers or ()))]
+    levels = [stage for level in cast(Any, network.up_blocks) for stage in (*behind_each_other(level), *(level.upsamplers or ()))]
     return [network.conv_in, network.mid_block, *levels, tail]
 
 
