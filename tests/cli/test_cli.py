@@ -10,6 +10,7 @@ import sys
 import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -392,7 +393,40 @@ def test_what_is_counted_is_a_line_now_and_then_where_there_is_no_terminal():
             count(done, 3)
     assert silent.getvalue() == ""
     assert [line.split(",")[0] for line in told_often.getvalue().splitlines()] == [f"clips encoded: {done}/3" for done in range(1, 4)]
-    assert "left" in told_often.getvalue().splitlines()[0] and terminal.getvalue().count("\n") == 1 and "3/3" in terminal.getvalue()
+    assert terminal.getvalue().count("\n") == 1 and "3/3" in terminal.getvalue()
+
+
+def test_what_is_counted_has_a_rate_and_a_time_left(monkeypatch: pytest.MonkeyPatch):
+    """Of work taken up in its middle as well, and of one work after another."""
+    now = [0.0]
+    monkeypatch.setattr("videodit.train.progress.time.monotonic", lambda: now[0])
+    for shown in (True, False):
+        stream = Terminal(shown)
+        count = counting("files read", stream, each="file", seconds=20.0)
+        for seconds, done, total in ((30, 50, 100), (5, 60, 100), (35, 70, 100), (1, 100, 100), (1, 1, 5), (61, 2, 5), (1, 5, 5)):
+            now[0] += seconds
+            count(done, total)
+        told = [line.strip() for line in stream.getvalue().replace("\r", "\n").splitlines() if line.strip()]
+        expected = [
+            "files read: 50/100",
+            "files read: 60/100, 2 files/s, 0 min 20 s left",
+            "files read: 70/100, 2 s/file, 1 min 00 s left",
+            "files read: 100/100, 1.22 files/s",
+            "files read: 1/5",
+            "files read: 2/5, 61 s/file, 3 min 03 s left",
+            "files read: 5/5, 15.5 s/file",
+        ]
+        assert told == [line for number, line in enumerate(expected) if shown or number not in (1, 4)]
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_generating_shows_a_rate_and_the_time_left(shown: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    stream = Terminal(shown)
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr("videodit.train.progress.counting", partial(counting, seconds=0.0))
+    assert main(["generate", "a red circle moves right", "-o", str(tmp_path / "a.png"), "--steps", "3", "--json"]) == 0
+    assert re.search(r"steps: 2/3, [\d.]+ (steps/s|s/step), 0 min \d\d s left", stream.getvalue())
+    assert ("\r" in stream.getvalue()) == shown
 
 
 def test_one_process_of_a_launch_talks(monkeypatch: pytest.MonkeyPatch):

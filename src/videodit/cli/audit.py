@@ -53,8 +53,9 @@ def run(given: argparse.Namespace) -> None:
     items = sources.entries(source)
 
     from videodit.data import audit
+    from videodit.train.progress import counting
 
-    count, rows = terminal.counter("files"), []
+    count, rows = counting("files read", each="file"), []
     for row in audit.audited(items, size, source, worded=not given.labels):
         rows.append(row)
         count(len(rows), len(items))

@@ -64,6 +64,7 @@ def _judged(given: argparse.Namespace, *, world: str) -> None:
     from videodit.evaluate import judges, suite
     from videodit.evaluate.scores import versions
     from videodit.record import model_digest
+    from videodit.train.progress import counting
 
     model = videodit.load(given.model)
     if model.takes != "text":
@@ -79,7 +80,7 @@ def _judged(given: argparse.Namespace, *, world: str) -> None:
         seed=given.seed,
         steps=given.steps,
         guidance=given.guidance,
-        progress=terminal.counter("clips"),
+        progress=counting("clips judged"),
     )
     if given.json:
         how = model.sampling(given.steps, given.guidance, None)
@@ -179,10 +180,11 @@ def _clips(given: argparse.Namespace, extent: tuple[int, int] | None) -> Iterato
     """Each clip when its turn comes."""
     from videodit.data import video
     from videodit.evaluate import reconstruction
+    from videodit.train.progress import counting
 
     size = Size(given.frames or DRAWN_SIZE.frames, *(extent or DRAWN_SIZE[1:]))
     many = given.count or DRAWN_COUNT
-    total, count = sum(many if name == DRAWN else 1 for name in given.clips), terminal.counter("clips")
+    total, count = sum(many if name == DRAWN else 1 for name in given.clips), counting("clips rebuilt")
     done = 0
     for name in given.clips:
         drawn = name == DRAWN

@@ -104,6 +104,7 @@ def run(given: argparse.Namespace) -> None:
 
 def _made(one: Request, model: Generator, second: Generator | None, path: Path, every: int | None, many: str) -> Frames:
     """The frames of one clip; warnings become notes."""
+    from videodit.train.progress import counting
 
     def preview(step: int, frames: Frames) -> None:
         if every and step % every == 0:
@@ -112,7 +113,8 @@ def _made(one: Request, model: Generator, second: Generator | None, path: Path, 
     try:
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always", UserWarning)
-            count = terminal.counter(f"{many}{'frames' if one.task == 'extend' else 'step'}")
+            each = "frame" if one.task == "extend" else "step"
+            count = counting(f"{many}{each}s", each=each)
             frames = one.make(model, count, preview if every else None, second)
         for note in dict.fromkeys(str(warning.message) for warning in said):
             terminal.say(f"Note: {note}")

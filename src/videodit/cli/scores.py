@@ -79,6 +79,7 @@ def measure(given: argparse.Namespace, *, verb: str) -> None:
         raise UserError(f"--state {state} is a file: name a folder, which is made where it is not there.")
 
     from videodit.evaluate import sets
+    from videodit.train.progress import counting
 
     protocol = _protocol(given, extent)
     if getattr(given, "splits", 1) > protocol.fake.count:
@@ -90,7 +91,7 @@ def measure(given: argparse.Namespace, *, verb: str) -> None:
 
         extractor = _extractor(given, verb)
         real, fake = sets.choose(given.real, protocol.real), sets.choose(given.fake, protocol.fake)
-        count = terminal.counter("clips")
+        count = counting("clips looked at")
         score = scores.measured(verb, real, fake, extractor, protocol, _estimator(given), state=given.state, progress=count)
     if score is not None:
         _told(score, given)
@@ -126,6 +127,7 @@ def _extractor(given: argparse.Namespace, verb: str) -> Extractor:
 
 def _aligned(given: argparse.Namespace, protocol: Protocol) -> Score:
     from videodit.evaluate import alignment, sets
+    from videodit.train.progress import counting
 
     if given.extractor != "clip":
         raise UserError(f"{given.extractor} reads no words: alignment is by clip.")
@@ -133,7 +135,7 @@ def _aligned(given: argparse.Namespace, protocol: Protocol) -> Score:
         raise UserError("alignment is measured by one process: start it without torchrun.")
     clip = alignment.load(given.weights, sha256=given.sha256, pickled=given.pickle)
     real, fake = sets.choose(given.real, protocol.real), sets.choose(given.fake, protocol.fake)
-    return alignment.aligned(real, fake, clip, protocol, _estimator(given), terminal.counter("clips"))
+    return alignment.aligned(real, fake, clip, protocol, _estimator(given), counting("clips looked at"))
 
 
 def _told(score: Score, given: argparse.Namespace) -> None:

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,16 +76,6 @@ def print_table(rows: Sequence[Sequence[str]]) -> None:
     rule = ["-" * width for width in widths]
     for row in (rows[0], rule, *rows[1:]):
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
-def counter(label: str) -> Callable[[int, int], None]:
-    """What follows short work: a line that counts on a terminal, nothing elsewhere."""
-
-    def count(done: int, total: int) -> None:
-        if sys.stderr.isatty():
-            print(f"\r{label} {done}/{total}", end="\n" if done == total else "", file=sys.stderr, flush=True)
-
-    return count
 
 
 def amount(value: int | float, *, binary: bool = False) -> str:

@@ -186,13 +186,13 @@ def _drawn(settings: BackboneRun, autoencoder: PerFrame, takes: str, video: bool
         return [draw(settings.seed, i, size).video for i in range(start, stop)]
 
     whole = {"latents": partial(mode, autoencoder)}
-    what = "clips encoded" if video else "pictures encoded"
-    make = partial(encoded, settings, frames, len(captions), whole, counting(what))
+    each = "clip" if video else "picture"
+    make = partial(encoded, settings, frames, len(captions), whole, counting(f"{each}s encoded", each=each))
     latents = remembered(cache(settings), key | {"video": video, "count": len(captions)}, make)["latents"]
     if not (parts := told_of(settings, autoencoder, settings.size, video)):
         return Pool(latents, captions)
     count = len(captions) if settings.upscale else min(settings.tasks.clips, settings.clips)
-    make = partial(encoded, settings, frames, count, parts, counting(f"{what}, as they are told"))
+    make = partial(encoded, settings, frames, count, parts, counting(f"{each}s encoded, as they are told", each=each))
     key |= {"parts": sorted(parts), "count": count} | ({} if video else {"video": video})
     return Pool(latents, captions, parts=remembered(cache(settings), key, make))
 
@@ -220,7 +220,7 @@ def _said(drawn: Drawn, seed: int, count: int, takes: str, labels: str, video: b
 def encode(settings: BackboneRun, autoencoder: PerFrame, video: bool, part: slice) -> None:
     """Some of the files, so that several processes may share them; what fails is listed, and counted by who reads all."""
     chosen, how, quarantine = _chosen(settings, autoencoder, video)
-    count, mine = counting("files encoded by this process"), chosen[part]
+    count, mine = counting("files encoded by this process", each="file"), chosen[part]
     for done, item in enumerate(mine, 1):
         with suppress(Unreadable):
             _of_item(settings, item, _place(item), how, quarantine)
@@ -287,7 +287,7 @@ def _filmed(settings: BackboneRun, autoencoder: PerFrame, takes: str, video: boo
     found: list[dict[str, Tensor]] = []
     seen: set[Place] = set()
     losses = Losses(len(chosen), settings.data.budget, settings.output / "unreadable.jsonl")
-    count_up = counting("files encoded")
+    count_up = counting("files encoded", each="file")
     for done, item in enumerate(chosen, 1):
         count_up(done, len(chosen))
         words = _words(item, takes)

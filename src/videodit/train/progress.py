@@ -81,9 +81,13 @@ class Progress:
 
 def told(rate: float, figures: dict[str, float], work: Sequence[str] = ()) -> str:
     """'2.5 steps/s, loss 0.1234': a slow run counts seconds a step instead; what is told by parts is left to the log."""
-    speed = [] if not rate else [f"{rate:.3g} steps/s" if rate >= 1 else f"{1 / rate:.3g} s/step"]
+    speed = [pace(rate, "step")] if rate else []
     shown = {name: value for name, value in figures.items() if " [" not in name and name not in ("tokens", "operations")}
     return ", ".join([*speed, *work, *(f"{name} {value:.4g}" for name, value in shown.items())])
+
+
+def pace(rate: float, each: str) -> str:
+    return f"{rate:.3g} {each}s/s" if rate >= 1 else f"{1 / rate:.3g} s/{each}"
 
 
 def held(device: str) -> int:
@@ -113,20 +117,28 @@ def span(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {int(seconds % 60):02d} s"
 
 
-def counting(what: str, stream: io.TextIOBase | None = None, *, seconds: float = SECONDS) -> Callable[[int, int], None]:
-    """Follows work: `counting("clips encoded")(done, total)` is a line that counts on a terminal, elsewhere one now and then."""
+def counting(what: str, stream: io.TextIOBase | None = None, *, each: str = "clip", seconds: float = SECONDS) -> Callable[[int, int], None]:
+    """Follows work: `counting("clips encoded")(done, total)` is a line that counts on a terminal, elsewhere one now and then.
+
+    The rate is that since the first call, which may find work taken up in its middle; a count that falls is other work.
+    """
     to: Any = stream or sys.stderr
-    begun = told = time.monotonic()
+    told = time.monotonic()
+    begun, last, spoken = (0, told), 0, False
 
     def count(done: int, total: int) -> None:
-        nonlocal told
+        nonlocal told, begun, last, spoken
         now = time.monotonic()
-        if os.environ.get("RANK", "0") != "0" or not (to.isatty() or now - told >= seconds):
+        if done < last or not last:
+            begun = done, now
+        last = done
+        if os.environ.get("RANK", "0") != "0" or not (to.isatty() or now - told >= seconds or (spoken and done >= total)):
             return
-        told = now
-        left = f", {span((total - done) * (now - begun) / done)} left" if 0 < done < total else ""
-        line = f"{what}: {done}/{total}{left}"
-        print(f"\r{line:<60}" if to.isatty() else line, end="" if to.isatty() and done < total else "\n", file=to, flush=True)
+        told, spoken = now, done < total
+        rate = (done - begun[0]) / (now - begun[1]) if now > begun[1] else 0.0
+        left = [f"{span((total - done) / rate)} left"] if rate and done < total else []
+        line = ", ".join([f"{what}: {done}/{total}", *([pace(rate, each)] if rate else []), *left])
+        print(f"\r{line:<76}" if to.isatty() else line, end="" if to.isatty() and done < total else "\n", file=to, flush=True)
 
     return count
 
