@@ -6,9 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import PIL
 import pytest
+import torch
 
 from videodit import folders, record
+from videodit.backbone import attention
 from videodit.request import Request
 
 
@@ -40,3 +44,39 @@ def test_of_two_folders_of_one_name_the_one_that_made_a_clip_is_found(tmp_path: 
         assert record.model_of(found(model), tmp_path / "there" / "clip.mp4") == str(model)
     gone = found(other(tmp_path / "gone" / "model", 6))
     assert record.model_of(gone, Path("../there/clip.mp4")) == str(here)
+
+
+def test_a_record_holds_the_versions_and_kernels_that_shape_a_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow's where it writes or reads pictures alone."""
+    picture = tmp_path / "first.png"
+    picture.write_bytes(b"a")
+    for image, suffix, pictures in (
+        (None, ".mp4", False),
+        (None, ".gif", False),
+        (None, ".WebP", True),
+        (None, ".png", True),
+        (picture, ".mp4", True),
+    ):
+        one = Request(prompt="a", image=image)
+        where = json.loads(record.record(one, "toybox", suffix))["machine"]
+        assert set(where) == {"videodit", "torch", "diffusers", "numpy", "av", "threads", "cpu", "kernels"} | (
+            {"pillow"} if pictures else set()
+        )
+        assert where["kernels"] == {"attention": "fixed", "mkldnn": "on" if torch.backends.mkldnn.is_available() else "off"}
+        assert where["numpy"] == np.__version__ and where.get("pillow", PIL.__version__) == PIL.__version__
+    before = found("toybox")
+    assert record.differences(before, Request(prompt="a"), "toybox") == []  # Pillow writes none
+    monkeypatch.setitem(attention.CHOSEN, "attention float32 using 64 32", "plain")
+    before["machine"]["kernels"]["mkldnn"] = "on"
+    with torch.backends.mkldnn.flags(enabled=False):
+        said = record.differences(before, Request(prompt="a"), "toybox")
+        assert said == ["kernels.attention was 'fixed', is 'float32 using 64 32: plain'", "kernels.mkldnn was 'on', is 'off'"]
+        assert record.differences(found("toybox"), Request(prompt="a"), "toybox") == []
+
+
+def test_what_an_older_record_does_not_say_is_no_difference() -> None:
+    old = found("toybox")
+    old["machine"] = {key: old["machine"][key] for key in ("videodit", "torch", "av", "threads", "cpu")}
+    assert record.differences(old, Request(prompt="a"), "toybox") == []
+    old["machine"] |= {"torch": "0.1", "kernels": 5}
+    assert record.differences(old, Request(prompt="a"), "toybox") == [f"torch was '0.1', is {record.machine()['torch']!r}"]

@@ -117,7 +117,7 @@ def test_what_is_not_as_it_was_is_named(
     Image.fromarray(VIDEO[0]).save(tmp_path / "first.png")
     generate(folder, tmp_path / "a.webp", PROMPT, "--steps", 1, "--image", tmp_path / "first.png")
     Image.fromarray(VIDEO[5]).save(tmp_path / "first.png")
-    monkeypatch.setattr(record, "machine", lambda: {"torch": "9.9", "threads": 64})
+    monkeypatch.setattr(record, "machine", lambda **_: {"torch": "9.9", "threads": 64})
     capsys.readouterr()
     generate(folder, tmp_path / "b.webp", "--like", tmp_path / "a.webp")
     said = capsys.readouterr().err

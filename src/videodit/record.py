@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from videodit import adapters, folders, models
+from videodit.backbone import attention
 from videodit.data import video
 from videodit.request import INPUTS, Request, scaled
 from videodit.shapes import UserError
@@ -21,8 +22,8 @@ WHOLE = ("seed", "number", "frames", "rows", "columns", "steps")
 LISTS = ("then", "lora")
 
 
-def record(request: Request, name: str) -> str:
-    """What a clip was made of and where, as JSON: files by name and digest, models by their digests."""
+def record(request: Request, name: str, suffix: str = ".mp4") -> str:
+    """What a clip was made of and where, as JSON: files by name and digest, models by their digests. `suffix`: of the clip's file."""
     asked = {key: value for key, value in dataclasses.asdict(request).items() if value not in (None, "", ())}
     inputs = {key: models.digest(path) for key in INPUTS if (path := getattr(request, key)) is not None}
     asked |= {key: Path(asked[key]).name for key in inputs}
@@ -32,8 +33,9 @@ def record(request: Request, name: str) -> str:
         inputs |= {key: models.digest(path) for key, path in _adapters(request).items()}
     if request.upscale:
         asked["upscale"], inputs["upscale"] = Path(request.upscale).name, model_digest(request.upscale)
+    where = machine(pictures=suffix.lower() in (".png", ".webp") or any(key in inputs for key in INPUTS))
     return json.dumps(
-        {"videodit": asked, "model": {"name": Path(name).name, "digest": model_digest(name)}, "inputs": inputs, "machine": machine()}
+        {"videodit": asked, "model": {"name": Path(name).name, "digest": model_digest(name)}, "inputs": inputs, "machine": where}
     )
 
 
@@ -46,10 +48,18 @@ def _adapters(request: Request) -> dict[str, Path]:
     return found
 
 
-def machine() -> dict[str, Any]:
-    """What equal bytes depend on."""
-    versions = {name: _version(name) for name in ("videodit", "torch", "av")}
-    return versions | {"threads": torch.get_num_threads(), "cpu": torch.backends.cpu.get_cpu_capability()}
+def machine(*, pictures: bool = True) -> dict[str, Any]:
+    """What equal bytes depend on; `pictures`: whether Pillow reads, resizes or writes any."""
+    names = ("videodit", "torch", "diffusers", "numpy", "av", *(["pillow"] if pictures else []))  # schedulers, the autoencoder; noise
+    versions = {name: _version(name) for name in names}
+    return versions | {"threads": torch.get_num_threads(), "cpu": torch.backends.cpu.get_cpu_capability(), "kernels": _kernels()}
+
+
+def _kernels() -> dict[str, str]:
+    """What a measurement chose for attention in this process, and whether oneDNN is on."""
+    chosen = ", ".join(f"{case.removeprefix('attention ')}: {kernel}" for case, kernel in sorted(attention.CHOSEN.items()))
+    mkldnn = torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
+    return {"attention": chosen or "fixed", "mkldnn": "on" if mkldnn else "off"}
 
 
 def _version(name: str) -> str:
@@ -127,10 +137,16 @@ def _beside(name: str, path: Path) -> Path:
     return Path(name) if Path(name).exists() else path.parent / name
 
 
+def _flat(where: dict[str, Any]) -> dict[str, Any]:
+    kernels = where.get("kernels")
+    parts = {f"kernels.{key}": value for key, value in kernels.items()} if isinstance(kernels, dict) else {}
+    return {key: value for key, value in where.items() if key != "kernels"} | parts
+
+
 def differences(found: dict[str, Any], request: Request, name: str) -> list[str]:
-    """What is not as it was when a clip was made."""
-    now, before = machine(), found["machine"]
-    others = [f"{key} was {str(before.get(key))[:40]!r}, is {value!r}" for key, value in now.items() if before.get(key) != value]
+    """What is not as it was when a clip was made, as far as its record goes."""
+    now, before = _flat(machine()), _flat(found["machine"])
+    others = [f"{key} was {str(before[key])[:40]!r}, is {value!r}" for key, value in now.items() if before.get(key, value) != value]
     if (was := found["model"].get("digest")) != model_digest(name):
         others.append(f"the model was {str(was)[:12]!r}, is {model_digest(name)[:12]!r}")
     inputs, loras = dict(found["inputs"]), _adapters(request)

@@ -92,7 +92,7 @@ def run(given: argparse.Namespace) -> None:
     for number, (one, path) in enumerate(zip(asked, files, strict=True), start=1):
         many = f"{number} of {len(files)}, " if len(files) > 1 else ""
         frames = _made(one, model, second, path, given.preview, many)
-        _write(path, frames, one.fps or model.fps, records.record(one, name))
+        _write(path, frames, one.fps or model.fps, records.record(one, name, path.suffix))
     seconds = round(time.perf_counter() - start, 3)
     drifted = _drift(frames, model) if asked[0].task == "extend" else {}
     if given.json:
