@@ -141,8 +141,15 @@ def test_sampling_with_another_shift_or_noise_than_was_trained_warns_and_names_b
     model = told(prior=Prior(kind="shared", share=0.5))
     with pytest.warns(UserWarning, match="times shifted by 1 and samples with 3"):
         model.generate(PROMPT, shift=3.0)
-    with pytest.warns(UserWarning, match=r"trained on shared noise \(0.5\) and samples from independent"):
+    with pytest.warns(
+        UserWarning, match="trained on noise with kind=shared, share=0.5 and samples from noise with kind=independent, share=0.0"
+    ):
         model.generate(PROMPT, prior=Prior())
+    with pytest.warns(UserWarning, match=r"noise with middle=false, lows=0.0 and samples from noise with middle=true, lows=0.25\."):
+        model.generate(PROMPT, prior=Prior(kind="shared", share=0.5, middle=True, lows=0.25))
+    with pytest.warns(UserWarning) as said:
+        model.generate(PROMPT, shift=3.0, sampler="DDIM")
+    assert [str(one.message).split(",")[0] for one in said] == ["DDIM visits times of its own"]
     with pytest.raises(UserError, match="A shift of 0 is out of range"):
         model.generate(PROMPT, shift=0.0)
 

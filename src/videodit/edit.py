@@ -50,7 +50,7 @@ def edit(
     if change is not None and (change.shape != size or not change.any()):
         raise UserError(f"What is to change is {change.shape} and marks {int(change.sum())} pixels: mark some of a video of {size}.")
     how, grid = model.sampling(steps, guidance, sampler), model.model.autoencoder.latents(size)
-    sample, whole = sampler_of(how.sampler), model.times(shift, how.steps, grid)
+    sample, whole = sampler_of(how.sampler), model.times(shift, how.steps, grid, how.sampler)
     times = later(whole, strength)
     if len(times) < len(whole) and own_times(how.sampler):
         raise UserError(

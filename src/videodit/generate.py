@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from videodit.backbone import DiT
 from videodit.diffusion.guidance import Field, Guidance, Network, guided
 from videodit.diffusion.noise import BASE, Prior, first_frame_lows, noise
 from videodit.diffusion.objectives import Diffusion
+from videodit.diffusion.schedulers import own_times
 from videodit.diffusion.schedulers import sampler as sampler_of
 from videodit.diffusion.tasks import Given, around, without
 from videodit.shapes import Size, Text, UserError, latent_size
@@ -97,7 +98,7 @@ class Generator:
         clips, shape = range(first, first + len(prompts)), (self.model.autoencoder.channels, *grid)
         start = noise(seed, clips, shape, start=at, prior=self.prior(prior))
         field = self.field(prompts, negative, how.guidance, told, start)
-        times = self.times(shift, how.steps, grid)
+        times = self.times(shift, how.steps, grid, how.sampler)
         fresh = partial(self.fresh, seed, first, start, at=at, prior=prior)
 
         start = self.begun(start, times[0])
@@ -209,17 +210,21 @@ class Generator:
     def prior(self, prior: Prior | None) -> Prior:
         trained = self.model.settings.prior
         if prior is not None and prior != trained:
-            _warn(f"This model was trained on {trained.kind} noise ({trained.share:g}) and samples from {prior.kind} ({prior.share:g}).")
+            names = [field.name for field in fields(Prior) if getattr(prior, field.name) != getattr(trained, field.name)]
+            was, now = (", ".join(f"{name}={str(getattr(one, name)).lower()}" for name in names) for one in (trained, prior))
+            _warn(f"This model was trained on noise with {was} and samples from noise with {now}.")
         return prior or trained
 
-    def times(self, shift: float | None, steps: int, grid: Size) -> Tensor:
+    def times(self, shift: float | None, steps: int, grid: Size, sampler: str = "euler") -> Tensor:
         settings = self.model.settings
         if shift is not None and not 0 < shift < float("inf"):
             raise UserError(f"A shift of {shift:g} is out of range: use a number above 0, such as {settings.times.shift:g}.")
         times = settings.times if shift is None else replace(settings.times, shift=shift)
         if shift is not None and isinstance(settings.objective, Diffusion):
             raise UserError("This model visits the levels of its diffusion, which no shift changes: leave it out.")
-        if times != settings.times:
+        if shift is not None and own_times(sampler):
+            _warn(f"{sampler} visits times of its own, so a shift of {shift:g} changes nothing: leave it out, or sample by euler.")
+        elif times != settings.times:
             _warn(f"This model was trained with times shifted by {settings.times.shift:g} and samples with {times.shift:g}.")
         return settings.objective.schedule(times, steps, grid.count)
 

@@ -60,7 +60,7 @@ def upscaled(
     begins = windows.starts(grid.frames, window, overlap)
     before = latents(size._replace(frames=there)).frames if there else 0
     words = [[then[which - 1]] * len(prompts) if which else prompts for which in _shared(then, begins, window, grid.frames, before)]
-    times, sample = model.times(shift, how.steps, grid._replace(frames=window)), sampler_of(how.sampler)
+    times, sample = model.times(shift, how.steps, grid._replace(frames=window), how.sampler), sampler_of(how.sampler)
 
     pixels = torch.from_numpy(np.array(clips)).permute(0, 4, 1, 2, 3).float().to(model.device) / 127.5 - 1
     low = model.encode(enlarged(pixels, upscale.factor))  # after all that may be refused
