@@ -174,9 +174,16 @@ def test_a_step_adds_noise_that_no_frame_begins_with_nor_another_chunk_adds(gene
 
 
 def test_noise_that_is_added_later_is_as_alike_as_the_first() -> None:
-    """Between frames as the prior says, between steps not at all."""
-    for prior in (Prior(kind="shared", share=0.5), Prior(kind="progressive", share=0.7)):
-        first, other = (told(prior=prior).fresh(0, 0, torch.zeros(1, 8, 4, 32, 32), step, at=2) for step in (0, 1))
+    """Between frames as the prior says, between steps not at all; and the same wherever a window begins, but for a middle of its own."""
+    like = torch.zeros(1, 8, 4, 32, 32)
+    for prior in (
+        Prior(kind="shared", share=0.5),
+        Prior(kind="shared", share=0.5, middle=True),
+        Prior(kind="progressive", share=0.7),
+    ):
+        first, other = (told(prior=prior).fresh(0, 0, like, step, at=2) for step in (0, 1))
+        if not prior.middle:
+            torch.testing.assert_close(told(prior=prior).fresh(0, 0, like, 0)[:, :, 2:], first[:, :, :2])
         ties = torch.corrcoef(torch.cat([first, other], dim=2)[0].transpose(0, 1).flatten(1)).double()
         torch.testing.assert_close(ties[:4, :4], prior.covariance(4), rtol=0, atol=0.05)
         assert ties[:4, 4:].abs().max() < 0.05

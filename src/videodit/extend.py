@@ -89,7 +89,7 @@ def at_once(
     """A video of so many frames in one pass: windows of the model's length share `overlap` latent frames, half unless told.
 
     Several prompts share the length evenly, and where windows overlap they blend. `repeated`: the noise of the first window comes again,
-    in another order (FreeNoise).
+    in another order (FreeNoise, which asks nothing of the model: within a window frames are as independent as it was trained).
     """
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     clip = (size or model.size)._replace(frames=model.size.frames)
@@ -162,10 +162,10 @@ def rolled(
     times = model.times(None, how.steps, latents)
     clip = sampler_of(how.sampler)(field, model.begun(start, times[0]), times, partial(model.fresh, seed, 0, start), lambda s, x: None)
     levels = model.times(None, latents.frames, latents).flip(0)
-    later = (autoencoder.channels, 1, *latents[1:])
+    later, whole = (autoencoder.channels, 1, *latents[1:]), range(latents.frames)  # what comes is behind the middle
 
     def coming(number: int) -> Tensor:
-        fresh = noise(seed, [0], later, start=latents.frames + number, prior=model.model.settings.prior)
+        fresh = noise(seed, [0], later, start=latents.frames + number, prior=model.model.settings.prior, whole=whole)
         return model.begun(fresh, levels[-1])
 
     queue = rolling.rolling(field, rolling.queued(clip, start, levels), levels, coming)

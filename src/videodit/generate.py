@@ -19,7 +19,7 @@ from videodit.autoencoder import DPVAE
 from videodit.autoencoder.streaming import Windows, decode_in_windows, encode_in_windows
 from videodit.backbone import DiT
 from videodit.diffusion.guidance import Field, Guidance, Network, guided
-from videodit.diffusion.noise import BASE, Prior, first_frame_lows, noise
+from videodit.diffusion.noise import Prior, first_frame_lows, noise
 from videodit.diffusion.objectives import Diffusion
 from videodit.diffusion.schedulers import own_times
 from videodit.diffusion.schedulers import sampler as sampler_of
@@ -29,7 +29,6 @@ from videodit.shapes import Size, Text, UserError, latent_size
 Progress = Callable[[int, int], None]
 Frames = NDArray[np.uint8]
 Preview = Callable[[int, Frames], None]  # b f h w c after a step
-FAR = 2**34  # frames between the noise of two steps
 GivenFrames = Mapping[int, Frames]  # pictures h w 3 by the number of their frame
 
 
@@ -87,7 +86,7 @@ class Generator:
 
         A prompt is what the model takes: text, the name of a label, or the empty text where it is told nothing. `given`: pictures that the
         video is made around, by the number of their frame, for all prompts or for each. `at`: the latent frame of a longer video at which
-        this one begins. `preview` is shown what each step expects.
+        this one begins, whose noise goes on from there. `preview` is shown what each step expects.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         size = size or self.size
@@ -96,7 +95,8 @@ class Generator:
         told = self._given(given, size, len(prompts))
         grid = self.model.autoencoder.latents(size)
         clips, shape = range(first, first + len(prompts)), (self.model.autoencoder.channels, *grid)
-        start = noise(seed, clips, shape, start=at, prior=self.prior(prior))
+        prior = self.prior(prior)
+        start = noise(seed, clips, shape, start=at, prior=prior).to(self.device)
         field = self.field(prompts, negative, how.guidance, told, start)
         times = self.times(shift, how.steps, grid, how.sampler)
         fresh = partial(self.fresh, seed, first, start, at=at, prior=prior)
@@ -233,13 +233,9 @@ class Generator:
         return self.model.settings.objective.begin(noise.to(self.device), t)
 
     def fresh(self, seed: int, first: int, like: Tensor, step: int, at: int = 0, prior: Prior | None = None) -> Tensor:
-        """Noise of a step, for samplers that add some: that of frames which no video reaches, as alike as the first noise is."""
-        clips, (channels, frames, *extent), place = range(first, first + len(like)), like.shape[1:], (step + 1) * FAR
-        own = noise(seed, clips, (channels, frames, *extent), start=place + at)
-        prior = prior or self.model.settings.prior
-        if prior.kind != "independent":
-            own = prior.correlated(own, noise(seed, clips, (channels, 1, *extent), start=place + BASE), at, at + frames)
-        return own.to(like.device)
+        """Noise of a step, for samplers that add some: as alike, frame by frame, as the first noise is."""
+        clips, shape = range(first, first + len(like)), tuple(like.shape[1:])
+        return noise(seed, clips, shape, start=at, prior=prior or self.model.settings.prior, draw=step + 1).to(like.device)
 
     def check(self, prompts: list[str], size: Size, seed: int, *, larger: bool = False) -> None:
         """Refuse what cannot be made; `larger`: of a clip at a lower resolution."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor
@@ -25,12 +27,15 @@ def test_a_clip_has_the_same_noise_in_any_batch() -> None:
     assert whole.shape == (5, *SHAPE) and whole.dtype == torch.float32
 
 
-@pytest.mark.parametrize("name", ["independent", "shared", "progressive"])
-def test_a_frame_has_the_same_noise_in_any_window(name: str) -> None:
-    prior = PRIORS[name]
-    whole = noise(7, [2], (4, 9, 8, 8), prior=prior)
-    assert torch.equal(noise(7, [2], (4, 5, 8, 8), prior=prior), whole[:, :, :5])
-    torch.testing.assert_close(noise(7, [2], (4, 3, 8, 8), start=4, prior=prior), whole[:, :, 4:7])
+@pytest.mark.parametrize("draw", [0, 3])
+@pytest.mark.parametrize("name", PRIORS)
+def test_a_frame_has_the_same_noise_in_any_window(name: str, draw: int) -> None:
+    drawn = partial(noise, 7, [2], prior=PRIORS[name], whole=range(9), draw=draw)
+    whole = drawn((4, 9, 8, 8))
+    assert torch.equal(drawn((4, 5, 8, 8)), whole[:, :, :5])
+    for start in range(7):
+        torch.testing.assert_close(drawn((4, 3, 8, 8), start=start), whole[:, :, start : start + 3])
+    assert torch.equal(noise(7, [2], (4, 9, 8, 8), prior=PRIORS[name], draw=draw), whole)
 
 
 def test_clips_seeds_and_frames_differ() -> None:
@@ -46,12 +51,19 @@ def test_every_frame_is_standard_normal(name: str) -> None:
         assert abs(frame.mean()) < 0.03 and abs(frame.var() - 1) < 0.03 and abs((frame**4).mean() - 3) < 0.2
 
 
+def covariance(x: Tensor) -> Tensor:
+    """Of the frames of many clips."""
+    return torch.cov(x.double().permute(2, 0, 1, 3, 4).flatten(1))
+
+
 @pytest.mark.parametrize("name", PRIORS)
 def test_the_covariance_between_frames_is_the_formula(name: str) -> None:
-    prior = PRIORS[name]
-    x = noise(0, range(60), (4, 5, 12, 12), prior=prior).double().transpose(1, 2).reshape(60, 5, -1)
-    frames = x.transpose(0, 1).reshape(5, -1)
-    torch.testing.assert_close(torch.cov(frames), prior.covariance(5), rtol=0, atol=0.03)
+    """Of a clip, of a window of one, and of a chunk of a longer video, which is a clip of its own."""
+    prior, shape = PRIORS[name], (4, 5, 12, 12)
+    drawn = partial(noise, 0, range(60), shape, prior=prior)
+    window = prior.covariance(9)[2:7, 2:7]
+    for x, expected in ((drawn(), prior.covariance(5)), (drawn(start=2, whole=range(9)), window), (drawn(start=6), prior.covariance(5))):
+        torch.testing.assert_close(covariance(x), expected, rtol=0, atol=0.03)
 
 
 def test_the_formulas_are_those_of_the_papers() -> None:

@@ -21,6 +21,7 @@ from videodit.shapes import UserError
 
 Grid = Float[Tensor, "b c f h w"]
 BASE = 2**32  # the frame whose noise all frames may share
+FAR = 2**34  # frames between two draws
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,13 +47,14 @@ class Prior:
         if self.middle and self.kind != "shared":
             raise UserError("prior.middle is for a shared base: set prior.kind=shared.")
 
-    def correlated(self, noise: Grid, base: Float[Tensor, "b c 1 h w"], start: int = 0, frames: int | None = None) -> Grid:
-        """Frames from `start` of a clip of so many, from independent ones and the base; progressive ones need all from the first."""
-        share = self.share
+    def correlated(self, noise: Grid, base: Float[Tensor, "b c 1 h w"], middle: int | None = None) -> Grid:
+        """From independent frames and the base: those of a whole clip, or some of one whose middle frame is `middle`, counted from the
+        first of these; progressive ones need all from the first."""
+        frames, share = noise.shape[2], self.share
         if self.kind == "shared":
-            own = torch.full((noise.shape[2],), (1 - share) ** 0.5)
-            middle = ((frames or start + noise.shape[2]) - 1) // 2 - start
-            if self.middle and 0 <= middle < len(own):
+            own = torch.full((frames,), (1 - share) ** 0.5)
+            middle = (frames - 1) // 2 if middle is None else middle
+            if self.middle and 0 <= middle < frames:
                 own[middle] = 0
             own = own.to(noise).view(-1, 1, 1)
             return (1 - own.square()).sqrt() * base + own * noise
@@ -75,18 +77,35 @@ class Prior:
 INDEPENDENT = Prior()
 
 
-def noise(seed: int, clips: Sequence[int], shape: tuple[int, ...], *, start: int = 0, prior: Prior = INDEPENDENT) -> Grid:
-    """Standard normal noise for each clip number: frames `start` and on, c f h w."""
+def noise(
+    seed: int,
+    clips: Sequence[int],
+    shape: tuple[int, ...],
+    *,
+    start: int = 0,
+    prior: Prior = INDEPENDENT,
+    whole: range | None = None,
+    draw: int = 0,
+) -> Grid:
+    """Standard normal noise for each clip number: frames `start` and on, c f h w.
+
+    `whole`: the frames of the clip of which these are some, and whose middle one a prior may lean on; without it these are all. A chunk of
+    a longer video is a clip of its own: its frames go on counting, and it has a middle of its own, as the model was trained. `draw`: other
+    noise for the same frames, as a sampler adds step by step.
+    """
     channels, frames, rows, columns = shape
+    whole = whole or range(start, start + frames)
 
     def fresh(first: int, count: int) -> Tensor:
+        first += draw * FAR
         drawn = [[_frame(seed, clip, first + i, (channels, rows, columns)) for i in range(count)] for clip in clips]
         return torch.from_numpy(np.stack([np.stack(frames, axis=1) for frames in drawn]))
 
     if prior.kind == "independent":
         return fresh(start, frames)
     first = 0 if prior.kind == "progressive" else start
-    return prior.correlated(fresh(first, start + frames - first), fresh(BASE, 1), first, start + frames)[:, :, start - first :]
+    middle = (whole.start + whole.stop - 1) // 2 - first
+    return prior.correlated(fresh(first, start + frames - first), fresh(BASE, 1), middle)[:, :, start - first :]
 
 
 def _frame(seed: int, clip: int, frame: int, shape: tuple[int, int, int]) -> np.ndarray:
