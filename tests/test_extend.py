@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 import tiny
-from videodit.extend import at_once, extended
+import videodit
+from videodit.autoencoder import DPVAESettings
+from videodit.diffusion.times import Times
+from videodit.extend import at_once, extended, factor_of, lengths, rolled
 from videodit.generate import Generator
 from videodit.shapes import Size, UserError
 
@@ -52,3 +57,36 @@ def test_a_prompt_that_no_window_would_hear_is_refused(model: Generator, monkeyp
     monkeypatch.setattr(Generator, "field", lambda *given, **named: pytest.fail("words are read first"))
     with pytest.raises(UserError, match="32 frames have no part that is made under 'A': ask for more frames"):
         at_once(model, list("ABCDE"), 32)
+
+
+@pytest.mark.parametrize(
+    "how", [{}, {"first": 1}, {"sampler": "ancestral", "first": 1}, {"shift": 3.0, "steps": 2}, {"negative": "a star"}]
+)
+def test_one_window_is_the_clip_however_it_is_asked_for(how: dict[str, Any], model: Generator) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of the shift
+        one, other = at_once(model, "a star", 16, **how), model.generate("a star", **how)
+    assert abs(one.astype(int) - other.astype(int)).max() <= 1
+
+
+def test_a_queue_begins_with_the_clip_that_is_asked_for(model: Generator) -> None:
+    queue = Generator(replace(model.model, settings=replace(model.model.settings, times=Times(each="frame"))))
+    plain = rolled(queue, "a star", 20)
+    assert plain.shape == (20, 32, 32, 3) and rolled(queue, "a star", 4, size=Size(16, 16, 32)).shape == (4, 16, 32, 3)
+    for how in ({"first": 1}, {"sampler": "heun"}, {"steps": 1}):
+        assert not np.array_equal(rolled(queue, "a star", 20, **how), plain)
+
+
+@pytest.mark.parametrize("frames", [1, 5, 6, 8, 12])
+def test_a_queue_is_as_long_as_asked_where_the_first_frame_stands_alone(frames: int) -> None:
+    made = tiny.model(tiny.dpvae(settings=DPVAESettings(time=4, reach="causal", keys=False, first="alone")), Size(9, 32, 32))
+    model = Generator(replace(made, settings=replace(made.settings, times=Times(each="frame"))))
+    assert rolled(model, "a star", frames, steps=1).shape == (frames, 32, 32, 3)
+
+
+def test_models_without_room_between_frames_or_of_pictures_are_refused(world: tiny.World, model: Generator) -> None:
+    pictures = videodit.load(world.image_model)
+    for act in (lambda: at_once(pictures, "a star", 4), lambda: factor_of(pictures, 4, None)):
+        with pytest.raises(UserError, match=r"use one that makes (longer )?videos"):
+            act()
+    assert factor_of(model, 16, None) == 3 and factor_of(model, 16, 76) == 5 and lengths(model, 2) == {4: 3, 6: 5, 16: 15}

@@ -18,10 +18,12 @@ from videodit.adapters import LoRA
 from videodit.autoencoder import DPVAESettings
 from videodit.cli.main import main
 from videodit.data import video
+from videodit.diffusion.times import Times
+from videodit.extend import at_once, cascade, infilled, rolled
 from videodit.generate import Generator
 from videodit.given import mask_of
 from videodit.models import Model
-from videodit.request import TASKS, Request, ranges, task_of
+from videodit.request import TASKS, WAYS, Request, ranges, task_of
 from videodit.shapes import Size, UserError
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -37,7 +39,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tiny.model(tiny.dpvae(trained=True), tiny.CLIP)
     network = backbone.build(replace(made.backbone.settings, given="time", rotary="time"))
     network.load_state_dict(made.backbone.state_dict())
-    models.save(here / "model", Model(replace(made.settings, backbone=network.settings), made.autoencoder, made.text, network))
+    settings = replace(made.settings, backbone=network.settings, times=Times(each="frame"))
+    models.save(here / "model", Model(settings, made.autoencoder, made.text, network))
     for i in (0, 1):
         Image.fromarray(VIDEO[i]).save(here / f"picture-{i}.png")
     Image.fromarray(np.repeat(np.repeat(VIDEO[0], 3, 0), 2, 1)).save(here / "wide.png")
@@ -70,13 +73,22 @@ def asked(folder: Path, task: str) -> tuple[Request, list[object]]:
         "complete": {"video": files["video"], "keep": "0,4-7"},
         "extend": {"video": files["video"], "frames": 18},
         "edit": {"video": files["video"], "region": folder / "region.png", "strength": 0.5, "frames": 8},
+        "infill": {"video": files["video"]},
+        "extend by chunks": {"by": "chunks", "frames": 18},
+        "extend by windows": {"by": "windows", "frames": 20, "then": ("a blue star", "a red star")},
+        "extend by cascade": {"by": "cascade"},
+        "extend by queue": {"by": "queue", "frames": 18},
     }
     fields = {"seed": 4, "steps": 2, **by_task[task]}
-    options = [word for name, value in fields.items() for word in (f"--{name}", value)]
+    pairs = [(name, one) for name, value in fields.items() for one in (value if isinstance(value, tuple) else [value])]
+    options, task = [word for name, one in pairs for word in (f"--{name}", one)], task.split()[0]
     return Request(prompt=PROMPT, task=task, **fields), [PROMPT, "--task", task, *options]  # pyright: ignore[reportArgumentType]
 
 
-@pytest.mark.parametrize("task", [task for task in TASKS if task != "upscale"])  # which asks another model: tests/test_upscale.py
+ASKED = [task for task in TASKS if task != "upscale"]  # which asks another model: tests/test_upscale.py
+
+
+@pytest.mark.parametrize("task", [*ASKED, *(f"extend by {way}" for way in WAYS)])
 def test_the_command_line_is_python_and_a_clip_says_how_to_make_it_again(
     task: str, folder: Path, model: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -86,7 +98,8 @@ def test_the_command_line_is_python_and_a_clip_says_how_to_make_it_again(
     by_command = generate(folder, tmp_path / "a.webp", *options)
     assert np.array_equal(by_python, by_command) and by_python.std() > 1
     note = json.loads(video.read_note(tmp_path / "a.webp"))
-    assert note["videodit"]["task"] == task and "/" not in str(note["videodit"]) and note["machine"]["threads"] == torch.get_num_threads()
+    assert note["videodit"]["task"] == one.task and note["videodit"].get("by", "") == one.by and "/" not in str(note["videodit"])
+    assert note["machine"]["threads"] == torch.get_num_threads()
     monkeypatch.chdir(folder)  # where the files that were given are
     capsys.readouterr()
     assert main(["generate", "--like", str(tmp_path / "a.webp"), "-o", str(tmp_path / "b.webp")]) == 0
@@ -189,6 +202,16 @@ def test_a_record_leads_nowhere_and_prints_nothing_odd(folder: Path, tmp_path: P
         (["--video", "."], "is no file"),
         (["--video", "clip.webp", "--strength", "0.5", "--frames", "16"], "has 12 frames, not 16"),
         (["--video", "clip.webp", "--frames", "8", "--region", "black.png"], "has nothing white in it"),
+        (["--by", "sledge"], "There is no way 'sledge' to a longer video: use --by chunks, windows, cascade, queue."),
+        (["--by", "queue", "--then", "a star"], "--then is not for --by queue (frame after frame"),
+        (["--by", "windows", "--video", "clip.webp"], "leave it out, or use --by chunks."),
+        (["--by", "windows", "--task", "t2v"], "--by is not for the task t2v (a video from text): leave it out, or use --task extend."),
+        (["--by", "windows", "--frames", "26"], "26 frames do not fit: use 24 or 28"),
+        (["--by", "windows", "--then", "a", "--then", "b", "--frames", "8"], "8 frames have no part that is made under"),
+        (["--by", "cascade", "--frames", "26"], "26 frames do not fit: use 50 (8 frames, filled 7 times)."),
+        (["--task", "infill", "--video", "clip.webp", "--frames", "9"], "9 frames do not fit: use 78 (12 frames, filled 7 times)."),
+        (["--task", "infill", "--video", "picture-0.png"], "One frame has nothing between"),
+        (["--task", "infill"], "needs --video"),
     ],
 )
 def test_what_cannot_be_asked_is_said(
@@ -219,7 +242,16 @@ def test_a_picture_of_another_shape_is_cropped_to_fit(folder: Path, model: Gener
 
 
 @pytest.mark.parametrize(
-    "more", [(), ("--then", PROMPT), ("--video", "clip.webp", "--strength", 0.5), ("--video", "clip.webp", "--before", PROMPT)]
+    "more",
+    [
+        (),
+        ("--then", PROMPT),
+        ("--video", "clip.webp", "--strength", 0.5),
+        ("--video", "clip.webp", "--before", PROMPT),
+        ("--by", "windows"),
+        ("--by", "cascade"),
+        ("--by", "queue"),
+    ],
 )
 def test_a_preview_is_written_while_it_lasts(folder: Path, tmp_path: Path, more: tuple[str | float, ...]) -> None:
     given = [folder / word if word == "clip.webp" else word for word in more]
@@ -278,13 +310,70 @@ def test_edits_of_one_video_differ_by_their_number_and_hear_of_a_shift(folder: P
         assert not np.array_equal(plain, replace(one, shift=9.0).make(model))
 
 
-def test_a_longer_video_tells_its_drift(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["generate", PROMPT, "--model", str(folder / "model"), "-o", str(tmp_path / "a.webp"), "--steps", "1", "--frames", "20"]
-    assert main([*options, "--task", "extend", "--json"]) == 0
+@pytest.mark.parametrize(
+    ("longer", "frames"),
+    [
+        (("--task", "extend", "--frames", "20"), 20),
+        (("--by", "windows", "--frames", "20"), 20),
+        (("--by", "windows", "--frames", "18", "--round"), 20),
+        (("--by", "queue", "--frames", "18", "--round"), 18),
+        (("--by", "cascade", "--frames", "26", "--round"), 50),
+        (("--task", "infill", "--video", "clip.webp"), 78),
+    ],
+)
+def test_a_longer_video_tells_its_drift(
+    longer: tuple[str, ...],
+    frames: int,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(folder)
+    assert main(["generate", PROMPT, "--model", "model", "-o", str(tmp_path / "a.webp"), "--steps", "1", "--json", *longer]) == 0
     said = capsys.readouterr()
-    table = json.loads(said.out)["drift"]
-    assert [row["start"] for row in table] == [0, 8, 16] and table[0].keys() == {"start", "brightness", "contrast", "sharpness"}
-    assert said.err.count("sharpness") == 3
+    result = json.loads(said.out)
+    assert [row["start"] for row in result["drift"]] == list(range(0, frames, 8)) and result["size"][0] == frames
+    assert result["drift"][0].keys() == {"start", "brightness", "contrast", "sharpness"}
+    assert said.err.count("sharpness") == len(result["drift"])
+
+
+def test_every_way_to_a_longer_video_is_the_one_of_python(folder: Path, model: Generator) -> None:
+    how, other = {"seed": 4, "first": 1, "steps": 2, "sampler": "heun"}, "a blue star"
+    wanted = {
+        "windows": at_once(model, [PROMPT, other], 16, **how),
+        "cascade": cascade(model, PROMPT, 7, **how),
+        "queue": rolled(model, PROMPT, 16, **how),
+        "": infilled(model, PROMPT, video.read(folder / "clip.webp")[0], 7, **how),
+    }
+    plain = Request(prompt=PROMPT, seed=4, number=1, steps=2, sampler="heun")
+    for way, frames in wanted.items():
+        told: list[tuple[int, int]] = []
+        longer = replace(plain, task="extend", by=way, then=(other,) if way == "windows" else ())
+        one = longer if way else replace(plain, task="infill", video=folder / "clip.webp")
+        assert np.array_equal(one.make(model, lambda done, total, told=told: told.append((done, total))), frames)
+        assert told == sorted(told) and told[-1] == (told[-1][1],) * 2 and (one.counts == "frames") == (told[-1][1] == len(frames))
+
+
+def test_a_filled_video_lasts_as_long_and_becomes_the_nearest_length(folder: Path, model: Generator) -> None:
+    one = Request(prompt=PROMPT, task="infill", video=folder / "clip.webp")
+    assert request.paced(one, model).fps == 8 * 7 and request.paced(replace(one, fps=9.0), model).fps == 9
+    longer = Generator(replace(model.model, settings=replace(model.model.settings, size=Size(16, ROWS, COLUMNS))))
+    asked = Request(prompt=PROMPT, task="extend", by="cascade")
+    assert [request.fitting(replace(asked, frames=n), longer).frames for n in (2, 60, 61, 150, 151, 999)] == [46, 46, 76, 76, 226, 226]
+    assert [request.fitting(replace(one, frames=n), longer).frames for n in (2, 45, 999)] == [34, 56, 166]
+    with pytest.raises(UserError, match=r"60 frames do not fit: use 46 or 76 \(16 frames, filled 3 or 5 times\)"):
+        replace(asked, frames=60).make(longer)
+
+
+@pytest.mark.parametrize(
+    ("way", "said"), [("queue", "trained at one time each clip"), ("cascade", "was not trained to go on from given frames")]
+)
+def test_a_way_that_a_model_cannot_go_is_said(
+    way: str, said: str, world: tiny.World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["generate", PROMPT, "--model", str(world.video_model), "-o", str(tmp_path / "a.webp"), "--by", way]) == 2
+    assert said in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
 def test_what_is_given_says_the_task() -> None:
@@ -302,6 +391,7 @@ def test_what_is_given_says_the_task() -> None:
         task_of(Request(then=("b",))) == "extend"
         and task_of(Request(last=image)) == "i2v"
         and task_of(Request(video=clip, before="x")) == "edit"
+        and task_of(Request(by="windows")) == "extend"
     )
 
 

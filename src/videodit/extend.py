@@ -16,7 +16,7 @@ from videodit.diffusion import rolling, windows
 from videodit.diffusion.guidance import Guidance
 from videodit.diffusion.noise import noise, rescheduled
 from videodit.diffusion.schedulers import sampler as sampler_of
-from videodit.generate import Frames, Generator, Progress
+from videodit.generate import Frames, Generator, Preview, Progress, Watched
 from videodit.given import filling
 from videodit.shapes import Size, UserError
 
@@ -79,12 +79,16 @@ def at_once(
     *,
     overlap: int | None = None,
     seed: int = 0,
+    first: int = 0,
     size: Size | None = None,
     steps: int | None = None,
     guidance: float | Guidance | None = None,
     negative: str = "",
+    sampler: str | None = None,
+    shift: float | None = None,
     repeated: bool = True,
     progress: Progress | None = None,
+    preview: Preview | None = None,
 ) -> Frames:
     """A video of so many frames in one pass: windows of the model's length share `overlap` latent frames, half unless told.
 
@@ -93,48 +97,70 @@ def at_once(
     """
     prompts = [prompts] if isinstance(prompts, str) else list(prompts)
     clip = (size or model.size)._replace(frames=model.size.frames)
+    _check_moves(clip)
     model.check(prompts, clip._replace(frames=frames), seed)
-    how, latents = model.sampling(steps, guidance, None), model.model.autoencoder.latents
+    how, latents = model.sampling(steps, guidance, sampler), model.model.autoencoder.latents
     grid, window = latents(clip._replace(frames=frames)), latents(clip).frames
     overlap = window // 2 if overlap is None else overlap
     begins = windows.starts(grid.frames, window, overlap)
     which = windows.shared(len(prompts), begins, window, grid.frames)
     _check_heard(prompts, which, frames)
-    start = noise(seed, [0], (model.model.autoencoder.channels, *grid), prior=model.model.settings.prior)
+    start = noise(seed, [first], (model.model.autoencoder.channels, *grid), prior=model.model.settings.prior)
     start = (rescheduled(start, window, seed) if repeated else start).to(model.device)
     fields = [model.field([prompts[i]], negative, how.guidance, None) for i in which]
-    field = windows.windowed(fields, begins, window, windows.margin(overlap))
-
-    def seen(step: int, x: Tensor) -> None:
-        if progress:
-            progress(step, how.steps)
-
-    times = model.times(None, how.steps, latents(clip))
+    field = Watched(windows.windowed(fields, begins, window, windows.margin(overlap)))
+    times = model.times(shift, how.steps, latents(clip))
     start = model.begun(start, times[0])
-    whole = sampler_of(how.sampler)(field, start, times, partial(model.fresh, seed, 0, start), seen)
+    seen = model.seen(field, how.steps, frames, progress, preview)
+    whole = sampler_of(how.sampler)(field, start, times, partial(model.fresh, seed, first, start), seen)
     return model.decode(whole, frames)[0]
 
 
-def infilled(model: Generator, prompt: str, video: Frames, factor: int, *, seed: int = 0, **how: Any) -> Frames:
+def infilled(
+    model: Generator, prompt: str, video: Frames, factor: int, *, seed: int = 0, progress: Progress | None = None, **how: Any
+) -> Frames:
     """The video with `factor` - 1 frames more between any two: clips of the model's length around those that are there, as pictures."""
     _check_filled(model, factor)
     if len(video) < 2:
         raise UserError("One frame has nothing between: fill a video of two or more.")
     known, parts, groups = (model.size.frames - 1) // factor, [], model.model.autoencoder.latents(model.size).frames
+    how |= {"size": Size(model.size.frames, *video.shape[1:3]), "seed": seed}
     for number, start in enumerate(range(0, len(video) - 1, known)):
         some = video[start : start + known + 1]
         given = {at * factor: picture for at, picture in enumerate(some)}
-        clip = model.generate(prompt, given=given, seed=seed, at=number * groups, **how)
+        clip = model.generate(prompt, given=given, at=number * groups, **how)
         clip = clip[: (len(some) - 1) * factor]
         clip[::factor] = some[:-1]
         parts.append(clip)
+        if progress:
+            progress((start + len(some) - 1) * factor + 1, (len(video) - 1) * factor + 1)
     return np.concatenate([*parts, video[-1:]])
 
 
-def cascade(model: Generator, prompt: str, factor: int, **how: Any) -> Frames:
+def cascade(
+    model: Generator, prompt: str, factor: int, *, size: Size | None = None, progress: Progress | None = None, **how: Any
+) -> Frames:
     """A clip of the model's taken as key frames, then filled: `factor` times as long, and as slow."""
     _check_filled(model, factor)
-    return infilled(model, prompt, model.generate(prompt, **how), factor, **how)
+    keys = model.generate(prompt, size=(size or model.size)._replace(frames=model.size.frames), **how)
+    return infilled(model, prompt, keys, factor, progress=progress, **how)
+
+
+def lengths(model: Generator, there: int) -> dict[int, int]:
+    """How long a video of so many frames becomes where the model fills it, and how many times."""
+    return {(there - 1) * factor + 1: factor for factor in _factors(model)}
+
+
+def factor_of(model: Generator, there: int, frames: int | None) -> int:
+    """How many times a video of so many frames is filled to become as long as asked; the fewest unless told."""
+    fits = lengths(model, there)
+    if frames is None or there < 2:
+        return min(fits.values())
+    if frames not in fits:
+        nearest = sorted(sorted(fits, key=lambda length: abs(length - frames))[:2])
+        times = " or ".join(str(fits[length]) for length in nearest)
+        raise UserError(f"{frames} frames do not fit: use {' or '.join(map(str, nearest))} ({there} frames, filled {times} times).")
+    return fits[frames]
 
 
 @torch.inference_mode()
@@ -144,40 +170,66 @@ def rolled(
     frames: int,
     *,
     seed: int = 0,
+    first: int = 0,
+    size: Size | None = None,
+    steps: int | None = None,
     guidance: float | Guidance | None = None,
     negative: str = "",
+    sampler: str | None = None,
+    shift: float | None = None,
+    progress: Progress | None = None,
+    preview: Preview | None = None,
 ) -> Frames:
     """A video of so many frames from a queue of latent frames, each a step nearer to data than the one behind it.
 
-    For models whose frames were trained at times of their own (`times.each`).
+    For models whose frames were trained at times of their own (`times.each`). `steps` and `sampler` make the clip that the queue begins
+    with; from there on each step finishes one latent frame.
     """
     if model.model.settings.times.each == "clip":
         raise UserError("This model's frames were trained at one time each clip: a queue is for those with times.each=frame or monotone.")
-    latents, autoencoder = model.model.autoencoder.latents(model.size), model.model.autoencoder
-    model.check([prompt], model.size, seed)
-    shape, count = (autoencoder.channels, *latents), -(-frames // autoencoder.time)
-    start = noise(seed, [0], shape, prior=model.model.settings.prior).to(model.device)
-    how = model.sampling(None, guidance, None)
+    clip, autoencoder, prior = (size or model.size)._replace(frames=model.size.frames), model.model.autoencoder, model.model.settings.prior
+    _check_moves(clip)
+    model.check([prompt], clip, seed)
+    latents, count = autoencoder.latents(clip), autoencoder.latents(clip._replace(frames=frames)).frames
+    start = noise(seed, [first], (autoencoder.channels, *latents), prior=prior).to(model.device)
+    how = model.sampling(steps, guidance, sampler)
     field = model.field([prompt], negative, how.guidance, None)
-    times = model.times(None, how.steps, latents)
-    clip = sampler_of(how.sampler)(field, model.begun(start, times[0]), times, partial(model.fresh, seed, 0, start), lambda s, x: None)
-    levels = model.times(None, latents.frames, latents).flip(0)
+    seen = model.seen(field, how.steps + count, clip.frames, progress, preview)
+    times = model.times(shift, how.steps, latents)
+    made = sampler_of(how.sampler)(field, model.begun(start, times[0]), times, partial(model.fresh, seed, first, start), seen)
+    levels = model.times(shift, latents.frames, latents).flip(0)
     later, whole = (autoencoder.channels, 1, *latents[1:]), range(latents.frames)  # what comes is behind the middle
 
     def coming(number: int) -> Tensor:
-        fresh = noise(seed, [0], later, start=latents.frames + number, prior=model.model.settings.prior, whole=whole)
+        fresh = noise(seed, [first], later, start=latents.frames + number, prior=prior, whole=whole)
         return model.begun(fresh, levels[-1])
 
-    queue = rolling.rolling(field, rolling.queued(clip, start, levels), levels, coming)
-    return model.decode(torch.cat(list(islice(queue, count)), dim=2), frames)[0]
+    parts: list[Tensor] = []
+    for frame in islice(rolling.rolling(field, rolling.queued(made, start, levels), levels, coming), count):
+        parts.append(frame)
+        seen(how.steps + len(parts), frame)
+    return model.decode(torch.cat(parts, dim=2), frames)[0]
+
+
+def _check_moves(clip: Size) -> None:
+    if clip.frames == 1:
+        raise UserError("This model makes single pictures: use one that makes videos.")
+
+
+def _factors(model: Generator) -> list[int]:
+    """How many times as many steps between frames a clip of the model's length has room for."""
+    frames = model.size.frames
+    fits = [n for n in range(2, frames) if (frames - 1) % n == 0]
+    if not fits:
+        raise UserError("This model's clips are too short to have frames between others: use one that makes longer videos.")
+    return fits
 
 
 def _check_filled(model: Generator, factor: int) -> None:
     model.check_given()
-    frames = model.size.frames
-    fits = [n for n in range(2, frames) if (frames - 1) % n == 0]
+    fits = _factors(model)
     if factor not in fits:
-        raise UserError(f"Clips of {frames} frames can be filled {' or '.join(map(str, fits))} times, not {factor}.")
+        raise UserError(f"Clips of {model.size.frames} frames can be filled {' or '.join(map(str, fits))} times, not {factor}.")
 
 
 def _check_heard(prompts: list[str], which: Sequence[int], frames: int) -> None:

@@ -16,7 +16,7 @@ from videodit.data import video
 from videodit.request import INPUTS, Request, scaled
 from videodit.shapes import UserError
 
-WORDS = ("prompt", "negative", "before", "task", "sampler", "keep", "upscale")
+WORDS = ("prompt", "negative", "before", "task", "by", "sampler", "keep", "upscale")
 NUMBERS = ("fps", "guidance", "shift", "strength", "softened")
 WHOLE = ("seed", "number", "frames", "rows", "columns", "steps")
 LISTS = ("then", "lora")

@@ -16,7 +16,7 @@ from videodit import adapters, folders
 from videodit.backbone import DiT
 from videodit.data import video
 from videodit.edit import edit, reworded
-from videodit.extend import extended
+from videodit.extend import at_once, cascade, extended, factor_of, infilled, lengths, rolled
 from videodit.generate import Frames, Generator, GivenFrames, Preview, Progress, load
 from videodit.given import filling
 from videodit.shapes import Size, UserError, latent_size
@@ -34,6 +34,7 @@ class Request:
     then: tuple[str, ...] = ()
     before: str = ""
     task: str = "t2v"
+    by: str = ""  # how a video becomes longer; chunks, unless told
     seed: int = 0
     number: int = 0
     frames: int | None = None
@@ -70,6 +71,11 @@ class Request:
     def how(self) -> dict[str, Any]:
         """What every task takes."""
         return {"seed": self.seed, "steps": self.steps, "guidance": self.guidance, "negative": self.negative, "sampler": self.sampler}
+
+    @property
+    def counts(self) -> str:
+        """What its progress counts: each frame where parts are made one after the other."""
+        return "frame" if self.task == "infill" or (self.task == "extend" and self.by in ("", "chunks", "cascade")) else "step"
 
     def make(
         self, model: Generator, progress: Progress | None = None, preview: Preview | None = None, second: Generator | None = None
@@ -118,18 +124,13 @@ class Task(NamedTuple):
     make: Callable[[Request, Generator, Progress | None, Preview | None], Frames]
 
 
+def _how(request: Request, model: Generator, preview: Preview | None) -> dict[str, Any]:
+    """What all that makes clips takes."""
+    return request.how | {"size": request.size(model), "first": request.number, "shift": request.shift, "preview": preview}
+
+
 def _generated(request: Request, model: Generator, progress: Progress | None, preview: Preview | None, given: GivenFrames) -> Frames:
-    size = request.size(model)
-    return model.generate(
-        [request.prompt],
-        size=size,
-        first=request.number,
-        given=given,
-        shift=request.shift,
-        progress=progress,
-        preview=preview,
-        **request.how,
-    )[0]
+    return model.generate([request.prompt], given=given, progress=progress, **_how(request, model, preview))[0]
 
 
 def _from_text(request: Request, model: Generator, progress: Progress | None, preview: Preview | None) -> Frames:
@@ -172,17 +173,40 @@ def _part(clip: Frames, known: list[int], request: Request) -> dict[int, Frames]
 
 
 def _extended(request: Request, model: Generator, progress: Progress | None, preview: Preview | None) -> Frames:
+    return WAYS[request.by or "chunks"].make(request, model, progress, preview)
+
+
+def _in_chunks(request: Request, model: Generator, progress: Progress | None, preview: Preview | None) -> Frames:
     start = None if request.video is None else request.clip(model)
-    size, prompts = request.size(model), [request.prompt, *request.then]
     frames = request.frames or 2 * max(model.size.frames, 0 if start is None else len(start))
     parts, done = [], 0
-    how = request.how | {"size": size, "first": request.number, "shift": request.shift, "preview": preview}
-    for part in extended(model, prompts, frames, video=start, **how):
+    for part in extended(model, [request.prompt, *request.then], frames, video=start, **_how(request, model, preview)):
         parts.append(part)
         done += len(part)
         if progress:
             progress(min(done, frames), frames)
     return np.concatenate(parts)
+
+
+def _in_windows(request: Request, model: Generator, progress: Progress | None, preview: Preview | None) -> Frames:
+    prompts, frames = [request.prompt, *request.then], request.frames or 2 * model.size.frames
+    return at_once(model, prompts, frames, progress=progress, **_how(request, model, preview))
+
+
+def _in_a_cascade(request: Request, model: Generator, progress: Progress | None, preview: Preview | None) -> Frames:
+    factor = factor_of(model, model.size.frames, request.frames)
+    return cascade(model, request.prompt, factor, progress=progress, **_how(request, model, preview))
+
+
+def _in_a_queue(request: Request, model: Generator, progress: Progress | None, preview: Preview | None) -> Frames:
+    frames = request.frames or 2 * model.size.frames
+    return rolled(model, request.prompt, frames, progress=progress, **_how(request, model, preview))
+
+
+def _infilled(request: Request, model: Generator, progress: Progress | None, preview: Preview | None) -> Frames:
+    clip = request.clip(model)
+    factor = factor_of(model, len(clip), request.frames)
+    return infilled(model, request.prompt, clip, factor, progress=progress, **_how(request, model, preview))
 
 
 def _edited(request: Request, model: Generator, progress: Progress | None, preview: Preview | None) -> Frames:
@@ -229,9 +253,16 @@ TASKS: dict[str, Task] = {
     "interpolate": Task("a video from --image to --last", ("image", "last"), (), _from_images),
     "predict": Task("a clip that begins with frames of --video", ("video",), ("keep",), _predicted),
     "complete": Task("a clip around the frames of --video that --keep names", ("video", "keep"), (), _completed),
-    "extend": Task("a video of any length, from text or after --video", (), ("video", "then"), _extended),
+    "extend": Task("a video of any length, from text or after --video", (), ("video", "then", "by"), _extended),
+    "infill": Task("--video with more frames between its own", ("video",), (), _infilled),
     "edit": Task("--video changed as the prompt says", ("video",), ("region", "strength", "before"), _edited),
     "upscale": Task("--video made larger", ("video",), ("softened",), _upscaled),
+}
+WAYS: dict[str, Task] = {
+    "chunks": Task("chunk after chunk, each around the end of the one before", (), ("video", "then"), _in_chunks),
+    "windows": Task("as a whole, in windows that overlap and blend", (), ("then",), _in_windows),
+    "cascade": Task("a clip of key frames, then the frames between", (), (), _in_a_cascade),
+    "queue": Task("frame after frame, from a queue of noisier and noisier ones", (), (), _in_a_queue),
 }
 
 
@@ -251,7 +282,7 @@ def task_of(request: Request) -> str:
         return "interpolate"
     if request.image is not None or request.last is not None:
         return "i2v"
-    return "extend" if request.then else "t2v"
+    return "extend" if request.then or request.by else "t2v"
 
 
 def check(request: Request) -> None:
@@ -261,7 +292,7 @@ def check(request: Request) -> None:
     task = TASKS[request.task]
     if request.upscale and request.task == "upscale":
         raise UserError("--upscale names a second model, for what a first one makes: with the task upscale name it by --model.")
-    for name in ("image", "last", "video", "region", "keep", "then", "strength", "before", "softened"):
+    for name in ("image", "last", "video", "region", "keep", "then", "by", "strength", "before", "softened"):
         there = getattr(request, name) not in (None, "", ())
         if name == "softened" and request.upscale:
             continue
@@ -270,6 +301,7 @@ def check(request: Request) -> None:
         if there and name not in (*task.needs, *task.may):
             users = ", ".join(other for other, what in TASKS.items() if name in (*what.needs, *what.may))
             raise UserError(f"--{name} is not for the task {request.task} ({task.says}): leave it out, or use --task {users}.")
+    _check_way(request)
     for name in ("region", "strength", "sampler", "negative") if request.before else ():
         if getattr(request, name) not in (None, ""):
             raise UserError(f"--{name} is not for an edit by --before, which leads the whole video back to its noise: leave one out.")
@@ -286,6 +318,16 @@ def check(request: Request) -> None:
         raise UserError(f"The task t2i makes one frame, not {request.frames}: leave --frames out, or use --task t2v.")
     if request.keep:
         ranges(request.keep, 1 << 20)
+
+
+def _check_way(request: Request) -> None:
+    if request.by and request.by not in WAYS:
+        raise UserError(f"There is no way {request.by!r} to a longer video: use --by {', '.join(WAYS)}.")
+    way = WAYS[request.by or "chunks"]
+    for name in ("video", "then") if request.by else ():
+        if getattr(request, name) and name not in way.may:
+            users = ", ".join(other for other, what in WAYS.items() if name in what.may)
+            raise UserError(f"--{name} is not for --by {request.by} ({way.says}): leave it out, or use --by {users}.")
 
 
 def scaled(text: str) -> tuple[Path, float]:
@@ -314,6 +356,11 @@ def ranges(text: str, frames: int) -> list[int]:
 
 def fitting(request: Request, model: Generator) -> Request:
     """The request with the nearest number of frames that the model can make, of an edit at most those there; of two, the larger."""
+    if request.task == "upscale" or (request.task == "extend" and request.by in ("", "chunks", "queue")):  # which stop at any frame
+        return request
+    if request.frames and (there := _filled(request, model)) > 1:
+        asked = request.frames
+        return dataclasses.replace(request, frames=min(lengths(model, there), key=lambda fits: (abs(fits - asked), -fits)))
     autoencoder, shape = model.model.autoencoder, model.model.settings.backbone
     most = video.probe(request.video).frames if request.task == "edit" and request.video else None
     frames = request.frames or most or request.size(model).frames
@@ -330,8 +377,21 @@ def fitting(request: Request, model: Generator) -> Request:
     return dataclasses.replace(request, frames=nearest)
 
 
-def paced(request: Request) -> Request:
-    """The request with the rate of the video that is made larger, where none is asked for."""
-    if request.task != "upscale" or request.fps or request.video is None or (told := video.probe(request.video)).frames == 1:
+def paced(request: Request, model: Generator) -> Request:
+    """The request with a rate for a video that is made larger, its own, or filled, so that it lasts as long; where none is asked for."""
+    if (
+        request.task not in ("upscale", "infill")
+        or request.fps
+        or request.video is None
+        or (told := video.probe(request.video)).frames == 1
+    ):
         return request
-    return dataclasses.replace(request, fps=told.fps)
+    factor = 1 if request.task == "upscale" else factor_of(model, told.frames, request.frames)
+    return dataclasses.replace(request, fps=min(told.fps * factor, 1000))
+
+
+def _filled(request: Request, model: Generator) -> int:
+    """Between how many frames others are made; 0 where none are."""
+    if request.task == "infill" and request.video:
+        return video.probe(request.video).frames
+    return model.size.frames if request.by == "cascade" else 0

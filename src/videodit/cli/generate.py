@@ -21,7 +21,7 @@ SUFFIXES = (".mp4", ".gif", ".webp", ".png")
 EXAMPLE = "a red circle moves right"
 TOLD = ("prompt", "prompts", "label")
 NUMBERS = ("frames", "steps", "guidance", "seed", "fps", "strength", "softened")
-PLAIN = (*NUMBERS, "negative", "sampler", "shift", "keep", "before", "upscale")
+PLAIN = (*NUMBERS, "negative", "sampler", "shift", "keep", "before", "by", "upscale")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,11 +57,19 @@ def _shape(parser: argparse.ArgumentParser) -> None:
 
 def _inputs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--task", metavar="T", help="t2v, t2i, i2v, interpolate, predict, complete, extend, edit or upscale; else what is given says it"
+        "--task",
+        metavar="T",
+        help="t2v, t2i, i2v, interpolate, predict, complete, extend, infill, edit or upscale; else what is given says it",
+    )
+    parser.add_argument(
+        "--by",
+        metavar="WAY",
+        help="how a video is extended: chunks, one after the other (default); windows, all at once, where the prompts of --then blend; "
+        "cascade, key frames and then those between; queue, frame after frame, by a model whose frames were trained at times of their own",
     )
     parser.add_argument("--image", type=Path, metavar="F", help="the first frame")
     parser.add_argument("--last", type=Path, metavar="F", help="the last frame")
-    parser.add_argument("--video", type=Path, metavar="F", help="a video to go on from, to complete, to edit or to make larger")
+    parser.add_argument("--video", type=Path, metavar="F", help="a video to go on from, to complete, to fill, to edit or to make larger")
     parser.add_argument("--keep", metavar="FRAMES", help="which frames of --video are given, such as 0-3,12-15")
     parser.add_argument("--then", action="append", metavar="PROMPT", help="what an extended video shows afterwards; may be repeated")
     parser.add_argument("--strength", type=float, metavar="X", help="how much an edit changes: above 0, up to 1")
@@ -87,14 +95,14 @@ def run(given: argparse.Namespace) -> None:
         raise UserError(f"--label is for models that take labels; this one takes {model.takes}.")
     for one in asked:
         one.check_words(model, second)  # the last as well, before the first is made
-    asked = [requests.paced(_fitted(one, model, round_up=given.round)) for one in asked]
+    asked = [requests.paced(_fitted(one, model, round_up=given.round), model) for one in asked]
     _notes(given, asked, model, name)
     for number, (one, path) in enumerate(zip(asked, files, strict=True), start=1):
         many = f"{number} of {len(files)}, " if len(files) > 1 else ""
         frames = _made(one, model, second, path, given.preview, many)
         _write(path, frames, one.fps or model.fps, records.record(one, name, path.suffix))
     seconds = round(time.perf_counter() - start, 3)
-    drifted = _drift(frames, model) if asked[0].task == "extend" else {}
+    drifted = _drift(frames, model) if asked[0].task in ("extend", "infill") else {}
     if given.json:
         terminal.print_json(_result(asked, files, frames, asked[0].fps or model.fps, seconds) | drifted)
     else:
@@ -113,8 +121,7 @@ def _made(one: Request, model: Generator, second: Generator | None, path: Path, 
     try:
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always", UserWarning)
-            each = "frame" if one.task == "extend" else "step"
-            count = counting(f"{many}{each}s", each=each)
+            count = counting(f"{many}{one.counts}s", each=one.counts)
             frames = one.make(model, count, preview if every else None, second)
         for note in dict.fromkeys(str(warning.message) for warning in said):
             terminal.say(f"Note: {note}")
@@ -135,7 +142,7 @@ def _fitted(one: Request, model: Generator, *, round_up: bool) -> Request:
     from videodit.data.video import probe
     from videodit.request import fitting
 
-    if not round_up or one.task in ("extend", "upscale"):  # which stop at any frame
+    if not round_up:
         return one
     fits = fitting(one, model)
     if fits.frames != one.frames:
