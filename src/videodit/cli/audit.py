@@ -26,7 +26,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", default="64x64", metavar="HxW", help="rows and columns of a clip (default 64x64)")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="a clip takes every N-th frame (default 1)")
     parser.add_argument("--most", type=int, default=16, metavar="N", help="clips of a file at most (default 16)")
-    parser.add_argument("--fix", type=Path, metavar="OUT.jsonl", help="write a list of what is good, cut at its shots")
+    good = "write a list of what is good, cut at its shots, its black borders cropped"
+    parser.add_argument("--fix", type=Path, metavar="OUT.jsonl", help=good)
     parser.add_argument("--sheet", type=Path, metavar="OUT.png", help=f"write the first clips of the first {SHOWN} good files as a picture")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -93,6 +94,7 @@ def _told(row: Row) -> dict[str, Any]:
         "frames": row.frames,
         "fps": round(row.fps, 3),
         "size": list(row.extent),
+        "crop": str(row.crop or ""),
         "shots": row.shots,
         "clips": row.clips,
         "used": row.used,
@@ -102,11 +104,12 @@ def _told(row: Row) -> dict[str, Any]:
 
 
 def _print(rows: Sequence[Row], totals: dict[str, int]) -> None:
-    head = ("file", "frames", "fps", "size", "shots", "clips", "used", "dropped", "why")
+    head = ("file", "frames", "fps", "size", "crop", "shots", "clips", "used", "dropped", "why")
     table: list[tuple[str, ...]] = [head]
     for row in rows:
         why = f"{row.why}: {row.said}" if row.why else ""
-        numbers = (row.frames, f"{row.fps:g}", f"{row.extent[0]}x{row.extent[1]}", row.shots, row.clips, row.used, row.dropped)
+        size, crop = f"{row.extent[0]}x{row.extent[1]}", row.crop or ""
+        numbers = (row.frames, f"{row.fps:g}", size, crop, row.shots, row.clips, row.used, row.dropped)
         table.append((row.item.path.name, *map(str, numbers), why))
     terminal.print_table(table)
     print()

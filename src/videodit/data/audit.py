@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from videodit.data import cuts
-from videodit.data.item import Item
+from videodit.data.item import Crop, Item
+from videodit.data.quarantine import Place
 from videodit.data.sources import Filed
 from videodit.data.video import Unreadable
 from videodit.shapes import Size
@@ -30,6 +31,7 @@ class Row(NamedTuple):
     spans: tuple[tuple[int, int], ...] = ()  # of its shots, in frames from `first` on
     first: int = 0  # the frame of the file where its entry begins
     least: int = 1  # frames of a shot that gives a clip
+    crop: Crop | None = None  # what its list says of each frame is read; else what is left between black borders, which are read too
 
     @property
     def shots(self) -> int:
@@ -42,13 +44,13 @@ class Row(NamedTuple):
 
 def audited(items: Sequence[Item], size: Size, files: Filed, *, worded: bool) -> Iterator[Row]:
     """A row for each item as it is read; `worded`: whether each needs a caption."""
-    seen: dict[tuple[str, float, float | None], Path] = {}
+    seen: dict[Place, Path] = {}
     for item in items:
         if item.wrong:
             yield Row(item, "bad entry", item.wrong)
             continue
         try:
-            content = (cuts.verified(item), item.start, item.end)
+            content = Place(cuts.verified(item), item.start, item.end, item.crop)
         except Unreadable as error:
             yield Row(item, "unreadable", error.reason)
             continue
@@ -69,7 +71,20 @@ def _row(item: Item, size: Size, files: Filed, *, worded: bool) -> Row:
         return Row(item, "too short", "its start stands behind its end")
     found = cuts.cut(seen, size, files)
     least = (size.frames - 1) * files.every + 1
-    plain = Row(item, "", "", found.frames, found.fps, found.extent, len(found.starts), found.used, found.spans, found.first, least)
+    plain = Row(
+        item,
+        "",
+        "",
+        found.frames,
+        found.fps,
+        found.extent,
+        len(found.starts),
+        found.used,
+        found.spans,
+        found.first,
+        least,
+        item.crop or seen.crop,
+    )
     if worded and not item.captions:
         return plain._replace(why="no caption", said=_wordless(item, files), clips=0, used=0)
     if not found.starts:
@@ -99,7 +114,7 @@ def totals(rows: Sequence[Row]) -> dict[str, int]:
 
 
 def fixed(rows: Sequence[Row], beside: Path) -> str:
-    """A manifest (JSON lines) of what is good, shot by shot; those of a file weigh together what it weighed."""
+    """A manifest (JSON lines) of what is good, shot by shot, without black borders; shots of a file weigh together what it weighed."""
     lines = []
     for row in rows:
         if not row.clips:
@@ -112,6 +127,7 @@ def fixed(rows: Sequence[Row], beside: Path) -> str:
                 "caption": list(row.item.captions),
                 "label": row.item.label,
                 "digest": row.item.digest,
+                "crop": str(row.crop or ""),
             }
             if row.item.moves and (cut or row.item.start or row.item.end):
                 entry |= {"start": (row.first + start) / row.fps, "end": (row.first + stop) / row.fps}

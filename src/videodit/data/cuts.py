@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from videodit.data import video
+from videodit.data import borders, video
 from videodit.data.clips import lengths, thumbnail
-from videodit.data.item import Item, content
+from videodit.data.item import Crop, Item, content
 from videodit.data.sources import Files
 from videodit.shapes import Size, UserError
 
@@ -25,7 +25,8 @@ BLOCK = 32  # rows and columns of a block: what is small moves much in its own, 
 
 
 class Look(NamedTuple):
-    """An item looked through: where it begins in its file, its frames, their rate, thumbnails and mean changes (of 255) as in STILL."""
+    """An item looked through: where it begins in its file, its frames, their rate, thumbnails, mean changes (of 255) as in STILL, and
+    what is left between black borders, where it has some."""
 
     first: int
     frames: int
@@ -33,6 +34,7 @@ class Look(NamedTuple):
     extent: tuple[int, int]
     thumbnails: np.ndarray
     change: tuple[float, float]
+    crop: Crop | None
 
 
 class Cut(NamedTuple):
@@ -76,14 +78,17 @@ def look(item: Item, files: Files) -> Look:
     if not item.moves:
         first, stop = 0, 1
     thumbnails, changes, extent, before = [], [], (0, 0), None
+    edges, places = [], borders.places(stop - first)
     for frame in video.stream(item, start=first, stop=stop, seconds=seconds) if first < stop else ():
         some = frame[::APART, ::APART].astype(np.int16)
         if before is not None:
             changes.append(_changes(np.abs(some - before).mean(-1)))
+        if len(thumbnails) in places:
+            edges.append(borders.edges(frame))
         thumbnails.append(thumbnail(frame))
         extent, before = frame.shape[:2], some
     whole, block = np.mean(changes or [(0.0, 0.0)], axis=0).tolist()
-    return Look(first, len(thumbnails), told.fps, extent, np.array(thumbnails), (whole, block))
+    return Look(first, len(thumbnails), told.fps, extent, np.array(thumbnails), (whole, block), borders.found(edges))
 
 
 def _changes(change: np.ndarray) -> tuple[float, float]:

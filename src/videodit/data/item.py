@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,6 +27,26 @@ class Inside(NamedTuple):
     head: bytes = b""  # of a .webp its first bytes
 
 
+class Crop(NamedTuple):
+    """A part of every frame as it is to be seen: written ROWSxCOLUMNS+TOP+LEFT."""
+
+    rows: int
+    columns: int
+    top: int
+    left: int
+
+    def __str__(self) -> str:
+        return f"{self.rows}x{self.columns}+{self.top}+{self.left}"
+
+
+def crop(text: str) -> Crop:
+    """'360x640+60+0' -> the part; a ValueError where it is none."""
+    found = re.fullmatch(r"([1-9]\d{0,5})x([1-9]\d{0,5})\+(\d{1,6})\+(\d{1,6})", text, re.ASCII)
+    if not found:
+        raise ValueError(f"crop takes ROWSxCOLUMNS+TOP+LEFT such as 360x640+60+0, not {text[:40]}")
+    return Crop(*map(int, found.groups()))
+
+
 class Item(NamedTuple):
     """A file, or a part of one (in seconds), with what is said of it. A folder of pictures is a video."""
 
@@ -38,6 +59,7 @@ class Item(NamedTuple):
     digest: str = ""  # SHA-256 of the file, where a list says it
     inside: Inside | None = None  # of a member of a shard, whose path is a name alone
     wrong: str = ""  # why what is said of it cannot be used
+    crop: Crop | None = None  # what of each frame is read
 
     @property
     def moves(self) -> bool:

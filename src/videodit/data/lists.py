@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from videodit.data.item import Item
+from videodit.data.item import Item, crop
 from videodit.shapes import UserError
 
-COLUMNS = ("path", "caption", "label", "start", "end", "weight", "digest")
+COLUMNS = ("path", "caption", "label", "start", "end", "weight", "digest", "crop")
 ROWS = 4096  # of a .parquet, read at a time
 
 
@@ -59,8 +59,8 @@ def item(row: Mapping[str, Any] | str, beside: Path) -> Item:
     content = str(row.get("digest") or "").lower().removeprefix("sha256:")
     if content and not re.fullmatch("[0-9a-f]{64}", content):
         raise ValueError("digest is no SHA-256")
-    label = row.get("label")
-    return Item(beside / path, captions, "" if label is None else str(label), start, end, weight, content)
+    label, part = row.get("label"), crop(str(row["crop"])) if row.get("crop") else None
+    return Item(beside / path, captions, "" if label is None else str(label), start, end, weight, content, crop=part)
 
 
 def _number(row: Mapping[str, Any], name: str, default: float | None) -> float | None:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from av import ffmpeg_version_info
 
+from videodit.data.item import Crop, crop
 from videodit.data.video import Unreadable
 from videodit.shapes import UserError
 
@@ -22,11 +23,17 @@ T = TypeVar("T")
 
 
 class Place(NamedTuple):
-    """The digest of a file, and which part of it (in seconds)."""
+    """The digest of a file, and which part of it (in seconds, and of each frame)."""
 
     digest: str
     start: float
     end: float | None
+    crop: Crop | None = None
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What keys of what is made of it say: of whole frames nothing, as before there were others."""
+        return {"start": self.start, "end": self.end} | ({} if self.crop is None else {"crop": str(self.crop)})
 
 
 class Quarantine:
@@ -39,7 +46,8 @@ class Quarantine:
             try:
                 entry = json.loads(line)
                 if entry["reader"] == self.reader:
-                    self.reasons[Place(entry["digest"], entry["start"], entry["end"])] = str(entry["reason"])
+                    part = crop(entry["crop"]) if "crop" in entry else None
+                    self.reasons[Place(entry["digest"], entry["start"], entry["end"], part)] = str(entry["reason"])
             except (ValueError, KeyError, TypeError):  # half a line of a process that was killed
                 continue
 
@@ -58,7 +66,7 @@ class Quarantine:
         if self.path is None:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        entry: dict[str, Any] = {**place._asdict(), "file": file.name, "reason": reason, "reader": self.reader}
+        entry: dict[str, Any] = {"digest": place.digest, **place.key, "file": file.name, "reason": reason, "reader": self.reader}
         handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             os.write(handle, (json.dumps(entry) + "\n").encode())

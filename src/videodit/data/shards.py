@@ -168,7 +168,7 @@ def _said(file: Any, inside: Inside, what: str) -> dict[str, Any] | str:
         text = _bytes(file, inside, inside.size).decode("utf-8-sig")
         if what == ".json":
             found = json.loads(text)
-            return {key: found[key] for key in ("caption", "label", "weight", "start", "end", "digest") if key in found}
+            return {key: found[key] for key in ("caption", "label", "weight", "start", "end", "digest", "crop") if key in found}
     except (ValueError, TypeError, RecursionError):
         return f"a {what} that cannot be read"
     if what == ".cls":

@@ -149,6 +149,7 @@ def _order(item: Item) -> tuple[Any, ...]:
         item.digest,
         item.inside or (),
         item.wrong,
+        item.crop or (),
     )
 
 

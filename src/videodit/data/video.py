@@ -23,7 +23,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from videodit.data import worker
-from videodit.data.item import Item, at_hand
+from videodit.data.item import Crop, Item, at_hand
 from videodit.shapes import UserError
 
 Frames = UInt8[np.ndarray, "f h w 3"]
@@ -121,9 +121,18 @@ def _asked(place: Place, request: dict[str, Any], seconds: float | None = None) 
         raise Unreadable(path, f"it {what}", f"{path} {what}: name a video or picture that exists.")
     with at_hand(item) as (name, at, size):
         try:
-            yield from worker.asked({"path": name, "at": at, "size": size, **request}, seconds)
+            for answer, part in worker.asked({"path": name, "at": at, "size": size, **request}, seconds):
+                yield answer, part if part is None or item.crop is None else _cropped(item, part, item.crop)
         except worker.Died as error:
             raise Unreadable(path, str(error)) from None
+
+
+def _cropped(item: Item, frames: Frames, crop: Crop) -> UInt8[np.ndarray, "f y x 3"]:
+    """What an entry of a list says is to be read of each frame."""
+    rows, columns, top, left = crop
+    if top + rows > frames.shape[1] or left + columns > frames.shape[2]:
+        raise Unreadable(item.path, f"its list crops it to {crop}, and its frames are {frames.shape[1]}x{frames.shape[2]}")
+    return frames[:, top : top + rows, left : left + columns]
 
 
 def _one_line(error: Exception) -> str:

@@ -68,7 +68,8 @@ class Set:
         found = hashlib.sha256()
         for number, part in enumerate(self.parts):
             which = f"{DRAWN} {number}" if part.item is None else content(part.item)
-            found.update(f"{which} {part.starts}\n".encode())
+            cropped = f" {part.item.crop}" if part.item is not None and part.item.crop else ""
+            found.update(f"{which}{cropped} {part.starts}\n".encode())
         if self.parts[0].item is None:
             found.update(TOYBOX.world.content().encode())
         return found.hexdigest()

@@ -266,7 +266,7 @@ def _extents(settings: BackboneRun, autoencoder: PerFrame, video: bool, quaranti
     table, longest = sizes.table(space=autoencoder.space, time=autoencoder.time, patch=patch(settings)), max(sizes.lengths)
 
     def of(item: Item, place: Place) -> Extent | None:
-        key = {"looked": place.digest, "start": item.start, "end": item.end, "reader": READER, "every": files.every}
+        key = {"looked": place.digest, **place.key, "reader": READER, "every": files.every}
         look = partial(quarantine.tried, place, item.path, lambda: {"size": torch.tensor(cuts.filled(cuts.look(item, files), files))})
         size = Size(*remembered(cache(settings), key, look)["size"].tolist())
         clip, picture = table.of(size), table.of(size._replace(frames=1))
@@ -338,14 +338,14 @@ def _words(item: Item, takes: str) -> list[str]:
 
 
 def _place(item: Item) -> Place:
-    return Place(cuts.verified(item), item.start, item.end)
+    return Place(cuts.verified(item), item.start, item.end, item.crop)
 
 
 def _of_item(settings: BackboneRun, item: Item, place: Place, how: How, quarantine: Quarantine) -> dict[str, Tensor]:
     """What is kept of an item, or made now; what could not be read once is not tried again."""
     if (made := how(item, place)) is None:
         return {"latents": torch.zeros(0)}
-    key = made.key | {"file": place.digest, "start": item.start, "end": item.end}
+    key = made.key | {"file": place.digest, **place.key}
     return remembered(cache(settings), key, partial(quarantine.tried, place, item.path, made.make))
 
 
