@@ -352,7 +352,7 @@ def test_every_way_to_a_longer_video_is_the_one_of_python(folder: Path, model: G
         longer = replace(plain, task="extend", by=way, then=(other,) if way == "windows" else ())
         one = longer if way else replace(plain, task="infill", video=folder / "clip.webp")
         assert np.array_equal(one.make(model, lambda done, total, told=told: told.append((done, total))), frames)
-        assert told == sorted(told) and told[-1] == (told[-1][1],) * 2 and (one.counts == "frames") == (told[-1][1] == len(frames))
+        assert told == sorted(told) and told[-1] == (told[-1][1],) * 2 and (one.counts == "frame") == (told[-1][1] == len(frames))
 
 
 def test_a_filled_video_lasts_as_long_and_becomes_the_nearest_length(folder: Path, model: Generator) -> None:
