@@ -19,7 +19,7 @@ from videodit.autoencoder import DPVAE
 from videodit.autoencoder.streaming import Windows, decode_in_windows, encode_in_windows
 from videodit.backbone import DiT
 from videodit.diffusion.guidance import Field, Guidance, Network, guided
-from videodit.diffusion.noise import Prior, first_frame_lows, noise
+from videodit.diffusion.noise import Prior, noise
 from videodit.diffusion.objectives import Diffusion
 from videodit.diffusion.schedulers import own_times
 from videodit.diffusion.schedulers import sampler as sampler_of
@@ -101,8 +101,8 @@ class Generator:
         times = self.times(shift, how.steps, grid, how.sampler)
         fresh = partial(self.fresh, seed, first, start, at=at, prior=prior)
 
-        start = self.begun(start, times[0])
-        start = start if told is None else told.hold(self.lent(start, told, prior))
+        start = self.begun(start if told is None else prior.lent(start, told.first), times[0])
+        start = start if told is None else told.hold(start)
         seen = self.seen(field, how.steps, size.frames, progress, preview)
         latents = sampler_of(how.sampler)(field, start, times, fresh, seen)
         latents = latents if told is None else told.hold(latents)
@@ -198,14 +198,6 @@ class Generator:
         """Whether this model goes on from given frames."""
         if self.model.settings.backbone.given == "refused":
             raise UserError("This model was not trained to go on from given frames: use one that was, by the run file's tasks.")
-
-    def lent(self, start: Tensor, told: Given, prior: Prior | None) -> Tensor:
-        """The noise with the low frequencies of a first frame, where one is given and the prior says so."""
-        prior = prior or self.model.settings.prior
-        firsts = [told.images[:, :, at : at + 1] for at, place in enumerate(told.places) if place == 0]
-        firsts += [told.latents[:, :, :1]] if bool(told.mask[:, :, 0].all()) else []
-        firsts += [told.hint[:, 1:, :1]] if told.hint is not None and bool(told.hint[:, 0, 0].all()) else []
-        return first_frame_lows(start, firsts[0], prior.still, prior.lows) if prior.lows and firsts else start
 
     def prior(self, prior: Prior | None) -> Prior:
         trained = self.model.settings.prior

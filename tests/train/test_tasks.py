@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 
 import tiny
+from videodit import generate as generating
 from videodit import given, models
 from videodit.data import sight, toybox
 from videodit.data.sources import Folder
+from videodit.diffusion.noise import Prior
 from videodit.diffusion.tasks import Tasks
 from videodit.evaluate import tasks
 from videodit.evaluate.judges import TOYBOX
@@ -196,6 +198,41 @@ def test_what_a_first_frame_shows_is_read_once_learnt_and_kept_in_the_model(worl
 def test_sight_is_refused_where_no_first_frame_is_given(world: tiny.World, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="sight is for first frames that are given"):
         run(world, tmp_path, tasks=Tasks(last=1.0), sight=tmp_path)
+
+
+def test_noise_is_lent_a_first_frame_as_in_sampling(world: tiny.World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = run(world, tmp_path, tasks=replace(ALL, every=0.0, random=0.0), prior=Prior(kind="shared", share=0.3, lows=0.4))
+    recipes.train(settings)
+    model, coder = Generator(models.load(settings.output / "model")), models.load_autoencoder(settings.autoencoder)
+    plain, lent = (Latents(replace(settings, prior=replace(settings.prior, lows=lows)), coder, None, "nothing") for lows in (0.0, 0.4))
+    clips, begins, seen = [toybox.clip(settings.seed, i, settings.size).video for i in range(8)], [], set()
+
+    def sampler(name: str) -> Callable[..., Tensor]:
+        return lambda field, start, *rest: begins.append(start) or start
+
+    monkeypatch.setattr(generating, "sampler_of", sampler)
+    for step in range(24):
+        one, other = plain.batch(step), lent.batch(step)
+        if one.given is None:
+            assert torch.equal(one.noise, other.noise)
+            continue
+        groups = one.given.mask[0, 0].amax((1, 2)).nonzero().flatten().tolist()
+        frames = [group * coder.time + i for group in groups for i in range(coder.time)]
+        frames += [-1 % settings.size.frames if place else 0 for place in one.given.places]
+        which = [next(i for i in range(8) if torch.equal(x, plain.pools[True].latents[i].float())) for x in one.clean]
+        monkeypatch.setattr(generating, "noise", lambda *told, drawn=one.noise, **more: drawn)
+        model.generate(["a star"] * len(which), given=[{frame: clips[i][frame] for frame in frames} for i in which])
+        torch.testing.assert_close(
+            torch.where(one.given.mask > 0, 0, other.noise), torch.where(one.given.mask > 0, 0, begins[-1]), rtol=0, atol=2e-3
+        )
+        assert torch.equal(one.noise, other.noise) == (0 not in frames)
+        seen.add(tuple(frames))
+    assert len(seen) == 5
+
+
+def test_lows_are_refused_where_no_first_frame_is_given(world: tiny.World, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"prior\.lows lends noise a given first frame: set tasks\.first"):
+        run(world, tmp_path, tasks=Tasks(last=1.0), prior=Prior(lows=0.25))
 
 
 def test_only_what_is_not_given_counts(world: tiny.World, tmp_path: Path) -> None:

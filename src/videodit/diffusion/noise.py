@@ -63,6 +63,10 @@ class Prior:
             return torch.stack(list(steps), dim=2)
         return noise
 
+    def lent(self, noise: Grid, first: Float[Tensor, "b c 1 h w"] | None) -> Grid:
+        """The noise with the low frequencies of a first frame, where one is given and the prior says so."""
+        return noise if first is None or not self.lows else first_frame_lows(noise, first, self.still, self.lows)
+
     def covariance(self, frames: int) -> Float[Tensor, "f f"]:
         """Between the frames of a clip."""
         at = torch.arange(frames)

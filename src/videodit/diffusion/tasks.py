@@ -40,6 +40,14 @@ class Given(NamedTuple):
         """Whether any latents are given, not only told of."""
         return bool(self.places or self.mask.any())
 
+    @property
+    def first(self) -> Float[Tensor, "b c 1 h w"] | None:
+        """The first frame, or the group that it begins, where that is given."""
+        firsts = [self.images[:, :, at : at + 1] for at, place in enumerate(self.places) if place == 0]
+        firsts += [self.latents[:, :, :1]] if bool(self.mask[:, :, 0].all()) else []
+        firsts += [self.hint[:, 1:, :1]] if self.hint is not None and bool(self.hint[:, 0, 0].all()) else []
+        return firsts[0] if firsts else None
+
     def map(self, change: Callable[[Tensor], Tensor]) -> Given:
         hint, picture = (None if x is None else change(x) for x in (self.hint, self.picture))
         return Given(*(change(x) for x in self[:3]), places=self.places, hint=hint, picture=picture)

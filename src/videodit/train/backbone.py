@@ -180,6 +180,8 @@ class BackboneRun(Run):
             raise UserError("tasks.clips counts clips of drawn worlds, and of files all are encoded for tasks: leave tasks.clips out.")
         if self.lone == "channels" and not self.tasks.first + self.tasks.both + self.tasks.keys:
             raise UserError("lone=channels is for pictures that head a group: set tasks.first, tasks.both or tasks.keys above 0.")
+        if self.prior.lows and not self.tasks.begins:
+            raise UserError("prior.lows lends noise a given first frame: set tasks.first, tasks.both, tasks.keys or tasks.prefix above 0.")
         if self.sight and not self.tasks.begins:
             raise UserError("sight is for first frames that are given: set tasks.first, tasks.both, tasks.keys or tasks.prefix above 0.")
         if self.decoded.weight and not isinstance(self.sizes, One):

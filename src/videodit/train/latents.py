@@ -63,6 +63,7 @@ class Latents:
         if settings.prior.kind != "independent":
             noise = settings.prior.correlated(noise, torch.randn(clean[:, :, :1].shape, generator=generator))
         given = self._given(pool, mask, settings.size.frames, frames, indices) if told else self._low(kind, indices, generator)
+        noise = settings.prior.lent(noise, given.first) if told and given else noise
         appended = self._appended(step, times) if kind and settings.joint.appended else None
         return Batch(clean, text, times, noise, given, appended)
 

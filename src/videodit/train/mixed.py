@@ -134,7 +134,9 @@ class Mixed(Latents):
         frames = clean[0].shape[1]
         length = frames * self.autoencoder.time - self.autoencoder.lead
         told = self._given(self.pool, self._mask(step, frames), length, frames, indices)
-        return Batch(torch.stack(clean), text, torch.cat(times), torch.cat(noise), told)
+        drawn = torch.cat(noise)
+        drawn = drawn if told is None else settings.prior.lent(drawn, told.first)
+        return Batch(torch.stack(clean), text, torch.cat(times), drawn, told)
 
 
 def fits(settings: BackboneRun, shape: Transformer | DiT) -> None:
