@@ -227,7 +227,7 @@ class Generator:
     def fresh(self, seed: int, first: int, like: Tensor, step: int, at: int = 0, prior: Prior | None = None) -> Tensor:
         """Noise of a step, for samplers that add some: as alike, frame by frame, as the first noise is."""
         clips, shape = range(first, first + len(like)), tuple(like.shape[1:])
-        return noise(seed, clips, shape, start=at, prior=prior or self.model.settings.prior, draw=step + 1).to(like.device)
+        return noise(seed, clips, shape, start=at, prior=prior or self.model.settings.prior, draw=step + 1).to(like.device, non_blocking=True)
 
     def check(self, prompts: list[str], size: Size, seed: int, *, larger: bool = False) -> None:
         """Refuse what cannot be made; `larger`: of a clip at a lower resolution."""
@@ -269,7 +269,7 @@ class Watched:
 
     def __call__(self, noisy: Tensor, t: Tensor) -> Tensor:
         answer = self.field(noisy, t)
-        self.expected = noisy - t.view(len(t), 1, -1, 1, 1).to(noisy) * answer[:, : noisy.shape[1]]
+        self.expected = noisy - t.view(len(t), 1, -1, 1, 1).to(noisy, non_blocking=True) * answer[:, : noisy.shape[1]]
         return answer
 
 

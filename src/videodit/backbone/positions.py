@@ -115,7 +115,7 @@ def turned(x: Float[Tensor, "b k n d"], angles: Float[Tensor, "n half"]) -> Floa
 
 def _places(grid: Size, like: Tensor, scale: float, when: When) -> list[Tensor]:
     steps = [torch.arange(count, dtype=torch.float32, device=like.device) for count in grid]
-    times = steps[0] if when is None else torch.tensor(when, dtype=torch.float32, device=like.device)
+    times = steps[0] if when is None else torch.tensor(when, dtype=torch.float32).to(like.device, non_blocking=True)
     return [times / scale, steps[1] - (grid.rows - 1) / 2, steps[2] - (grid.columns - 1) / 2]
 
 

@@ -33,7 +33,7 @@ def kept(field: Field, change: Mask, clean: Grid, noise: Grid) -> Field:
     """The field where `change` is 1; elsewhere the straight way to the clip from wherever it is, which ends there exactly."""
 
     def velocity(x: Tensor, t: Tensor) -> Tensor:
-        answer, s = field(x, t), t.view(len(t), 1, -1, 1, 1).to(x)
+        answer, s = field(x, t), t.view(len(t), 1, -1, 1, 1).to(x, non_blocking=True)
         back = torch.where(s > 0, (x - clean) / s.clamp(min=1e-6), noise - clean)
         moved = torch.where(change > 0, answer[:, : x.shape[1]], back)
         return torch.cat([moved, answer[:, x.shape[1] :]], dim=1)  # with what is said of the variance

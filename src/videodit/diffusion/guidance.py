@@ -64,7 +64,7 @@ def guided(network: Network, text: Text, blank: Text, guidance: Guidance, *, unt
             push = push + ((guidance.images or 0.0) - 1) * (less[0] - less[1])
         pushed = _rescaled(plain + _projected(push, plain, noisy, t, guidance), plain, guidance.rescale)
         if not every:  # of times that differ, some are outside
-            pushed = torch.where(within.to(noisy.device).view(len(t), 1, -1, 1, 1), pushed, plain)
+            pushed = torch.where(within.to(noisy.device, non_blocking=True).view(len(t), 1, -1, 1, 1), pushed, plain)
         return torch.cat([pushed, rest], dim=1)
 
     return field

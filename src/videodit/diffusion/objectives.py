@@ -136,7 +136,7 @@ class Diffusion:
 
     def clock(self, t: Time) -> Time:
         """The number of the level, between levels a part of the way; a thousandth of it, as the network counts."""
-        levels = self.levels.to(t.device)
+        levels = self.levels.to(t.device, non_blocking=True)
         above = torch.searchsorted(levels, t.double().contiguous()).clamp(1, self.steps - 1)
         part = (t - levels[above - 1]) / (levels[above] - levels[above - 1])
         level = above - 1 + part.clamp(0, 1)

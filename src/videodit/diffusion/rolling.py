@@ -28,5 +28,5 @@ def rolling(field: Field, queue: Grid, levels: Float[Tensor, "n"], fresh: Callab
         times = now.expand(len(queue), -1)
         queue = queue + steps * field(queue, times)[:, : queue.shape[1]]
         yield queue[:, :, :1]
-        queue = torch.cat([queue[:, :, 1:], fresh(number).to(queue)], dim=2)
+        queue = torch.cat([queue[:, :, 1:], fresh(number).to(queue, non_blocking=True)], dim=2)
         number += 1

@@ -93,7 +93,7 @@ def without(network: Network, given: Given, noise: Float[Tensor, "b c f h w"]) -
         return network
 
     def velocity(noisy: Tensor, t: Tensor, text: Text) -> Tensor:
-        here, s = given.repeated(len(noisy)), t.view(len(t), 1, -1, 1, 1).to(noisy)
+        here, s = given.repeated(len(noisy)), t.view(len(t), 1, -1, 1, 1).to(noisy, non_blocking=True)
         drawn = noise.repeat(len(noisy) // len(noise), 1, 1, 1, 1)
         there = (1 - s) * here.latents + s * drawn
         return network(torch.where(here.mask > 0, there, noisy), t, text) * (1 - here.mask)
