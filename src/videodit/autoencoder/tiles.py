@@ -102,8 +102,7 @@ class _InTiles:
         cut = 0 if not halves else halves[0] + 1 if self.encodes else halves[-1]
         self.before, self.after = stages[:cut], stages[cut:]
         fine = self.before if self.encodes else self.after
-        if any(isinstance(module, Attention) for stage in fine for module in stage.modules()) and halves:
-            raise UserError("The finest resolution of this autoencoder attends over the whole frame, which no tile sees: leave tiles out.")
+        self.attends = any(isinstance(module, Attention) for stage in fine for module in stage.modules())
         self.norms = [module for stage in fine for module in stage.modules() if isinstance(module, nn.GroupNorm)]
         self.units = (space, space // 2) if self.encodes else (space // 2, space)  # places a latent, going in and coming out
         self.latent = space if self.encodes else 1
@@ -116,6 +115,8 @@ class _InTiles:
         )
         if len(rows) == len(columns) == 1 or not self.before:
             return self.whole(x, *rest)
+        if self.attends:
+            raise UserError("The finest resolution of this autoencoder attends over the whole frame, which no tile sees: leave tiles out.")
         past = rest[0] if rest else None
         if not past:
             self.pasts.clear()  # a clip begins
