@@ -93,7 +93,7 @@ def _linear(layer: nn.Linear, kernels: tuple[str, ...], dtype: torch.dtype, x: T
     weight, bias = layer.weight, layer.bias
     if x.dtype != dtype or weight.dtype != dtype or x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
         return F.linear(x, weight, bias)
-    if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
+    if torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in layer.parameters())):
         return _Learning.apply(x, weight, bias, kernels)  # pyright: ignore[reportReturnType]
     return F.linear(x, weight, bias) if kernels[0] == OWN else _onednn(x, weight, bias)
 
@@ -102,7 +102,7 @@ def _feed_forward(layers: Any, dtype: torch.dtype, x: Tensor) -> Tensor:
     """Nothing is kept for a backward pass, so the GELU happens on what the product just wrote."""
     first, act, last = layers
     plain = x.dtype == dtype == first.weight.dtype and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-    if plain and not (torch.is_grad_enabled() and (x.requires_grad or first.weight.requires_grad)):
+    if plain and not (torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in first.parameters()))):
         return last(_onednn(x, first.weight, first.bias, "gelu"))
     return last(act(first(x)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,13 @@ from videodit.parallel.volume import shard_bytes
 from videodit.shapes import UserError
 from videodit.train.launch import Launch
 from videodit.train.optimizer import Optimizer
+from videodit.train.starting import ALL, freeze
 from videodit.train.step import Checkpoint, Job, Run, train
 
 STEPS, PASSES = 4, 4
 GROUPS = (1, 2, 4, 2, 1)
 HALF = Parallel(shard=2)
+PART = ("blocks.*.qkv",)
 # For each group: runs of their own, and runs that go on from another group's checkpoint: how, and to which step.
 RUNS: list[dict[str, Parallel]] = [
     {"one": Parallel()},
@@ -49,9 +52,10 @@ def network() -> DualTransformer:
     return tiny.transformer(given="channels", width=64, heads=4).train()
 
 
-def job(folder: Path, seen: list[int]) -> Job:
+def job(folder: Path, seen: list[int], learns: Sequence[str]) -> Job:
     """What a pass teaches is a function of its number; something is given in every second."""
     made = network()
+    freeze(made, learns)
 
     def batch(index: int) -> tuple[int, Tensor]:
         return index, torch.randn(2, 8, 2 if index // PASSES % 3 else 1, 4, 4, generator=torch.Generator().manual_seed(index))
@@ -79,10 +83,10 @@ def settings(folder: Path, split: Parallel, steps: int = STEPS, **changes: Any) 
     return Run(output=folder, steps=steps, parallel=split, **{**same, **changes})
 
 
-def trained(run: Run, seen: list[int]) -> list[float]:
+def trained(run: Run, seen: list[int], learns: Sequence[str] = ALL) -> list[float]:
     rank, size = dist.get_rank(), dist.get_world_size()
     run.output.mkdir(parents=True, exist_ok=True)
-    return [figures["loss"] for figures in train(run, job(run.output, seen), launch=Launch(rank, size))]
+    return [figures["loss"] for figures in train(run, job(run.output, seen, learns), launch=Launch(rank, size))]
 
 
 def member(folder: Path, number: int) -> dict[str, Any]:
@@ -95,6 +99,8 @@ def member(folder: Path, number: int) -> dict[str, Any]:
     if number < 2:
         half = settings(folder / f"half-{number}", HALF if number else Parallel(), 2, precision="bf16")
         found["half"] = trained(half, [])
+        part = settings(folder / f"part-{number}", HALF if number else Parallel())
+        found["part"] = trained(part, [], PART)
     if number in (1, 2):
         found["bytes"] = traffic(RUNS[number]["hybrid" if number == 2 else "shards"])
     if number == 1:
@@ -134,6 +140,14 @@ def test_many_train_what_one_does(groups: Groups) -> None:
         assert sorted(at for found in group for at in found[name]["seen"]) == list(range(STEPS * PASSES)), name
         assert worst(saved(folder / name), weights) < 1e-4, name
     assert told[1][0]["half"] == pytest.approx(told[0][0]["half"], rel=1e-2) and told[1][0]["half"] != told[0][0]["half"]
+
+
+def test_shards_learn_in_part(groups: Groups) -> None:
+    folder, told = groups
+    one, shards, start = saved(folder / "part-0"), saved(folder / "part-1"), network().state_dict()
+    assert told[1][0]["part"] == told[1][1]["part"] == pytest.approx(told[0][0]["part"], abs=1e-6) and worst(shards, one) < 1e-4
+    for weights in (one, shards):
+        assert {name for name, value in weights.items() if not torch.equal(value, start[name])} == {n for n in start if ".qkv." in n}
 
 
 @pytest.mark.parametrize("name", ["up", "down"])

@@ -40,7 +40,7 @@ _noted: list[Case] | None = None
 
 def attend(query: Tensor, key: Tensor, value: Tensor, visible: Tensor | None) -> Tensor:
     """Softmax attention; `visible` says of the first keys whether they may be seen, and what follows them may."""
-    learning = query.requires_grad and torch.is_grad_enabled()
+    learning = torch.is_grad_enabled() and any(x.requires_grad for x in (query, key, value))
     case = Case(query.dtype, learning, query.shape[0] * query.shape[1], query.shape[2], key.shape[2], query.shape[3])
     if query.device.type != "cpu" or torch.compiler.is_compiling():
         chosen = _rule(case) if query.device.type == "cpu" and learning else "fused"

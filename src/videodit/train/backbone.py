@@ -43,7 +43,7 @@ from videodit.train.mixed import Mixed, Pack, missed
 from videodit.train.parts import sight
 from videodit.train.recompute import DOC, Recompute, recompute
 from videodit.train.retention import COUNT, Retention
-from videodit.train.starting import keep_tokenizer, starting
+from videodit.train.starting import ALL, keep_tokenizer, learnable, starting
 from videodit.train.step import Job, Run, provenance
 
 PASSES = 6  # whose shapes are measured
@@ -127,6 +127,9 @@ class BackboneRun(Run):
     lora: LoRA | None = setting(
         None, doc="low-rank changes of named layers, learnt instead of all weights; left in OUTPUT/lora and merged in OUTPUT/model"
     )
+    learns: tuple[str, ...] = setting(
+        ALL, doc="names of the transformer's parameters, or of what holds them, that learn; * stands for anything; the rest is frozen"
+    )
     kernels: Literal["fixed", "measured"] = setting(
         "fixed", doc="PyTorch's own linear layers, or the fastest of several, measured once and kept in OUTPUT/kernels.json"
     )
@@ -162,6 +165,7 @@ class BackboneRun(Run):
             raise UserError("conversion makes a video model of an image model that is there: set start, or the layout in [backbone].")
         if self.lora and (self.sight or self.upscale or self.lone == "channels"):
             raise UserError("lora learns changes of layers alone, and lone=channels, upscale and sight add layers: leave one of them out.")
+        learnable(self)
         if self.upscale and (self.tasks.gives or not isinstance(self.sizes, One)):
             raise UserError("upscale tells of whole clips of one size: leave tasks, and sizes.kind other than one, out.")
         if self.looks.data and isinstance(self.data, Drawn):

@@ -71,15 +71,15 @@ class Optimizer:
             for is_matrix in (True, False)
             for alike in kinds([p for p in trained if id(p) not in blocks and (id(p) in new) == is_new and (p.ndim > 1) == is_matrix])
         ]
-        adam = torch.optim.AdamW(groups, lr=self.learning_rate, betas=(self.beta1, self.beta2))
+        adam = [torch.optim.AdamW(groups, lr=self.learning_rate, betas=(self.beta1, self.beta2))] if groups else []
         if not blocks:
-            return [adam]
+            return adam
         scaled = [
             {"params": alike, "scale": self.muon / self.learning_rate * (self.fresh if is_new else 1.0)}
             for is_new in (False, True)
             if (alike := [p for p in trained if id(p) in blocks and (id(p) in new) == is_new])
         ]
-        return [adam, torch.optim.Muon(scaled, lr=self.muon, weight_decay=self.weight_decay, adjust_lr_fn="match_rms_adamw")]
+        return [*adam, torch.optim.Muon(scaled, lr=self.muon, weight_decay=self.weight_decay, adjust_lr_fn="match_rms_adamw")]
 
 
 def _block_matrices(network: nn.Module) -> list[nn.Parameter]:

@@ -121,6 +121,7 @@ def _backbone(settings: BackboneRun, assumed: list[str]) -> Outline:
     network = nn.ModuleDict({"backbone": built})
     if settings.lora:
         adapters.attach(built, settings.lora)
+    starting.freeze(built, settings.learns)
     # the features of encoders as large as SD3's are cached before the run, and labels are in the transformer
     if isinstance(shape, Transformer) and isinstance(text, TextSettings):
         network["text"] = TextEncoder(None, text).requires_grad_(settings.start is None)

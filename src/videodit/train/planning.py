@@ -145,7 +145,8 @@ def _steps(settings: Recipe, made: Outline) -> Iterator[float]:
             start = time.perf_counter()
             with _mixed(settings):
                 loss = one()
-            loss.backward()
+            if loss.requires_grad:
+                loss.backward()
             seconds += passes * rate * (time.perf_counter() - start)
             del loss
         start = time.perf_counter()

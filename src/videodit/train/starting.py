@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fnmatch
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from videodit.train.backbone import BackboneRun
 
 TOKENIZER = "tokenizer.json"
+ALL = ("*",)
 
 
 def starting(settings: BackboneRun, autoencoder: PerFrame) -> nn.ModuleDict:
@@ -61,7 +64,34 @@ def starting(settings: BackboneRun, autoencoder: PerFrame) -> nn.ModuleDict:
     fitting(settings, autoencoder, network.settings)
     if settings.lora:
         adapters.attach(network, settings.lora)
+    freeze(network, settings.learns)
     return nn.ModuleDict({"backbone": network.train(), "text": image.text.requires_grad_(False)})
+
+
+def learnable(settings: BackboneRun) -> None:
+    """Refuse names of what learns where nothing is there to be frozen, or lora says what learns."""
+    if not settings.learns:
+        raise UserError("learns names what is trained: leave it out to train all of the transformer.")
+    if settings.learns != ALL and settings.start is None:
+        raise UserError("learns freezes the rest of a model that is there: give its folder by start=FOLDER, or leave learns out.")
+    if settings.learns != ALL and settings.lora:
+        raise UserError("lora learns its changes alone, whose layers lora.names says: leave learns or lora out.")
+
+
+def freeze(network: nn.Module, learns: Sequence[str]) -> None:
+    """Let only that learn whose own name, or that of something that holds it, is like one of these; what was frozen stays so."""
+    if tuple(learns) == ALL:
+        return
+    names = {name: name.split(".") for name, p in network.named_parameters() if p.requires_grad}
+    whole = {name: [".".join(parts[:end]) for end in range(1, len(parts) + 1)] for name, parts in names.items()}
+    chosen: set[str] = set()
+    for pattern in learns:
+        like = {name for name, around in whole.items() if fnmatch.filter(around, pattern)}
+        if not like:
+            raise UserError(f"learns: nothing that could learn is called {pattern!r}: it is called {', '.join(sorted(names)[:6])}, ...")
+        chosen |= like
+    for name, p in network.named_parameters():
+        p.requires_grad_(name in chosen)
 
 
 def suited(settings: BackboneRun, autoencoder: PerFrame) -> None:

@@ -271,7 +271,8 @@ def _step(settings: Run, job: Job, players: list[Player], step: int, passes: Ite
         with launch.together():
             with mixed:
                 loss, figures = job.loss(index, batch)
-            (loss / settings.accumulate / launch.sequence).backward()
+            if loss.requires_grad:  # a picture may pass by all that learns
+                (loss / settings.accumulate / launch.sequence).backward()
         figures = {"loss": loss.detach(), **figures}
         if rival and job.rival:
             with mixed:
