@@ -227,7 +227,8 @@ class Generator:
     def fresh(self, seed: int, first: int, like: Tensor, step: int, at: int = 0, prior: Prior | None = None) -> Tensor:
         """Noise of a step, for samplers that add some: as alike, frame by frame, as the first noise is."""
         clips, shape = range(first, first + len(like)), tuple(like.shape[1:])
-        return noise(seed, clips, shape, start=at, prior=prior or self.model.settings.prior, draw=step + 1).to(like.device, non_blocking=True)
+        drawn = noise(seed, clips, shape, start=at, prior=prior or self.model.settings.prior, draw=step + 1)
+        return drawn.to(like.device, non_blocking=True)
 
     def check(self, prompts: list[str], size: Size, seed: int, *, larger: bool = False) -> None:
         """Refuse what cannot be made; `larger`: of a clip at a lower resolution."""

@@ -18,7 +18,7 @@ from torch import Tensor
 import lives
 from videodit.shapes import UserError
 from videodit.train import checkpoint, recipes
-from videodit.train.faults import ABORTED, Faults, alone
+from videodit.train.faults import ABORTED, Faults, alone, sentence
 from videodit.train.saving import newest
 from videodit.train.step import Job, train
 
@@ -102,6 +102,12 @@ def test_a_step_that_is_not_finite_is_left_out(where: str, value: float, tmp_pat
     assert last["step"] == 4 and "step 4" in last["fault"] and last["norm"] is None and len(history) == 1
     train(replace(run, steps=5), lives.job(run.output))
     assert all(torch.isfinite(torch.tensor(f["loss"])) for f in train(replace(run, steps=6), lives.job(run.output)))
+
+
+def test_names_are_few() -> None:
+    passes = {6: ["a.mp4", "b.mp4"], 7: ["b.mp4", "c.mp4", "d.mp4", "e.mp4", "f.mp4"]}
+    assert sentence(2, passes, None) == "step 3, passes 6, 7 (a.mp4, b.mp4, c.mp4, d.mp4 and 2 more), in the loss alone"
+    assert sentence(0, {0: []}, "out.bias") == "step 1, pass 0, first in the gradient of out.bias"
 
 
 def test_so_many_in_a_row_stop_the_run(tmp_path: Path) -> None:

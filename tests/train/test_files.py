@@ -23,7 +23,8 @@ from videodit.diffusion.tasks import Tasks
 from videodit.shapes import Size, UserError
 from videodit.train import pools, recipes
 from videodit.train.backbone import BackboneRun, Joint, job
-from videodit.train.latents import Latents
+from videodit.train.latents import Batch, Latents
+from videodit.train.step import train
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -213,3 +214,31 @@ def test_a_digest_in_a_list_is_held_to(world: tiny.World, tmp_path: Path, folder
         else:
             with pytest.raises(UserError, match=match):
                 pools.pools(settings, coder, "text", [True])
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+def test_a_step_that_is_not_finite_names_the_files(
+    batch: int, world: tiny.World, tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = run(world, tmp_path, data=Folder(path=folder), joint=Joint(video_probability=1.0), batch=batch, accumulate=2)
+    made = job(settings)
+    read = [made.batch(index).names for index in range(2)]
+    every = {str(folder / f"{i}.mp4") for i in (0, 1)}  # the third is too short for a clip
+    assert all(len(names) == batch and set(names) <= every for names in read)
+
+    def loss(index: int, drawn: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        error, figures = made.loss(index, drawn)
+        return (error * float("nan") if index == 1 else error), figures
+
+    train(replace(settings, steps=1), replace(made, loss=loss))
+    said = f"step 1, pass 1 ({', '.join(dict.fromkeys(read[1]))}), "
+    assert said in capsys.readouterr().err and said in json.loads((settings.output / "log.jsonl").read_text())["fault"]
+
+
+def test_pictures_and_scenes_have_names(world: tiny.World, tmp_path: Path, folder: Path) -> None:
+    pictures = run(world, tmp_path, data=Folder(path=folder), joint=Joint(video_probability=0.0), batch=2)
+    assert job(pictures).batch(0).names == (str(folder / "p.png"),) * 2
+    along = Joint(video_probability=1.0, appended=1)
+    names = job(run(world, tmp_path / "drawn", joint=along, batch=2)).batch(0).names
+    assert [name.split()[0] for name in names] == ["clip"] * 2 + ["picture"] * 2
+    assert all(0 <= int(name.split()[1]) < 12 for name in names)

@@ -263,7 +263,7 @@ def job(settings: BackboneRun) -> Job:
 
     moving = data.pools[settings.joint.video_probability > 0]
     look = Look(settings, model, held(settings, autoencoder, text.takes), learnt(settings, moving)) if settings.looks.every else None
-    made = Job(network=network, batch=data.batch, loss=loss, save=save, look=look)
+    made = Job(network=network, batch=data.batch, loss=loss, save=save, named=lambda batch: batch.names, look=look)
     return replace(made, keep=partial(keep_tokenizer, text)) if isinstance(text, TextEncoder) and settings.start is None else made
 
 
@@ -289,11 +289,11 @@ def _on(batch: Batch | Pack, device: str) -> Batch | Pack:
     text = batch.text.map(lambda x: x.to(device)) if isinstance(batch.text, Text) else batch.text
     if isinstance(batch, Pack):
         clean, noise = ([x.to(device) for x in grids] for grids in (batch.clean, batch.noise))
-        return Pack(clean, text, batch.times.to(device), noise)
+        return Pack(clean, text, batch.times.to(device), noise, batch.names)
     given = None if batch.given is None else batch.given.to(device)
     appended = None if batch.appended is None else _on(batch.appended, device)
     assert not isinstance(appended, Pack)
-    return Batch(batch.clean.to(device), text, batch.times.to(device), batch.noise.to(device), given, appended)
+    return Batch(batch.clean.to(device), text, batch.times.to(device), batch.noise.to(device), given, appended, batch.names)
 
 
 def _missed(

@@ -6,7 +6,7 @@ import fcntl
 import math
 import os
 import signal
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from videodit.shapes import UserError
 from videodit.train.progress import note
 
 ABORTED = 128 + signal.SIGKILL
+NAMED = 4  # clips or files of passes that are not finite
 GRACE = 1.0  # seconds that an abort leaves Python to unwind
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -124,9 +125,13 @@ def layer(networks: Sequence[nn.Module]) -> str | None:
     return None
 
 
-def sentence(step: int, passes: Sequence[int], where: str | None) -> str:
-    """What was not finite, and where; counted from 1 as the log does, passes from 0 as they are drawn."""
+def sentence(step: int, passes: Mapping[int, Sequence[str]], where: str | None) -> str:
+    """What was not finite, with the first of the clips or files of such passes, and where; counted from 1 as the log does, passes from 0
+    as they are drawn."""
     of = f"pass{'' if len(passes) == 1 else 'es'} {', '.join(map(str, passes))}"
+    if names := list(dict.fromkeys(name for each in passes.values() for name in each)):
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        of += f" ({', '.join(names[:NAMED])}{more})"
     return f"step {step + 1}, {of}, " + (f"first in the gradient of {where}" if where else "in the loss alone")
 
 

@@ -33,6 +33,7 @@ class Batch(NamedTuple):
     noise: Tensor
     given: Given | None = None
     appended: Batch | None = None  # pictures that train along
+    names: tuple[str, ...] = ()  # which clips or pictures these are
 
 
 class Latents:
@@ -65,7 +66,7 @@ class Latents:
         given = self._given(pool, mask, settings.size.frames, frames, indices) if told else self._low(kind, indices, generator)
         noise = settings.prior.lent(noise, given.first) if told and given else noise
         appended = self._appended(step, times) if kind and settings.joint.appended else None
-        return Batch(clean, text, times, noise, given, appended)
+        return Batch(clean, text, times, noise, given, appended, pool.names(indices) + (appended.names if appended else ()))
 
     def _drawn(
         self, step: int, kind: bool, count: int, rng: np.random.Generator, generator: torch.Generator, *, told: bool
@@ -87,7 +88,7 @@ class Latents:
             times = times.repeat_interleave(settings.joint.appended)
         else:
             times = settings.objective.draw(settings.times, count, 1, clean[0, 0].numel(), generator)
-        return Batch(clean, text, times, noise, self._low(False, indices, generator))
+        return Batch(clean, text, times, noise, self._low(False, indices, generator), names=self.pools[False].names(indices))
 
     def _low(self, kind: bool, indices: np.ndarray, generator: torch.Generator) -> Given | None:
         """They at a lower resolution, each under a share of noise of its own."""

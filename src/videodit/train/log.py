@@ -48,6 +48,15 @@ class Log:
         os.fsync(self._file)
 
 
+def means(told: list[dict[str, float]]) -> dict[str, float]:
+    """Figures of a step, from those of its passes that have them."""
+    found: dict[str, list[float]] = {}
+    for figures in told:
+        for name, value in figures.items():
+            found.setdefault(name, []).append(value)
+    return {name: math.fsum(values) / len(values) for name, values in found.items()}
+
+
 def _until(path: Path, done: int) -> bytes | None:
     """What a log says of the first `done` steps; None where it says nothing else."""
     try:

@@ -92,6 +92,7 @@ class Pack(NamedTuple):
     text: Text | list[str]
     times: Tensor
     noise: list[Tensor]
+    names: tuple[str, ...] = ()  # which these are
 
 
 class Mixed(Latents):
@@ -130,13 +131,13 @@ class Mixed(Latents):
                 noise[-1] = settings.prior.correlated(noise[-1], torch.randn(x[None, :, :1].shape, generator=generator))
         text = self._text(step, kind, indices, dropped)
         if self.packs:
-            return Pack(clean, text, torch.cat(times), [x[0] for x in noise])
+            return Pack(clean, text, torch.cat(times), [x[0] for x in noise], self.pool.names(indices))
         frames = clean[0].shape[1]
         length = frames * self.autoencoder.time - self.autoencoder.lead
         told = self._given(self.pool, self._mask(step, frames), length, frames, indices)
         drawn = torch.cat(noise)
         drawn = drawn if told is None else settings.prior.lent(drawn, told.first)
-        return Batch(torch.stack(clean), text, torch.cat(times), drawn, told)
+        return Batch(torch.stack(clean), text, torch.cat(times), drawn, told, names=self.pool.names(indices))
 
 
 def fits(settings: BackboneRun, shape: Transformer | DiT) -> None:

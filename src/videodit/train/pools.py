@@ -64,6 +64,7 @@ class Pool:
     whose: list[tuple[int, ...]] = field(default_factory=list)  # captions of each; without any, each has its own
     parts: dict[str, Tensor] | list[dict[str, Tensor]] = field(default_factory=dict)
     weights: np.ndarray | None = None
+    files: list[str] = field(default_factory=list)  # the file of each, of a world that is drawn none
 
     def draw(self, rng: np.random.Generator, count: int, *, told: bool) -> np.ndarray:
         """So many of them; `told`: of those whose parts are known."""
@@ -71,6 +72,11 @@ class Pool:
         if self.weights is None:
             return rng.integers(most, size=count)
         return rng.choice(most, size=count, p=self.weights[:most] / self.weights[:most].sum())
+
+    def names(self, indices: np.ndarray) -> tuple[str, ...]:
+        """What a user finds them by: their files, or their numbers in a world that is drawn."""
+        what = "clip" if self.latents[0].shape[1] > 1 else "picture"
+        return tuple(self.files[i] if self.files else f"{what} {i}" for i in indices)
 
     def said(self, rng: np.random.Generator, indices: np.ndarray) -> np.ndarray:
         """A caption of each."""
@@ -132,14 +138,16 @@ def merged(pools: dict[bool, Pool], video: float) -> Pool:
     whose: list[tuple[int, ...]] = []
     parts: list[dict[str, Tensor]] = []
     weights: list[np.ndarray] = []
+    files: list[str] = []
     for kind in sorted(pools):
         pool = pools[kind]
         assert pool.weights is not None and isinstance(pool.parts, list)
         parts += pool.parts
         whose += [tuple(len(captions) + i for i in one) for one in pool.whose]
         captions += pool.captions
+        files += pool.files
         weights.append(pool.weights / pool.weights.sum() * (video if kind else 1 - video))
-    return Pool([one for kind in sorted(pools) for one in pools[kind].latents], captions, whose, parts, np.concatenate(weights))
+    return Pool([one for kind in sorted(pools) for one in pools[kind].latents], captions, whose, parts, np.concatenate(weights), files)
 
 
 def patch(settings: BackboneRun) -> int:
@@ -284,6 +292,7 @@ def _filmed(settings: BackboneRun, autoencoder: PerFrame, takes: str, video: boo
     captions: list[str] = []
     whose: list[tuple[int, ...]] = []
     weights: list[float] = []
+    files: list[str] = []
     found: list[dict[str, Tensor]] = []
     seen: set[Place] = set()
     losses = Losses(len(chosen), settings.data.budget, settings.output / "unreadable.jsonl")
@@ -304,15 +313,16 @@ def _filmed(settings: BackboneRun, autoencoder: PerFrame, takes: str, video: boo
         found.append(made)
         whose += [tuple(range(len(captions), len(captions) + len(words)))] * count
         weights += [item.weight / max(count, 1)] * count
+        files += [str(item.path)] * count
         captions += words
     if not whose:
         raise UserError(_nothing(settings, settings.data.path, losses, video))
     found = [made for made in found if len(made["latents"])]
     if not isinstance(settings.sizes, One):
         each = [{name: part[i] for name, part in made.items()} for made in found for i in range(len(made["latents"]))]
-        return Pool([one.pop("latents") for one in each], captions, whose, each, np.array(weights))
+        return Pool([one.pop("latents") for one in each], captions, whose, each, np.array(weights), files)
     tensors = {name: torch.cat([made[name] for made in found]) for name in found[0]}
-    return Pool(tensors.pop("latents"), captions, whose, tensors, np.array(weights))
+    return Pool(tensors.pop("latents"), captions, whose, tensors, np.array(weights), files)
 
 
 def _nothing(settings: BackboneRun, path: Path | str, losses: Losses, video: bool) -> str:

@@ -34,7 +34,7 @@ from videodit.train.average import Average
 from videodit.train.checkpoint import Position, Snapshot
 from videodit.train.faults import Faults, Interrupted, broken, is_finite, layer, sentence, stopping
 from videodit.train.launch import Launch
-from videodit.train.log import Log
+from videodit.train.log import Log, means
 from videodit.train.optimizer import Optimizer
 from videodit.train.progress import note
 from videodit.train.saving import Saver, newest
@@ -139,6 +139,7 @@ class Job:
     batch: Callable[[int], Any]  # pass -> what `loss` takes; runs ahead in a thread
     loss: Callable[[int, Any], tuple[Tensor, dict[str, Tensor]]]
     save: Callable[[Path], None]  # writes the model folder, with the averaged weights in the network
+    named: Callable[[Any], Sequence[str]] = lambda batch: ()  # the clips or files of what `batch` made
     fresh: Sequence[nn.Parameter] = ()  # what an inflated network did not inherit
     rival: Rival | None = None
     look: Look | None = None
@@ -265,7 +266,7 @@ def _step(settings: Run, job: Job, players: list[Player], step: int, passes: Ite
     everyone = [first, *([rival] if rival else [])]
     for player in everyone:
         player.network.zero_grad(set_to_none=True)
-    told: list[tuple[int, dict[str, Tensor]]] = []
+    told: list[tuple[int, dict[str, Tensor], Sequence[str]]] = []
     mixed = torch.autocast(torch.device(settings.device).type, torch.bfloat16, enabled=settings.precision == "bf16")
     for index, batch in islice(passes, launch.share(settings.accumulate)):
         with launch.together():
@@ -279,18 +280,19 @@ def _step(settings: Run, job: Job, players: list[Player], step: int, passes: Ite
                 loss, more = job.rival.loss()
             (loss / settings.accumulate).backward()
             figures |= more
-        told.append((index, figures))
+        told.append((index, figures, job.named(batch)))
     with launch.together():  # on a GPU it is here that a pass is waited for
-        mine = {index: {name: value.item() for name, value in of.items()} for index, of in told}
+        mine = {index: {name: value.item() for name, value in of.items()} for index, of, _ in told}
     every = sorted({index: of for theirs in launch.gathered(mine) for index, of in theirs.items()}.items())
-    figures = _means([of for _, of in every])
+    figures = means([of for _, of in every])
     for player in everyone:
         launch.add(player.network.parameters())
     norms = [player.norm() for player in everyone]
     figures |= {"norm": norms[0].item(), "rate": settings.optimizer.rate(step, settings.steps)}
     if not is_finite([figures["loss"]], [norm.item() for norm in norms]):
         bad = [index for index, of in every if not math.isfinite(of["loss"])] or [index for index, _ in every]
-        return Told(figures, sentence(step, bad, layer([player.network for player in everyone])))
+        named = {index: names for theirs in launch.gathered({index: names for index, _, names in told}) for index, names in theirs.items()}
+        return Told(figures, sentence(step, {index: named[index] for index in bad}, layer([player.network for player in everyone])))
     for player, norm in zip(everyone, norms, strict=True):
         player.learn(step, settings.steps, norm)
     return Told(figures)
@@ -303,15 +305,6 @@ def _looked(look: Look, network: nn.Module, average: Average, step: int) -> Figu
         return look(step)
     finally:
         network.load_state_dict(learning, strict=False)
-
-
-def _means(told: list[Figures]) -> Figures:
-    """Over all passes of all processes."""
-    found: dict[str, list[float]] = {}
-    for figures in told:
-        for name, value in figures.items():
-            found.setdefault(name, []).append(value)
-    return {name: math.fsum(values) / len(values) for name, values in found.items()}
 
 
 def _ahead(batch: Callable[[int], Any], passes: range) -> Iterator[tuple[int, Any]]:
