@@ -15,6 +15,7 @@ from PIL import Image
 import films
 from videodit.cli.main import main
 from videodit.data import audit, cuts, video
+from videodit.data.buckets import Bucketed
 from videodit.data.item import digest
 from videodit.data.sources import Folder, Manifest, Shards, items
 from videodit.shapes import Size
@@ -229,3 +230,25 @@ def test_mistakes(folder: Path, options: list[str], said: str, monkeypatch: pyte
     monkeypatch.chdir(folder.parent)
     assert main(["audit", *options]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_buckets_are_told_as_a_run_deals_them(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["sizes.kind=buckets", "sizes.resolutions=[16]", "sizes.aspects=[1.33, 1.78]", "sizes.lengths=[1, 4, 8]"]
+    assert main(["audit", str(folder), *options, "--json"]) == 0
+    found = {Path(row["path"]).stem: row for row in json.loads(capsys.readouterr().out)["files"]}
+    table = Bucketed(resolutions=(16,), aspects=(1.33, 1.78), lengths=(1, 4, 8)).table(space=8, time=4, patch=2)
+    for name, frames in (("good", 10), ("cut", 11), ("picture", 1)):
+        assert tuple(found[name]["bucket"]) == table.of(Size(frames, 24, 32)), name
+    assert (
+        found["good"]["clips"] == 1
+        and found["cut"]["clips"] == 2
+        and (found["short"]["why"], found["short"]["bucket"]) == ("too small", [])
+    )
+
+
+def test_a_data_set_as_it_is_published(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "set" / "Walk").mkdir(parents=True)
+    (tmp_path / "set" / "Walk" / "v.webp").write_bytes((folder / "good.webp").read_bytes())
+    assert main(["audit", str(tmp_path / "set"), "--layout", "ucf101", "--frames", "4", "--size", "16x16", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["files"]
+    assert (row["why"], row["clips"], row["used"]) == ("", 1, 10)  # every third of its ten frames

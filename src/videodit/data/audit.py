@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from videodit.data import cuts
+from videodit.data.buckets import Buckets
 from videodit.data.item import Crop, Item
 from videodit.data.quarantine import Place
-from videodit.data.sources import Filed
+from videodit.data.sources import Filed, Files
 from videodit.data.video import Unreadable
 from videodit.shapes import Size
 
-Why = Literal["", "bad entry", "unreadable", "duplicate", "too short", "static", "no caption"]
+Why = Literal["", "bad entry", "unreadable", "duplicate", "too short", "too small", "static", "no caption"]
 
 
 class Row(NamedTuple):
@@ -32,6 +33,7 @@ class Row(NamedTuple):
     first: int = 0  # the frame of the file where its entry begins
     least: int = 1  # frames of a shot that gives a clip
     crop: Crop | None = None  # what its list says of each frame is read; else what is left between black borders, which are read too
+    bucket: Size | None = None  # the extent of its clips, where each file has its own
 
     @property
     def shots(self) -> int:
@@ -42,8 +44,8 @@ class Row(NamedTuple):
         return self.frames - self.used
 
 
-def audited(items: Sequence[Item], size: Size, files: Filed, *, worded: bool) -> Iterator[Row]:
-    """A row for each item as it is read; `worded`: whether each needs a caption."""
+def audited(items: Sequence[Item], size: Size | Buckets, files: Filed, *, worded: bool) -> Iterator[Row]:
+    """A row for each item as it is read; `worded`: whether each needs a caption. `size`: of every clip, or a table of what there is."""
     seen: dict[Place, Path] = {}
     for item in items:
         if item.wrong:
@@ -59,16 +61,25 @@ def audited(items: Sequence[Item], size: Size, files: Filed, *, worded: bool) ->
             continue
         if item.captions or not worded:  # one without words takes no place from one that has them
             seen[content] = item.path
-        yield _row(item, size if item.moves else size._replace(frames=1), files, worded=worded)
+        yield _row(item, size, files, worded=worded)
 
 
-def _row(item: Item, size: Size, files: Filed, *, worded: bool) -> Row:
+def bucket(seen: cuts.Look, item: Item, table: Buckets, files: Files) -> Size | None:
+    """Where a file goes; a video only to a picture's where there are no others."""
+    found = table.of(cuts.filled(seen, files))
+    return None if found and found.frames == 1 and item.moves and max(table.lengths) > 1 else found
+
+
+def _row(item: Item, sizes: Size | Buckets, files: Filed, *, worded: bool) -> Row:
     try:
         seen = cuts.look(item, files)
     except Unreadable as error:
         return Row(item, "unreadable", error.reason)
     if not seen.frames:
         return Row(item, "too short", "its start stands behind its end")
+    own = bucket(seen, item, sizes, files) if isinstance(sizes, Buckets) else None
+    size = own or (sizes if isinstance(sizes, Size) else Size(1, 1, 1))
+    size = size if item.moves else size._replace(frames=1)
     found = cuts.cut(seen, size, files)
     least = (size.frames - 1) * files.every + 1
     plain = Row(
@@ -84,7 +95,10 @@ def _row(item: Item, size: Size, files: Filed, *, worded: bool) -> Row:
         found.first,
         least,
         item.crop or seen.crop,
+        own,
     )
+    if isinstance(sizes, Buckets) and own is None:
+        return plain._replace(why="too small", said="it fills no bucket", clips=0, used=0)
     if worded and not item.captions:
         return plain._replace(why="no caption", said=_wordless(item, files), clips=0, used=0)
     if not found.starts:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from videodit import backbone, models
 from videodit.autoencoder import PerFrame
 from videodit.data import cuts, sources, worlds
-from videodit.data.buckets import One
+from videodit.data.buckets import Buckets, One
 from videodit.data.cache import remembered
 from videodit.data.item import Item
 from videodit.data.labels import Labels
@@ -156,6 +156,12 @@ def patch(settings: BackboneRun) -> int:
     return (folder.backbone if folder else settings.backbone or backbone.PRESETS[settings.preset]).patch
 
 
+def table(settings: BackboneRun, autoencoder: PerFrame) -> Buckets | None:
+    """What extents the files of a run have; None: they are all of its size."""
+    sizes = settings.sizes
+    return None if isinstance(sizes, One) else sizes.table(space=autoencoder.space, time=autoencoder.time, patch=patch(settings))
+
+
 def cache(settings: BackboneRun) -> Path:
     return settings.output.parent / "cache"
 
@@ -267,17 +273,17 @@ def _chosen(settings: BackboneRun, autoencoder: PerFrame, video: bool) -> tuple[
 
 def _extents(settings: BackboneRun, autoencoder: PerFrame, video: bool, quarantine: Quarantine) -> Callable[[Item, Place], Extent | None]:
     """The extent of a file's clips: the run's, or the nearest to its own, for which it is looked through once."""
-    sizes, files = settings.sizes, settings.data
-    if isinstance(sizes, One) or isinstance(files, Drawn):
+    buckets, files = table(settings, autoencoder), settings.data
+    if buckets is None or isinstance(files, Drawn):
         picture = settings.size._replace(frames=1)
         return lambda item, place: Extent(settings.size if item.moves else picture, settings.size if video else picture)
-    table, longest = sizes.table(space=autoencoder.space, time=autoencoder.time, patch=patch(settings)), max(sizes.lengths)
+    longest = max(buckets.lengths)
 
     def of(item: Item, place: Place) -> Extent | None:
         key = {"looked": place.digest, **place.key, "reader": READER, "every": files.every}
         look = partial(quarantine.tried, place, item.path, lambda: {"size": torch.tensor(cuts.filled(cuts.look(item, files), files))})
         size = Size(*remembered(cache(settings), key, look)["size"].tolist())
-        clip, picture = table.of(size), table.of(size._replace(frames=1))
+        clip, picture = buckets.of(size), buckets.of(size._replace(frames=1))
         if clip is None or (clip.frames == 1 and item.moves and (video or longest > 1)):  # without clips there are no first frames
             return None
         return Extent(clip, clip) if video else picture and Extent(clip, picture)
