@@ -8,7 +8,7 @@ from typing import Any, BinaryIO, NamedTuple
 import av
 import numpy as np
 
-from videodit.data import containers
+from videodit.data import containers, lengths
 
 STILL = 1.0  # the rate of a file that holds one picture
 MOST = 5_000_000  # frames of a file
@@ -76,7 +76,7 @@ def probe_stream(file: BinaryIO, kind: str) -> Probe:
                 raise Fault(f"it has more than {MOST} frames")
         if not times:
             raise Fault("it holds no picture")
-        if said := _contradiction(container, stream, packets, times, ends):
+        if said := _contradiction(container, stream, packets, times, ends) or _head(file, kind, container, packets, ends):
             raise Fault(said)
         return _timed(kind, stream, times, last)
 
@@ -103,6 +103,17 @@ def _contradiction(container: Any, stream: Any, packets: int, times: list[tuple[
     even = np.abs(steps * rate - 1) < 0.25 + 0.001 * rate
     if len(steps) and 0.8 < even.mean() < 1 and lost[~even].sum() >= 1 and stream.average_rate:
         return f"{int(lost[~even].sum())} frames are missing between others"
+    return ""
+
+
+def _head(file: BinaryIO, kind: str, container: Any, packets: int, ends: float) -> str:
+    """What a head says and FFmpeg does not hold against anything."""
+    if kind == "mp4" and (film := lengths.film(file)):
+        return lengths.contradiction(film, ends)
+    if kind == "avi" and len(container.streams.video) == 1:
+        count, more = lengths.counted(file)
+        if count and (count > packets or (count < packets and not more)):
+            return f"{count} frames are announced and {packets} packets come"
     return ""
 
 

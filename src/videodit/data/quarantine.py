@@ -18,7 +18,7 @@ from videodit.data.item import Crop, crop
 from videodit.data.video import Unreadable
 from videodit.shapes import UserError
 
-READER = f"3, FFmpeg {ffmpeg_version_info}"  # changes when what is a fault, or what is seen, changes
+READER = f"4, FFmpeg {ffmpeg_version_info}"  # changes when what is a fault, or what is seen, changes
 T = TypeVar("T")
 
 

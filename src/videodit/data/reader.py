@@ -138,9 +138,10 @@ def forget() -> None:
 
 
 def heard() -> str:
-    """The first line that FFmpeg said since."""
-    text = os.pread(_HEARD[0], 2000, 0).decode(errors="replace") if _HEARD else ""
-    return " ".join((text.strip().splitlines() or [""])[0].split("] ", 1)[-1].split())
+    """The first line that FFmpeg said since, but that it may not decode sound, of which nothing is wanted."""
+    text = os.pread(_HEARD[0], 1 << 16, 0).decode(errors="replace") if _HEARD else ""
+    lines = [line for line in text.strip().splitlines() if "not on whitelist" not in line]
+    return " ".join((lines or [""])[0].split("] ", 1)[-1].split())[:2000]
 
 
 _HEARD: list[int] = []
