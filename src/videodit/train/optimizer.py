@@ -71,7 +71,9 @@ class Optimizer:
             for is_matrix in (True, False)
             for alike in kinds([p for p in trained if id(p) not in blocks and (id(p) in new) == is_new and (p.ndim > 1) == is_matrix])
         ]
-        adam: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=self.learning_rate, betas=(self.beta1, self.beta2))] if groups else []
+        adam: list[torch.optim.Optimizer] = (
+            [torch.optim.AdamW(groups, lr=self.learning_rate, betas=(self.beta1, self.beta2))] if groups else []
+        )
         if not blocks:
             return adam
         scaled = [
