@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -175,3 +176,14 @@ def runs(world: World, folder: Path, *, steps: int, every: int = 1000) -> dict[s
         "video from nothing": BackboneRun(output=folder / "whole", preset="toybox-tiny", text=TEXT, **video),
         "decoder": DecoderRun(output=folder / "decoder", model=world.video_model, batch=2, clips=6, **same),
     }
+
+
+def told(how: str = "time", *, hints: bool = False, clip: Size = CLIP, groups: DPVAESettings | None = None, **changes: object) -> Generator:
+    made = model(dpvae(trained=True, settings=groups), clip)
+    network = backbone.build(replace(made.backbone.settings, given=how, hints=hints, rotary="time")).eval()
+    network.load_state_dict(made.backbone.state_dict(), strict=False)
+    return Generator(Model(replace(made.settings, backbone=network.settings, **changes), made.autoencoder, made.text, network))
+
+
+def apart(one: np.ndarray, other: np.ndarray) -> int:
+    return int(abs(one.astype(int) - other.astype(int)).max())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import subprocess
@@ -10,7 +9,6 @@ import sys
 import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +29,6 @@ from videodit.generate import Generator
 from videodit.record import model_digest
 from videodit.shapes import Size
 from videodit.train import recipes
-from videodit.train.progress import Progress, counting, told
 
 RUNS = Path(__file__).parents[2] / "runs"
 
@@ -355,87 +352,3 @@ def test_doctor_tries_everything_and_the_cpu_works(capsys: pytest.CaptureFixture
 def test_json_has_null_for_what_is_no_number(capsys):
     print_json({"loss": float("nan"), "bins": [float("inf"), 1.5, {"t": (2, True, None)}]})
     assert capsys.readouterr().out == '{"loss": null, "bins": [null, 1.5, {"t": [2, true, null]}]}\n'
-
-
-class Terminal(io.StringIO):
-    """A text that may say it is a terminal."""
-
-    def __init__(self, is_terminal: bool) -> None:
-        super().__init__()
-        self.is_terminal = is_terminal
-
-    def isatty(self) -> bool:
-        return self.is_terminal
-
-
-def test_progress_is_a_line_now_and_then_where_there_is_no_terminal():
-    stream = Terminal(False)
-    with Progress(stream, seconds=3600.0) as progress:
-        for step in range(5, 9):
-            progress.step(step, 8, {"loss": 1 / step})
-    assert [line.split(",")[0] for line in stream.getvalue().splitlines()] == ["step 5/8", "step 8/8"]
-    assert stream.getvalue().endswith("loss 0.125\n")
-
-
-def test_progress_is_a_bar_on_a_terminal():
-    stream = Terminal(True)
-    with Progress(stream) as progress:
-        progress.step(1, 2, {"loss": 0.5})
-        progress.step(2, 2, {"loss": 0.25})
-    assert "2/2" in stream.getvalue() and "loss 0.25" in stream.getvalue()
-
-
-def test_what_is_counted_is_a_line_now_and_then_where_there_is_no_terminal():
-    silent, told_often, terminal = Terminal(False), Terminal(False), Terminal(True)
-    for stream, seconds in ((silent, 3600.0), (told_often, 0.0), (terminal, 3600.0)):
-        count = counting("clips encoded", stream, seconds=seconds)
-        for done in range(1, 4):
-            count(done, 3)
-    assert silent.getvalue() == ""
-    assert [line.split(",")[0] for line in told_often.getvalue().splitlines()] == [f"clips encoded: {done}/3" for done in range(1, 4)]
-    assert terminal.getvalue().count("\n") == 1 and "3/3" in terminal.getvalue()
-
-
-def test_what_is_counted_has_a_rate_and_a_time_left(monkeypatch: pytest.MonkeyPatch):
-    """Of work taken up in its middle as well, and of one work after another."""
-    now = [0.0]
-    monkeypatch.setattr("videodit.train.progress.time.monotonic", lambda: now[0])
-    for shown in (True, False):
-        stream = Terminal(shown)
-        count = counting("files read", stream, each="file", seconds=20.0)
-        for seconds, done, total in ((30, 50, 100), (5, 60, 100), (35, 70, 100), (1, 100, 100), (1, 1, 5), (61, 2, 5), (1, 5, 5)):
-            now[0] += seconds
-            count(done, total)
-        told = [line.strip() for line in stream.getvalue().replace("\r", "\n").splitlines() if line.strip()]
-        expected = [
-            "files read: 50/100",
-            "files read: 60/100, 2 files/s, 0 min 20 s left",
-            "files read: 70/100, 2 s/file, 1 min 00 s left",
-            "files read: 100/100, 1.22 files/s",
-            "files read: 1/5",
-            "files read: 2/5, 61 s/file, 3 min 03 s left",
-            "files read: 5/5, 15.5 s/file",
-        ]
-        assert told == [line for number, line in enumerate(expected) if shown or number not in (1, 4)]
-
-
-@pytest.mark.parametrize("shown", [True, False])
-def test_generating_shows_a_rate_and_the_time_left(shown: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    stream = Terminal(shown)
-    monkeypatch.setattr(sys, "stderr", stream)
-    monkeypatch.setattr("videodit.train.progress.counting", partial(counting, seconds=0.0))
-    assert main(["generate", "a red circle moves right", "-o", str(tmp_path / "a.png"), "--steps", "3", "--json"]) == 0
-    assert re.search(r"steps: 2/3, [\d.]+ (steps/s|s/step), 0 min \d\d s left", stream.getvalue())
-    assert ("\r" in stream.getvalue()) == shown
-
-
-def test_one_process_of_a_launch_talks(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("RANK", "1")
-    stream = Terminal(False)
-    Progress(stream).step(1, 1, {"loss": 1.0})
-    assert stream.getvalue() == ""
-
-
-def test_a_slow_run_counts_seconds_a_step():
-    assert told(0.25, {"loss": 0.5}) == "4 s/step, loss 0.5"
-    assert told(2.5, {}) == "2.5 steps/s"

@@ -12,9 +12,9 @@ import pytest
 
 import tiny
 from videodit.backbone import DualTransformer
-from videodit.cli import terminal
 from videodit.cli.main import main
 from videodit.data import video
+from videodit.train import progress
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 ENDINGS = (".mp4", ".gif", ".webp", ".png")
@@ -45,7 +45,7 @@ def stopping_at(monkeypatch: pytest.MonkeyPatch, clip: int, step: int) -> list[t
     told: list[tuple[int, int]] = []
     clips = iter(range(1000))
 
-    def counter(name: str) -> Callable[[int, int], None]:
+    def counting(name: str, each: str = "step") -> Callable[[int, int], None]:
         number = next(clips)
 
         def count(now: int, steps: int) -> None:
@@ -55,7 +55,7 @@ def stopping_at(monkeypatch: pytest.MonkeyPatch, clip: int, step: int) -> list[t
 
         return count
 
-    monkeypatch.setattr(terminal, "counter", counter)
+    monkeypatch.setattr(progress, "counting", counting)
     return told
 
 

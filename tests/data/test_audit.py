@@ -236,7 +236,7 @@ def test_buckets_are_told_as_a_run_deals_them(folder: Path, capsys: pytest.Captu
     options = ["sizes.kind=buckets", "sizes.resolutions=[16]", "sizes.aspects=[1.33, 1.78]", "sizes.lengths=[1, 4, 8]"]
     assert main(["audit", str(folder), *options, "--json"]) == 0
     found = {Path(row["path"]).stem: row for row in json.loads(capsys.readouterr().out)["files"]}
-    table = Bucketed(resolutions=(16,), aspects=(1.33, 1.78), lengths=(1, 4, 8)).table(space=8, time=4, patch=2)
+    table = Bucketed(resolutions=(16,), aspects=(1.33, 1.78), lengths=(1, 4, 8)).table(space=4, time=2, patch=2)
     for name, frames in (("good", 10), ("cut", 11), ("picture", 1)):
         assert tuple(found[name]["bucket"]) == table.of(Size(frames, 24, 32)), name
     assert (

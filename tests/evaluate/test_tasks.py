@@ -83,6 +83,7 @@ def test_whole_groups_are_extended(time: int, first: Any, frames: int, known: in
 
     monkeypatch.setattr(tasks, "extended", extended)
     monkeypatch.setattr(tasks, "seams", lambda video, starts: told.update(starts=starts) or np.ones(3))
+    monkeypatch.setattr(tasks, "_as_image", lambda model, picture: picture)
     model = object.__new__(type("Sized", (Generator,), {"size": Size(frames, 8, 8)}))
     autoencoder = tiny.dpvae(settings=DPVAESettings(time=time, first=first))
     object.__setattr__(model, "model", SimpleNamespace(autoencoder=autoencoder))

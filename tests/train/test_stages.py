@@ -28,7 +28,7 @@ HIGH = ("size=[8, 48, 48]", "batch=2", "steps=3", "optimizer.learning_rate=5e-4"
 
 
 def low(world: tiny.World, folder: Path, kind: str = "video", **changes: Any) -> Any:
-    return replace(tiny.runs(world, folder, steps=2)[kind], then=(HIGH,), **changes)
+    return replace(tiny.runs(world, folder, steps=2)[kind], **{"then": (HIGH,), **changes})
 
 
 def weights(folder: Path) -> dict[str, bytes]:
