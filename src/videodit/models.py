@@ -229,8 +229,8 @@ def clip_space(autoencoder: PerFrame) -> str:
     """The same for latents of clips, which E_r and its groups have a part in; D has none."""
     if not isinstance(autoencoder, DPVAE):
         return latent_space(autoencoder)
-    groups = autoencoder.settings
-    groups = replace(groups, step=1, window=groups.window if groups.reach == "causal" else 1)  # without what latents do not hear of
+    heard = autoencoder.settings.window if autoencoder.settings.reach == "causal" else 1
+    groups = replace(autoencoder.settings, step=1, window=heard)  # without what latents do not hear of
     return _spelled(autoencoder.encoder, f"{latent_space(autoencoder)} {groups}")
 
 
@@ -340,9 +340,7 @@ def _checked(folder: Path, file: str, digests: dict[str, str]) -> Path:
     path = folder / file
     if not path.is_file():
         if pickles := [p.name for p in folder.iterdir() if p.suffix in PICKLES and p.stem == path.stem]:
-            raise UserError(
-                f"{folder} holds a pickle ({pickles[0]}) in place of {file}: only safetensors are read; have it saved as those."
-            )
+            raise UserError(f"{folder} holds a pickle ({pickles[0]}) in place of {file}: only safetensors are read; save it as those.")
         raise UserError(f"{file} is missing from {folder}: copy the whole folder again.")
     if file in digests and digest(path) != digests[file]:
         raise UserError(f"{path} is not the file that was saved (its SHA-256 differs from model.toml): copy the whole folder again.")

@@ -58,7 +58,7 @@ def test_each_stage_is_the_one_before_with_what_changes(world: tiny.World, tmp_p
     assert stages(two) == [two] and config.parse(recipes.Recipe, config.write(run)) == run
 
 
-@pytest.mark.parametrize("kind", ["video", "image-autoencoder", "autoencoder"])
+@pytest.mark.parametrize("kind", ["video", "autoencoder", pytest.param("image-autoencoder", marks=pytest.mark.slow)])
 def test_a_file_of_two_stages_is_two_runs(world: tiny.World, tmp_path: Path, kind: str) -> None:
     """To the bit: weights, log and the record of each."""
     run = low(world, tmp_path, kind)
@@ -77,7 +77,7 @@ def test_a_file_of_two_stages_is_two_runs(world: tiny.World, tmp_path: Path, kin
     assert first.output.name in page and first.output.name not in (after.output / "report.html").read_text()
 
 
-@pytest.mark.parametrize(("total", "step"), [(2, 1), (3, 2)])
+@pytest.mark.parametrize(("total", "step"), [pytest.param(2, 1, marks=pytest.mark.slow), (3, 2)])
 def test_it_is_taken_up_in_the_stage_where_it_stopped(world: tiny.World, tmp_path: Path, total: int, step: int) -> None:
     straight, broken = low(world, tmp_path / "straight"), low(world, tmp_path / "broken")
     whole = recipes.train(straight)
@@ -101,6 +101,7 @@ def test_a_stage_that_others_stand_on_is_not_changed_below_them(world: tiny.Worl
     assert weights(run.output) != before
 
 
+@pytest.mark.slow
 def test_a_stage_that_is_over_stays_so_elsewhere_and_with_newer_settings(
     world: tiny.World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,6 +127,7 @@ def test_a_later_stage_is_looked_at_before_the_first_is_trained(world: tiny.Worl
     assert not (tmp_path / "video-1" / "log.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_the_folders_of_all_stages_are_locked(world: tiny.World, tmp_path: Path) -> None:
     path = tmp_path / "run.toml"
     path.write_text(config.write(low(world, tmp_path, then=())))

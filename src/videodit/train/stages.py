@@ -62,7 +62,7 @@ def done(runs: Sequence[Run]) -> int:
 
 
 def _finished(run: Any) -> bool:
-    """Whether its model is there, and what it was trained by is what is asked for now, wherever it stands."""
+    """Whether its model is there and was trained by the settings of now, wherever it stands."""
     try:
         was: Any = config.read(type(run), run.output / MARK)
     except UserError:
