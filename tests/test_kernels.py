@@ -28,10 +28,8 @@ needs_onednn = pytest.mark.skipif(not kernels.available(), reason="this PyTorch 
 @pytest.fixture(autouse=True)
 def unchosen(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv(VARIABLE, raising=False)
-    before = dict(attention.CHOSEN)
-    yield
-    attention.CHOSEN.clear()
-    attention.CHOSEN.update(before)
+    with attention.choosing():
+        yield
 
 
 def network() -> nn.Module:

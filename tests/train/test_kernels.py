@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -28,10 +29,27 @@ class CtrlC:
 
 @pytest.fixture(autouse=True)
 def unchosen() -> Iterator[None]:
-    before = dict(attention.CHOSEN)
-    yield
-    attention.CHOSEN.clear()
-    attention.CHOSEN.update(before)
+    with attention.choosing():
+        yield
+
+
+def test_what_one_run_chose_is_not_the_next_ones(world: tiny.World, tmp_path: Path) -> None:
+    """In one process: choices of another run, and of a measured one, leave a fixed run's losses as they are, to the bit."""
+    first, measured, last = (tiny.runs(world, tmp_path / name, steps=2)["video"] for name in ("first", "measured", "last"))
+    assert isinstance(measured, BackboneRun)
+    figures = recipes.train(first)
+    output = measured.output
+    output.mkdir(parents=True)
+    with attention.noted() as cases:
+        recipes.train(replace(first, output=tmp_path / "noted"))
+    plain = {case.name: "plain" for case in cases if case.learning}
+    (output / "kernels.json").write_text(json.dumps(plain))
+    other = recipes.train(replace(measured, kernels="measured"))
+    assert attention.CHOSEN == {}
+    attention.CHOSEN.update(plain)
+    assert recipes.train(last) == figures
+    assert plain and plain == attention.CHOSEN
+    assert other != figures, "the other kernels sum as these do: this shows nothing"
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -45,11 +45,13 @@ def machine() -> str:
 
 
 def _processor() -> str:
+    """Its name, family and model: a name alone may stand for several generations."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = [line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines()]
     except OSError:
         return platform.processor() or platform.machine()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+    told = {key.strip(): value.strip() for key, _, value in reversed(lines)}
+    return ", ".join(told[key] for key in ("model name", "cpu family", "model") if key in told) or platform.machine()
 
 
 @pytest.mark.usefixtures("two_threads", "few_sentences", "unchecked")

@@ -54,6 +54,18 @@ def attend(query: Tensor, key: Tensor, value: Tensor, visible: Tensor | None) ->
 
 
 @contextmanager
+def choosing() -> Iterator[None]:
+    """Begin with no choices; what is chosen meanwhile ends with it."""
+    before = dict(CHOSEN)
+    CHOSEN.clear()
+    try:
+        yield
+    finally:
+        CHOSEN.clear()
+        CHOSEN.update(before)
+
+
+@contextmanager
 def noted() -> Iterator[list[Case]]:
     """The cases that occur meanwhile."""
     global _noted

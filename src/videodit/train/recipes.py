@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from videodit import config
+from videodit.backbone.attention import choosing
 from videodit.evaluate import report
 from videodit.folders import run_file
 from videodit.shapes import UserError
@@ -91,9 +92,10 @@ def _sound_ahead(settings: Recipe, launch: Launch) -> None:
 
 
 def _stage(settings: Recipe, progress: Watch | None, launch: Launch) -> list[Figures]:
-    with launch.in_turn():
-        job = JOBS[settings.kind](settings)
-    return loop(settings, job, progress, launch)
+    with choosing():
+        with launch.in_turn():
+            job = JOBS[settings.kind](settings)
+        return loop(settings, job, progress, launch)
 
 
 def _report(runs: Sequence[Recipe]) -> None:
