@@ -192,7 +192,6 @@ def test_a_model_toml_that_is_wrong(folder: Path, old: str, new: str, match: str
     ("change", "match"),
     [
         ({"act_fn": "relu"}, "with act_fn = relu is not read: only silu is"),
-        ({"use_post_quant_conv": True}, "with use_post_quant_conv = True is not read: only False"),
         ({"down_block_types": [*["DownEncoderBlock2D"] * 3, "AttnDownEncoderBlock2D"]}, "with up_block_types = .*is not read: only"),
         ({"latents_mean": [0.1] * 8, "latents_std": [2.0] * 8}, "with latents_mean, a number for each channel, is not read"),
         ({"latents_std": [2.0] * 8}, "with latents_std, a number for each channel, is not read"),

@@ -16,6 +16,7 @@ from videodit.shapes import Size, UserError
 VARIANTS = {
     "tiny": {},
     "quant convs": {"quant_convs": True},
+    "a convolution at D alone": {"quant_convs": False, "post_quant_convs": True},
     "no attention": {"middle_attention": False},
     "both": {"quant_convs": True, "middle_attention": False},
     "attention at two resolutions": {"attentive": (1, 3)},

@@ -24,6 +24,7 @@ class ImageAutoencoder:
     scaling: float = setting(1.0, doc="what normalised latents were multiplied by")
     shift: float = setting(0.0, doc="what was taken from latents before")
     quant_convs: bool = setting(False, doc="whether 1x1 convolutions stand between the networks and the latents")
+    post_quant_convs: bool | None = setting(None, doc="whether one stands before the decoder; unset: as quant_convs says")
     middle_attention: bool = setting(True, doc="whether the middles attend over the whole frame")
     attentive: tuple[int, ...] = setting((), doc="resolutions, 0 the finest, whose blocks have attention over the whole frame behind them")
 
@@ -50,7 +51,7 @@ class ImageAutoencoder:
             "scaling_factor": self.scaling,
             "shift_factor": self.shift,
             "use_quant_conv": self.quant_convs,
-            "use_post_quant_conv": self.quant_convs,
+            "use_post_quant_conv": self.quant_convs if self.post_quant_convs is None else self.post_quant_convs,
             "mid_block_add_attention": self.middle_attention,
         }
 
@@ -71,6 +72,7 @@ class ImageAutoencoder:
             scaling=float(scaling),
             shift=float(config["shift_factor"] or 0.0),
             quant_convs=config["use_quant_conv"],
+            post_quant_convs=None if config["use_post_quant_conv"] == config["use_quant_conv"] else config["use_post_quant_conv"],
             middle_attention=config["mid_block_add_attention"],
             attentive=tuple(level for level, name in enumerate(config["down_block_types"]) if name.startswith("Attn")),
         )
