@@ -1,6 +1,7 @@
 """Which checks a function gets while tests run: jaxtyping's where its signature has shapes, beartype's alone elsewhere.
 
-jaxtyping would wrap every function and remember the axes of each call, which took much of the time for functions that have none.
+jaxtyping would wrap every function and remember the axes of each call, which took much of the time for functions that have none. Functions
+within functions are left alone: each call would compile the checks anew, and drawing, which has one, took eight times as long.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ def _checked(*, typechecker: Any) -> Callable[[Any], Any]:
             return thing
         if not isinstance(thing, FunctionType):
             return whole(thing)
+        if "<locals>" in thing.__qualname__:
+            return thing
         hints = {name: _hint(hint, thing) for name, hint in thing.__annotations__.items()}
         if any(map(_has_shape, hints.values())):
             return whole(thing)

@@ -109,6 +109,7 @@ def test_leading_back_and_sampling_again_returns_the_video(generator: Generator)
     assert errors[1] < errors[0] and errors[1] < 2
 
 
+@pytest.mark.slow
 def test_rf_solver_returns_scenes_ten_decibels_nearer_than_euler_does() -> None:
     """The bundled model, at as many looks, against what the autoencoder leaves; the median, as either goes astray on some (docs/log.md)."""
     model, gains = videodit.load(), []

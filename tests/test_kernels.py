@@ -174,6 +174,7 @@ print("one graph")
 
 
 @needs_onednn
+@pytest.mark.slow
 def test_it_compiles_to_one_graph() -> None:
     here = Path(__file__).parent
     environment = os.environ | {"JAXTYPING_DISABLE": "1", "PYTHONPATH": os.pathsep.join([str(here), os.environ.get("PYTHONPATH", "")])}

@@ -142,17 +142,21 @@ def test_a_plan_does_not_know_what_files_keep_and_says_what_each_clip_does(world
     assert bytes_ >= (two - one) / 100 > 0
 
 
+SLOWLY = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("image-autoencoder", "image", "video from nothing", "decoder")]
+
+
 @pytest.mark.usefixtures("few_sentences")
-def test_a_plan_follows_what_lives(world: tiny.World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", ["autoencoder", "video", *SLOWLY])
+def test_a_plan_follows_what_lives(world: tiny.World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     monkeypatch.setattr(planning, "SECONDS", 0.0)
     monkeypatch.setattr(planning, "_free", lambda device: 0)
-    for kind, run in tiny.runs(world, tmp_path, steps=3).items():
-        plain, more = (planning.plan(replace(run, batch=batch), whole=True) for batch in (4, 64))
-        assert more["training_bytes"] > plain["training_bytes"] > plain["state_bytes"], kind
-        assert plain["memory_bytes"] >= max(plain["encoding_bytes"], plain["training_bytes"])
-        assert "are free" in plain["assumed"][0] and "seconds" not in plain
-        step, encoding, most = planning.probe(run, 1)
-        assert step > 0 and most > 1e8 and (encoding > 0) == (run.kind == "backbone"), kind
+    run = tiny.runs(world, tmp_path, steps=3)[kind]
+    plain, more = (planning.plan(replace(run, batch=batch), whole=True) for batch in (4, 64))
+    assert more["training_bytes"] > plain["training_bytes"] > plain["state_bytes"]
+    assert plain["memory_bytes"] >= max(plain["encoding_bytes"], plain["training_bytes"])
+    assert "are free" in plain["assumed"][0] and "seconds" not in plain
+    step, encoding, most = planning.probe(run, 1)
+    assert step > 0 and most > 1e8 and (encoding > 0) == (run.kind == "backbone")
 
 
 @pytest.mark.usefixtures("few_sentences")
