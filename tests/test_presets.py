@@ -15,7 +15,7 @@ import tiny
 from videodit import backbone, config, models
 from videodit.autoencoder import DPVAESettings, inflate
 from videodit.autoencoder.presets import PRESETS, ImageAutoencoder
-from videodit.backbone.arrangements import Arrangement
+from videodit.backbone.variants import Variant
 from videodit.cli.config import KINDS
 from videodit.cli.main import main
 from videodit.data.sources import Folder, Toybox
@@ -308,8 +308,8 @@ def test_a_shape_that_cannot_be_is_said_where_it_is_set(kind: type, change: str,
         config.read(kind, tmp_path / "shape.toml", [change])
 
 
-@pytest.mark.parametrize("layout", get_args(Arrangement))
-def test_a_second_attention_stands_where_blocks_see_all_or_are_folded(layout: Arrangement) -> None:
+@pytest.mark.parametrize("layout", get_args(Variant))
+def test_a_second_attention_stands_where_blocks_see_all_or_are_folded(layout: Variant) -> None:
     if layout in ("global", "spatial", "beside"):
         assert backbone.Transformer(layout=layout, twice=1).twice == 1
         return

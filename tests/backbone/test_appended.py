@@ -12,7 +12,6 @@ from torch import Tensor
 import tiny
 from videodit import backbone
 from videodit.backbone import PRESETS, DualTransformer, SingleTransformer
-from videodit.backbone.arrangements import Arrangement
 from videodit.backbone.variants import Variant
 from videodit.shapes import Text, UserError
 
@@ -27,7 +26,7 @@ KINDS = {
     "dual": replace(PRESETS["toybox-tiny"], depth=4, window=1, text=tiny.TEXT.width, pooled=tiny.TEXT.width, video=True),
     "single": replace(PRESETS["latte-xl-v2-tiny"], channels=8, variance=False, window=1, labels=3, text=tiny.TEXT.width, video=True),
 }
-LAYOUTS = [*(("dual", layout) for layout in get_args(Arrangement)), *(("single", layout) for layout in get_args(Variant))]
+LAYOUTS = [*(("dual", layout) for layout in get_args(Variant)), *(("single", layout) for layout in get_args(Variant))]
 
 
 def network(kind: str, **changes: object) -> DualTransformer | SingleTransformer:

@@ -17,7 +17,6 @@ from typing import get_args
 import tiny
 from videodit import backbone
 from videodit.backbone import PRESETS
-from videodit.backbone.arrangements import Arrangement
 from videodit.backbone.variants import Variant
 
 said, behind = (tiny.text(words, 32)._replace(pooled=torch.randn(len(words), 32)) for words in ([3, 2], [1, 4, 2, 3]))
@@ -28,7 +27,7 @@ depths = {"windows": 3}  # the third are shifted
 quick = [replace(dual, given="time", rotary="time"), replace(single, layout="windows", depth=3)]
 kinds = {
     "quick": quick,
-    "dual": [replace(dual, layout=x, depth=depths.get(x, 2), given="channels", hints=True) for x in get_args(Arrangement)],
+    "dual": [replace(dual, layout=x, depth=depths.get(x, 2), given="channels", hints=True) for x in get_args(Variant)],
     "single": [replace(single, layout=x, depth=depths.get(x, 2), given="channels", time="rotary") for x in get_args(Variant)],
     "others": [replace(dual, twice=2, normed=True), replace(single, told="token", given="time"), replace(single, tube=2, given="time")],
 }

@@ -12,11 +12,10 @@ from torch import Tensor
 import tiny
 from videodit import backbone
 from videodit.backbone import PRESETS
-from videodit.backbone.arrangements import Arrangement
 from videodit.backbone.variants import Variant
 from videodit.shapes import Size
 
-LAYOUTS = [*(("dual", layout) for layout in get_args(Arrangement)), *(("single", layout) for layout in get_args(Variant))]
+LAYOUTS = [*(("dual", layout) for layout in get_args(Variant)), *(("single", layout) for layout in get_args(Variant))]
 GRID, TIMES, WORDS = Size(4, 4, 6), torch.tensor([0.2, 0.9]), tiny.text([5, 2])._replace(label=torch.tensor([0, 2]))
 NOISY = tiny.grid(2, 8, *GRID)
 KINDS = {

@@ -19,6 +19,7 @@ from videodit.backbone.positions import frame_positions
 from videodit.cli.main import main
 from videodit.convert import files, names, pipeline, sources
 from videodit.convert.foreign_dit import DIT, published
+from videodit.convert.from_image import Layout
 from videodit.shapes import Size, Text, UserError
 
 TINY = replace(PRESETS["dit-xl-2-tiny"], eps=1e-5, reached=True, places=Cropped(side=4, base=4))
@@ -105,11 +106,14 @@ def test_converted_it_is_the_image_model_on_one_frame(network: SingleTransformer
     assert models.parameters(video.blocks) == models.parameters(network.blocks)
 
 
-def test_a_folder_goes_there_and_back(diffusers: DiTTransformer2DModel, tmp_path: Path) -> None:
+@pytest.mark.parametrize("layout", ["global", "beside"])
+def test_a_folder_goes_there_and_back(diffusers: DiTTransformer2DModel, tmp_path: Path, layout: Layout) -> None:
     diffusers.save_pretrained(tmp_path / "transformer")
-    done = pipeline.to_video(tmp_path / "transformer", tmp_path / "video")
+    done = pipeline.to_video(tmp_path / "transformer", tmp_path / "video", layout=layout)
     assert done.proof is not None and done.proof.source == "DiTTransformer2DModel"
-    assert 0 < done.proof.difference <= 1e-5 and done.proof.blocks == 0 and done.proof.output == 0 < done.proof.added
+    assert (
+        0 < done.proof.difference <= 1e-5 and (done.proof.blocks > 0) == (layout == "beside") and done.proof.output == 0 < done.proof.added
+    )
     pipeline.to_diffusers(tmp_path / "video", tmp_path / "back")
     back = sources.weights_in(tmp_path / "back")
     assert all(torch.equal(back[name], value) for name, value in diffusers.state_dict().items())

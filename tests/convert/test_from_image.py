@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -9,10 +10,11 @@ import torch
 
 import tiny
 from videodit import backbone, convert, models
-from videodit.backbone import SingleTransformer
-from videodit.convert.from_image import LAVITA, Layout, stilled
+from videodit.backbone import DualTransformer, SingleTransformer
+from videodit.convert.from_image import LAVITA, Layout, image_half, stilled
 from videodit.shapes import UserError
 
+Image = DualTransformer | SingleTransformer
 TIMES, WORDS = torch.tensor([0.3, 0.8]), tiny.text([4, 2])
 
 
@@ -55,11 +57,23 @@ def test_it_learns_on_its_own() -> None:
 # --- Copies over the clip beside frozen blocks over frames ---
 
 
+def two_streams() -> Image:
+    return tiny.transformer(video=False)
+
+
+def one_stream() -> Image:
+    return dit(channels=8, text=tiny.TEXT.width, layout="spatial", time="none")
+
+
+STREAMS = pytest.mark.parametrize("image_model", [two_streams, one_stream])
+
+
+@STREAMS
 @torch.no_grad()
-def test_beside_starts_as_the_image_model_frame_by_frame() -> None:
-    image = tiny.transformer(video=False)
+def test_beside_starts_as_the_image_model_frame_by_frame(image_model: Callable[[], Image]) -> None:
+    image = image_model()
     video = convert.inflate(image, "beside").eval()
-    noisy = tiny.grid(2, 8, 3, 4, 4)
+    noisy = tiny.grid(2, image.settings.channels, 3, 4, 4)
     out = video(noisy, TIMES, WORDS)
     for frame in range(3):
         alone = image(noisy[:, :, frame : frame + 1], TIMES, WORDS)
@@ -67,12 +81,15 @@ def test_beside_starts_as_the_image_model_frame_by_frame() -> None:
     still = backbone.build(replace(image.settings, layout="spatial")).eval()
     still.load_state_dict(image.state_dict())
     torch.testing.assert_close(still(noisy, TIMES, WORDS), out, rtol=1e-5, atol=1e-5)
+    half = image_half(video)
+    assert half.keys() == image.state_dict().keys() and all(torch.equal(half[name], value) for name, value in image.state_dict().items())
 
 
-def test_beside_only_what_is_new_learns() -> None:
-    image = tiny.transformer(video=False)
+@STREAMS
+def test_beside_only_what_is_new_learns(image_model: Callable[[], Image]) -> None:
+    image = image_model()
     video = convert.inflate(image, "beside")
-    video(tiny.grid(2, 8, 3, 4, 4), TIMES, WORDS).square().sum().backward()
+    video(tiny.grid(2, image.settings.channels, 3, 4, 4), TIMES, WORDS).square().sum().backward()
     learns = {name for name, p in video.named_parameters() if p.requires_grad}
     assert learns and all(name.startswith("video.") or {"joint", "to_words", "to_video"} & set(name.split(".")) for name in learns)
     kept = models.parameters(video) - sum(p.numel() for p in video.parameters() if p.requires_grad)
@@ -81,11 +98,12 @@ def test_beside_only_what_is_new_learns() -> None:
     assert moved and all(".to_video." in name or ".to_words." in name for name in moved if name.startswith("blocks."))  # the zeros first
 
 
+@STREAMS
 @torch.no_grad()
-def test_beside_frames_see_each_other_once_it_has_learnt() -> None:
-    video = convert.inflate(tiny.transformer(video=False), "beside").eval()
+def test_beside_frames_see_each_other_once_it_has_learnt(image_model: Callable[[], Image]) -> None:
+    video = convert.inflate(image_model(), "beside").eval()
     tiny.randomised(video)
-    noisy = tiny.grid(2, 8, 3, 4, 4)
+    noisy = tiny.grid(2, video.settings.channels, 3, 4, 4)
     other = torch.cat([noisy[:, :, :2], -noisy[:, :, 2:]], dim=2)
     assert (video(noisy, TIMES, WORDS) - video(other, TIMES, WORDS))[:, :, 0].abs().max() > 1e-3
 
@@ -153,8 +171,3 @@ def test_lavitas_are_for_one_stream() -> None:
     for layout, side in (("global", 8), ("late", -1)):
         with pytest.raises(UserError, match="leave the side out"):
             convert.inflate(dit(), layout, side=side)
-
-
-def test_beside_is_for_two_streams() -> None:
-    with pytest.raises(UserError, match="two streams alone"):
-        convert.inflate(backbone.build(backbone.PRESETS["dit-xl-2-tiny"]), "beside")

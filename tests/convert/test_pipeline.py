@@ -19,7 +19,7 @@ import tiny_sd3
 import videodit
 import videodit.generate
 from videodit import backbone, models
-from videodit.backbone.arrangements import Arrangement
+from videodit.backbone.variants import Variant
 from videodit.convert import pipeline, sources
 from videodit.convert.foreign import SD3
 from videodit.convert.pipeline import Converted
@@ -165,8 +165,8 @@ def test_copies_beside_the_blocks_stay_here(source: Path, tmp_path: Path) -> Non
     assert back.parameters == image and back.left == done.parameters - image
 
 
-@pytest.mark.parametrize("layout", get_args(Arrangement))
-def test_what_goes_back_is_the_model_on_one_frame(layout: Arrangement, tmp_path: Path) -> None:
+@pytest.mark.parametrize("layout", get_args(Variant))
+def test_what_goes_back_is_the_model_on_one_frame(layout: Variant, tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = tiny.randomised(backbone.build(replace(tiny_sd3.SETTINGS, video=True, layout=layout, window=2)).eval())
     silent = ("video.out.", *(f"blocks.{i}.to_" for i in range(tiny_sd3.SETTINGS.depth)))

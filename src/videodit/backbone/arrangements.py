@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from videodit.backbone.blocks import DualBlock, Signals, TimeBlock, Tokens
+from videodit.backbone.blocks import DualBlock, Signals, TimeBlock, Tokens, zero
 from videodit.backbone.conditioning import of_video
 from videodit.backbone.layouts import Layout
 from videodit.backbone.variants import Variant
 
-Arrangement = Literal[Variant, "beside"]
 Make = Callable[[int], DualBlock | TimeBlock]
 Folded = Float[Tensor, "bf _ d"]  # frames in the batch
 
@@ -74,17 +72,9 @@ class BesideBlocks(nn.ModuleList):
         return video
 
 
-def blocks(layout: Arrangement, make: Make, depth: int) -> Blocks | BesideBlocks:
+def blocks(layout: Variant, make: Make, depth: int) -> Blocks | BesideBlocks:
     made = {"spatial": SpatialBlocks, "beside": BesideBlocks}.get(layout, Blocks)
     return made(make, depth)
-
-
-def zero(width: int) -> nn.Linear:
-    """A projection that starts at zero."""
-    made = nn.Linear(width, width)
-    nn.init.zeros_(made.weight)
-    nn.init.zeros_(made.bias)
-    return made
 
 
 def copied(words: Tokens, frames: int) -> Folded:

@@ -227,6 +227,26 @@ class SingleBlock(nn.Module):
         return x
 
 
+class SingleBeside(nn.Module):
+    """A frozen block over each frame, then a copy of it over the clip, which puts out zero at the start."""
+
+    def __init__(self, width: int, spatial: SingleBlock, joint: SingleBlock) -> None:
+        super().__init__()
+        self.spatial, self.joint, self.to_video = spatial, joint, zero(width)
+
+    def forward(self, x: Tokens, signal: Signals, words: Words | None, layout: Layout) -> Tokens:
+        x = self.spatial(x, signal, words, layout)
+        return x + self.to_video(self.joint(x, signal, words, layout))
+
+
+def zero(width: int) -> nn.Linear:
+    """A projection that starts at zero."""
+    made = nn.Linear(width, width)
+    nn.init.zeros_(made.weight)
+    nn.init.zeros_(made.bias)
+    return made
+
+
 class TemporalBlock(SingleBlock):
     """A block that attends through time alone: pictures pass it by."""
 

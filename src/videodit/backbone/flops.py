@@ -131,7 +131,9 @@ def _single(s: DiT, latents: Size, words: int, counting: Counting, times: int) -
         return places * ("temporal" in names) + grid.frames * any(name != "temporal" for name in names)
 
     through = _through(grid if modulated else Size(grid.frames, 1, places), s.window)
-    for kind in s.arrangement:
+    beside = s.layout == "beside"
+    linear += s.depth * n * d * d * beside
+    for kind in ("spatial", "global") * s.depth if beside else s.arrangement:
         if kind == "temporal" and not frames:
             continue
         seen = [through[name] for name in SEES.get(kind, (kind,))]

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from videodit.backbone.appended import Texts, appended
-from videodit.backbone.arrangements import Arrangement, blocks
+from videodit.backbone.arrangements import blocks
 from videodit.backbone.blocks import DualBlock, PictureBranch, TimeBlock, shown
 from videodit.backbone.conditioning import (
     GIVEN_DOC,
@@ -28,11 +28,9 @@ from videodit.backbone.layouts import Layout
 from videodit.backbone.packed import Grid, Mask, packed
 from videodit.backbone.patches import GivenBranch, PatchEmbedding, VideoBranch, embedded, hinted, unpatch
 from videodit.backbone.positions import Centred, Length, Places, Rotary, When, rotary_angles
-from videodit.backbone.variants import BLOCKS, DOC, arranged, sound
+from videodit.backbone.variants import BLOCKS, DOC, Variant, arranged, freeze, sound
 from videodit.config import setting
 from videodit.shapes import Size, Text, UserError, token_size
-
-BRANCHES = ("video.", "given.", "hints.", "picture.")  # beside the blocks, what an image model lacks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,10 +52,10 @@ class Transformer:
     normed: bool = setting(True, doc="whether queries and keys are normalised: in SD3.5 they are, in SD3 they are not")
     twice: int = setting(0, doc="first blocks in which the video also attends to itself alone; 13 in SD3.5 medium")
     places: Places = setting(Centred(), doc="the table of rows and columns")
-    layout: Arrangement = setting(
+    layout: Variant = setting(
         "global",
         doc="who attends to whom, words always to all: all to all (global); each frame to itself and its copy of the words (spatial); "
-        f"a copy of each block over the clip beside it frozen over frames (beside); or LAVITA's four: {DOC}",
+        f"LAVITA's four: {DOC}",
     )
     window: int = setting(8, doc="rows and columns of tokens in a window, for the layout windows")
     rotary: Rotary = setting("none", doc="what turns queries and keys, beside the tables: nothing, the frame, or frame, row and column")
@@ -88,9 +86,8 @@ class DualTransformer(nn.Module):
         self.out = nn.Linear(width, settings.patch**2 * settings.channels)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
-        if settings.layout == "beside":  # only what the image model had not learns
-            for name, parameter in self.named_parameters():
-                parameter.requires_grad_(name.startswith(BRANCHES) or bool({"joint", "to_words", "to_video"} & set(name.split("."))))
+        if settings.layout == "beside":
+            freeze(self)
 
     def forward(
         self,

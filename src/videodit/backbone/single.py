@@ -11,12 +11,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from videodit.backbone.appended import Texts, appended
-from videodit.backbone.blocks import PictureBranch, SingleBlock, TemporalBlock, Words, shown
+from videodit.backbone.blocks import PictureBranch, SingleBeside, SingleBlock, TemporalBlock, Words, shown
 from videodit.backbone.conditioning import GIVEN_DOC, HINTS_DOC, PICTURE_DOC, Given, Modulation, Signal, Unmodulated, frame_times, modulate
 from videodit.backbone.layouts import Layout
 from videodit.backbone.patches import GivenBranch, Head, PatchEmbedding, TubeEmbedding, TubeHead, VideoBranch, embedded, hinted
 from videodit.backbone.positions import Cropped, Length, Places, Rotary, When, rotary_angles, waves
-from videodit.backbone.variants import BLOCKS, DOC, SHAPED, STILL, Variant, arranged, sound
+from videodit.backbone.variants import BLOCKS, DOC, SHAPED, STILL, Variant, arranged, freeze, sound
 from videodit.config import setting
 from videodit.shapes import Size, Text, UserError, token_size
 
@@ -97,8 +97,15 @@ class SingleTransformer(nn.Module):
         self.modulation = Modulation(width, 2) if modulated else Unmodulated(2)
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=not modulated)
         self.out = TubeHead(width, out, settings.patch, settings.tube) if tubes else Head(width, out, settings.patch)
+        if settings.layout == "beside":
+            freeze(self)
 
-    def _block(self, name: str) -> SingleBlock:
+    def _block(self, name: str) -> SingleBlock | SingleBeside:
+        if name == "beside":
+            return SingleBeside(self.settings.width, *(self._plain(each) for each in ("spatial", "global")))
+        return self._plain(name)
+
+    def _plain(self, name: str) -> SingleBlock:
         s = self.settings
         block = TemporalBlock if name == "temporal" else SingleBlock
         words, modulated = s.text > 0 and name != "temporal", s.told == "modulation"

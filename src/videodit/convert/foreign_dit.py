@@ -51,7 +51,7 @@ def described(settings: DiT) -> dict[str, Any]:
     plain = (
         settings.tube == 1
         and settings.told == "modulation"
-        and settings.layout in ("spatial", "global")
+        and settings.layout in ("spatial", "global", "beside")
         and settings.time != "space-time"
         and not (settings.video or settings.pooled or settings.text or settings.normed)
     )

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from videodit import backbone
 from videodit.backbone import Cropped, DiT, DualTransformer, SingleTransformer, Transformer
-from videodit.backbone.model import BRANCHES
+from videodit.backbone.variants import BRANCHES, NEW
 from videodit.shapes import UserError
 
 Layout = Literal["global", "beside", "late", "interleaved", "factorised", "split"]
@@ -56,7 +56,7 @@ def stilled(video: SingleTransformer, image: DiT) -> SingleTransformer:
 
 def image_half(video: DualTransformer | SingleTransformer) -> dict[str, Tensor]:
     """The weights of the image model that is left in a video model."""
-    new = tuple(f"blocks.{i}.{part}." for i in range(video.settings.depth) for part in ("joint", "to_words", "to_video"))
+    new = tuple(f"blocks.{i}.{part}." for i in range(video.settings.depth) for part in NEW)
     kept = {name: value for name, value in video.state_dict().items() if not name.startswith((*BRANCHES, *new))}
     return {name.replace(".spatial.", "."): value for name, value in kept.items()}
 
@@ -71,11 +71,9 @@ def inflated(image: Transformer | DiT, layout: Layout = "global", *, side: int =
         if layout in LAVITA:
             raise UserError(f"The layout {layout} leaves an image model of two streams no block as it is: use global or beside.")
         return replace(image, video=branch, layout=layout)
-    if layout == "beside":
-        raise UserError(f"Blocks stand beside each other in transformers of two streams alone: use global, {', '.join(LAVITA)}.")
     if layout in LAVITA:
         return replace(image, layout=layout, labels=0, time="table")
-    return replace(image, video=branch, layout="global", time="none")
+    return replace(image, video=branch, layout=layout, time="none")
 
 
 def _unlabelled(weights: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
