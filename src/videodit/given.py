@@ -116,6 +116,12 @@ def filling(autoencoder: PerFrame, frames: int) -> int:
     return max((frames + missing) // autoencoder.time, 1) * autoencoder.time - missing
 
 
+def frames_of(autoencoder: PerFrame, groups: Iterable[int], frames: int) -> list[int]:
+    """The frames of groups of a clip of so many: `mask_of` makes the groups of them again."""
+    spans = (_span(autoencoder, group, group + 1) for group in groups)
+    return [at for start, stop in spans for at in range(start, min(stop, frames))]
+
+
 def _span(autoencoder: PerFrame, start: int, stop: int) -> tuple[int, int]:
     """The frames of groups."""
     missing = autoencoder.lead

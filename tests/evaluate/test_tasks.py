@@ -19,6 +19,7 @@ from videodit.evaluate import suite, tasks
 from videodit.evaluate.asked import TASKS, Task
 from videodit.evaluate.judges import TOYBOX
 from videodit.generate import Generator, to_frames
+from videodit.given import mask_of
 from videodit.models import Model
 from videodit.shapes import Size, UserError
 
@@ -49,7 +50,7 @@ class Oracle(Generator):
 
 
 def test_a_model_that_knows_the_scene_is_right_and_beats_all_copies(model: Generator) -> None:
-    for task in ("t2v", "t2i", "i2v", "interpolate", "predict"):
+    for task in ("t2v", "t2i", "i2v", "interpolate", "predict", "suffix", "complete"):
         found = suite.measure(Oracle(model, TOYBOX.scenes("held-out", 6)), TOYBOX, task=task, count=6)
         assert found["model"] == found["truth"] and found["task"] == task
         assert found["shuffled"]["all"] < found["truth"]["all"]
@@ -96,11 +97,38 @@ def test_references_are_copies_of_what_is_given(model: Generator) -> None:
     truth = np.stack([np.full((4, 4, 3), level, np.uint8) for level in (0, 10, 20, 30, 40)])
     video = truth + 5
     found = tasks._measured(model, video.repeat(8, 1).repeat(8, 2), truth.repeat(8, 1).repeat(8, 2), [0, 4])
-    assert found["model"] == 25 and found["blend"] == 0 and found["repeat"] == pytest.approx(np.mean([100, 400, 900]))
+    assert found["model"] == 25 and found["blend"] == 0 and found["repeat"] == pytest.approx(np.mean([100, 400, 100]))
     summed = tasks.summary([found, {**found, "model": 75.0}])
     assert summed["psnr"] == pytest.approx(10 * np.log10(255**2 / 50), abs=1e-3) and summed["reference_psnr"] > 80
-    one = tasks._measured(model, video.repeat(8, 1).repeat(8, 2), truth.repeat(8, 1).repeat(8, 2), [0])
-    assert one["blend"] == one["repeat"]
+    for known, copy in (([0], 750), ([3, 4], np.mean([900, 400, 100]))):
+        one = tasks._measured(model, video.repeat(8, 1).repeat(8, 2), truth.repeat(8, 1).repeat(8, 2), known)
+        assert one["blend"] == one["repeat"] == pytest.approx(copy)
+    some = tasks._measured(model, video.repeat(8, 1).repeat(8, 2), truth.repeat(8, 1).repeat(8, 2), [1, 3])
+    assert some["repeat"] == 100 and some["blend"] == pytest.approx(np.mean([100, 0, 100]))
+
+
+def test_groups_are_given_whole_at_the_end_or_at_random(model: Generator) -> None:
+    """What is drawn is the scene's own, whatever stands beside it, and never nothing or all."""
+    long = Generator(replace(model.model, settings=replace(model.model.settings, size=Size(16, 32, 32))))
+    assert tasks.given_frames("suffix", long, 0) == list(range(8, 16))
+    drawn = [tasks.given_frames("complete", long, scene) for scene in range(40)]
+    for frames in drawn:
+        mask = mask_of(long.model.autoencoder, frames)
+        assert not mask.images and 4 * len(mask.frames) == len(frames) and 1 <= len(mask.frames) <= 3
+    assert len(set(map(tuple, drawn))) > 10 and drawn == [tasks.given_frames("complete", long, scene) for scene in range(40)]
+    alone = DPVAESettings(time=4, reach="causal", keys=False, first="alone")
+    causal = Generator(tiny.model(tiny.dpvae(settings=alone), Size(17, 32, 32)))
+    assert tasks.given_frames("suffix", causal, 0) == list(range(9, 17))
+    short = Generator(replace(model.model, settings=replace(model.model.settings, size=Size(4, 32, 32))))
+    with pytest.raises(UserError, match="one group of frames, and suffix gives some of several"):
+        tasks.given_frames("suffix", short, 0)
+
+
+def test_a_scene_is_completed_alike_in_any_batch(model: Generator) -> None:
+    wanted = TOYBOX.scenes("seen", 3)
+    whole = tasks.make("complete", model, TOYBOX.world, wanted, 0, steps=1)
+    last = tasks.make("complete", model, TOYBOX.world, wanted[2:], 2, steps=1)
+    assert np.array_equal(whole.judged[2], last.judged[0]) and whole.figures[2] == last.figures[0]
 
 
 @pytest.mark.parametrize("task", TASKS)

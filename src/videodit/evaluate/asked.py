@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 Prompts = Literal["held-out", "seen", "two"]
-Task = Literal["t2v", "t2i", "i2v", "interpolate", "predict", "extend"]
+Task = Literal["t2v", "t2i", "i2v", "interpolate", "predict", "suffix", "complete", "extend"]
 Kernel = Literal["area", "bicubic", "bilinear", "lanczos"]
 Named = Literal["own", "stylegan-v", "ucf101-zero-shot"]  # protocols of scores
 PROMPTS: tuple[Prompts, ...] = get_args(Prompts)

@@ -11,12 +11,14 @@ import torch
 from jaxtyping import UInt8
 
 from videodit.data.worlds import World
+from videodit.diffusion.tasks import MASKS
 from videodit.evaluate.asked import Task
 from videodit.extend import extended, seams
 from videodit.generate import Generator
-from videodit.given import encode_picture, filling
+from videodit.given import encode_picture, filling, frames_of
 from videodit.shapes import UserError
 
+SEED = 0  # of which groups are given
 LONG = 4  # clips long is a video that is extended
 Videos = UInt8[np.ndarray, "b f h w 3"]
 
@@ -40,27 +42,38 @@ def make(task: Task, model: Generator, world: World, wanted: Sequence[Any], firs
     truth = np.stack([world.render(what, model.size) for what in wanted])
     if task == "extend":
         return _extended(model, prompts, truth, first, how)
-    known = given_frames(task, model.size.frames)
-    videos = model.generate(prompts, given=[{at: one[at] for at in known} for one in truth], first=first, **how)
-    return Made(videos, [_measured(model, video, one, known) for video, one in zip(videos, truth, strict=True)])
+    known = [given_frames(task, model, first + i) for i in range(len(wanted))]
+    given = [{at: one[at] for at in frames} for one, frames in zip(truth, known, strict=True)]
+    alike = all(frames == known[0] for frames in known)  # clips of a call are given the same frames
+    calls = [slice(None)] if alike else [slice(i, i + 1) for i in range(len(wanted))]
+    videos = np.concatenate([model.generate(prompts[i], given=given[i], first=first + (i.start or 0), **how) for i in calls])
+    return Made(videos, [_measured(model, *one) for one in zip(videos, truth, known, strict=True)])
 
 
-def given_frames(task: Task, frames: int) -> list[int]:
-    """Which frames of a clip a task gives."""
-    return {"i2v": [0], "interpolate": [0, frames - 1], "predict": list(range(frames // 2)), "extend": list(range(frames // 2))}[task]
+def given_frames(task: Task, model: Generator, scene: int) -> list[int]:
+    """Which frames of a clip a task gives; which groups `complete` gives is drawn for each scene."""
+    size, autoencoder = model.size, model.model.autoencoder
+    if task in ("suffix", "complete"):
+        groups = autoencoder.latents(size).frames
+        if groups < 2:
+            raise UserError(f"This model's clips are one group of frames, and {task} gives some of several: use --task i2v.")
+        some = MASKS["random"](np.random.default_rng([SEED, scene]), groups).frames
+        return frames_of(autoencoder, some if task == "complete" else range(groups - groups // 2, groups), size.frames)
+    return {"i2v": [0], "interpolate": [0, size.frames - 1], "predict": list(range(size.frames // 2))}[task]
 
 
 def _measured(model: Generator, video: np.ndarray, truth: np.ndarray, known: list[int]) -> dict[str, float]:
-    """Squared errors of what was not given: the model's, the nearest given frame before repeated, a blend of those around."""
-    rest = [at for at in range(len(truth)) if at not in known]
-    before = [max(k for k in known if k <= at) for at in rest]
-    after = [min((k for k in known if k > at), default=b) for at, b in zip(rest, before, strict=True)]
-    share = np.array([(at - b) / (a - b) if a > b else 0.0 for at, b, a in zip(rest, before, after, strict=True)])[:, None, None, None]
-    blend = truth[before] * (1 - share) + truth[after] * share
+    """Squared errors of what was not given: the model's, the nearest given frame repeated, a blend of those around."""
+    rest = np.array([at for at in range(len(truth)) if at not in known])
+    frames = truth.astype(np.float64)
+    before = np.array([max((k for k in known if k < at), default=known[0]) for at in rest])
+    after = np.array([min((k for k in known if k > at), default=known[-1]) for at in rest])
+    nearest = np.where(abs(after - rest) < abs(rest - before), after, before)
+    share = np.where(after > before, (rest - before) / np.maximum(after - before, 1), 0)[:, None, None, None]
     figures = {
         "model": squared(video[rest], truth[rest]),
-        "repeat": squared(truth[before], truth[rest]),
-        "blend": squared(blend, truth[rest]),
+        "repeat": squared(frames[nearest], truth[rest]),
+        "blend": squared(frames[before] * (1 - share) + frames[after] * share, truth[rest]),
     }
     return figures | {"given": float(np.mean([squared(video[at], _as_image(model, truth[at])) for at in known]))}
 
