@@ -28,6 +28,14 @@ def test_round_trip(tmp_path, suffix, tolerance, least, rate):
     assert psnr(frames, CLIP) >= least
 
 
+@pytest.mark.parametrize("rate, count", [(8, 16), (8, 2), (12.5, 5), (16, 4), (24, 6), (30, 12), (100, 3), (0.1, 1)])
+def test_a_gif_that_lasts_whole_hundredths_of_a_second_has_its_rate_exactly(tmp_path, rate, count):
+    """Delays are whole hundredths, 12 and 13 in turns at 8 a second, that of the last frame too."""
+    video.write(tmp_path / "a.gif", CLIP[:count], rate)
+    frames, fps = video.read(tmp_path / "a.gif")
+    assert len(frames) == count and fps == pytest.approx(rate, rel=1e-9)
+
+
 @pytest.mark.parametrize("suffix", [".gif", ".webp", ".mp4"])
 def test_frames_that_repeat_are_counted(tmp_path, suffix):
     clip = np.concatenate([CLIP, np.repeat(CLIP[-1:], 9, axis=0), CLIP[::-1]])

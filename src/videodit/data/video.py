@@ -215,7 +215,9 @@ def _write_mp4(path: Path, frames: Frames, fps: float | int, quality: int | None
 def _write_gif(path: Path, frames: Frames, fps: float | int, quality: int | None, note: str) -> None:
     """A palette of 255 colours for the whole clip; times are hundredths of a second, so it shows 100 frames in one at most."""
     fps = min(fps, 100)
-    with av.open(str(path), "w") as container:
+    ends = [int(100 * Fraction(end) / _rate(fps) + Fraction(1, 2)) for end in (len(frames) - 1, len(frames))]
+    last = min(ends[1] - ends[0], 65535)  # FFmpeg would repeat the delay before, and 8 frames a second were 7.96
+    with av.open(str(path), "w", options={"final_delay": str(last)}) as container:
         stream: Any = container.add_stream("gif", rate=_rate(fps))
         stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "pal8"
         for frame in _with_palette(frames, fps):
