@@ -115,7 +115,7 @@ def test_negative_prompts_samplers_and_previews(generator: Generator) -> None:
     for name in ("heun", "ancestral", "UniPCMultistep"):
         assert apart(generator.generate(PROMPT, seed=3, sampler=name), plain) > 1
     shown: list[tuple[int, np.ndarray]] = []
-    same = generator.generate(PROMPT, seed=3, preview=lambda step, frames: shown.append((step, frames)))
+    same = generator.generate(PROMPT, seed=3, preview=lambda step, look: shown.append((step, look())))
     assert np.array_equal(same, plain) and [step for step, _ in shown] == [1, 2, 3] and shown[0][1].shape == (1, *plain.shape)
     assert np.array_equal(shown[-1][1][0], plain)  # the last step ends at what it expects
 
@@ -269,13 +269,38 @@ def test_drift_and_seams_see_what_changes() -> None:
 def test_frames_between_others_and_a_cascade(generator: Generator) -> None:
     filled = infilled(generator, PROMPT, VIDEO[:3], 7, seed=2)
     assert filled.shape == (15, ROWS, COLUMNS, 3) and np.array_equal(filled[::7], VIDEO[:3])
-    again = generator.generate(PROMPT, seed=2, given={0: VIDEO[1], 7: VIDEO[2]}, at=2)
+    again = generator.generate(PROMPT, seed=2, given={0: VIDEO[1], 7: VIDEO[2]}, at=2, level=1)
     assert np.array_equal(filled[8:14], again[1:7])
     assert len(cascade(generator, PROMPT, 7, steps=1)) == 7 * 7 + 1
     with pytest.raises(UserError, match="can be filled 7 times, not 3"):
         infilled(generator, PROMPT, VIDEO[:3], 3)
     with pytest.raises(UserError, match="nothing between"):
         infilled(generator, PROMPT, VIDEO[:1], 7)
+
+
+def test_what_fills_a_cascade_begins_with_noise_that_its_key_frames_had_not(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the first noise and what a sampler adds: none of it comes twice, and none is like another."""
+    drawn: list[torch.Tensor] = []
+    monkeypatch.setattr(videodit.generate, "noise", lambda *told, **more: (drawn.append(noise(*told, **more)), drawn[-1])[1])
+    cascade(generator, PROMPT, 7, steps=2, sampler="ancestral")
+    keys, filled = len(drawn) // 8, torch.cat(drawn, dim=2)[0].transpose(0, 1).flatten(1)
+    ties = torch.corrcoef(filled) - torch.eye(len(filled))
+    assert len(drawn) == 8 * keys and keys > 1 and ties.abs().max() < 6 / filled.shape[1] ** 0.5
+
+
+def test_only_what_is_looked_at_is_decoded(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded = tiny.caught(monkeypatch)
+    for every, looks in ((1, 6), (2, 3), (4, 1), (7, 0)):
+        decoded.clear()
+        generator.generate(PROMPT, steps=6, preview=lambda step, look, every=every: None if step % every else look())
+        assert len(decoded) == looks + 1  # and the clip itself
+
+
+def test_a_look_is_at_its_own_step_however_late_it_comes(generator: Generator) -> None:
+    looks = []
+    last = generator.generate(PROMPT, steps=3, preview=lambda step, look: looks.append(look))
+    early, late = looks[0](), looks[2]()
+    assert apart(early[0], last) > 1 and np.array_equal(late[0], last)
 
 
 def test_a_factor_that_no_clip_has_is_refused_before_key_frames_are_made(generator: Generator, monkeypatch: pytest.MonkeyPatch) -> None:

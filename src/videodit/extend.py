@@ -119,7 +119,10 @@ def at_once(
 def infilled(
     model: Generator, prompt: str, video: Frames, factor: int, *, seed: int = 0, progress: Progress | None = None, **how: Any
 ) -> Frames:
-    """The video with `factor` - 1 frames more between any two: clips of the model's length around those that are there, as pictures."""
+    """The video with `factor` - 1 frames more between any two: clips of the model's length around those that are there, as pictures.
+
+    Their noise is of a level of its own: the video may have been made from that of the same seed.
+    """
     _check_filled(model, factor)
     if len(video) < 2:
         raise UserError("One frame has nothing between: fill a video of two or more.")
@@ -128,7 +131,7 @@ def infilled(
     for number, start in enumerate(range(0, len(video) - 1, known)):
         some = video[start : start + known + 1]
         given = {at * factor: picture for at, picture in enumerate(some)}
-        clip = model.generate(prompt, given=given, at=number * groups, **how)
+        clip = model.generate(prompt, given=given, at=number * groups, level=1, **how)
         clip = clip[: (len(some) - 1) * factor]
         clip[::factor] = some[:-1]
         parts.append(clip)

@@ -28,7 +28,7 @@ from videodit.shapes import Size, Text, UserError, latent_size
 
 Progress = Callable[[int, int], None]
 Frames = NDArray[np.uint8]
-Preview = Callable[[int, Frames], None]  # b f h w c after a step
+Preview = Callable[[int, Callable[[], Frames]], None]  # after a step; what is expected, b f h w c, is decoded if it is looked at
 GivenFrames = Mapping[int, Frames]  # pictures h w 3 by the number of their frame
 
 
@@ -79,6 +79,7 @@ class Generator:
         prior: Prior | None = None,
         first: int = 0,
         at: int = 0,
+        level: int = 0,
         progress: Progress | None = None,
         preview: Preview | None = None,
     ) -> Frames:
@@ -86,7 +87,8 @@ class Generator:
 
         A prompt is what the model takes: text, the name of a label, or the empty text where it is told nothing. `given`: pictures that the
         video is made around, by the number of their frame, for all prompts or for each. `at`: the latent frame of a longer video at which
-        this one begins, whose noise goes on from there. `preview` is shown what each step expects.
+        this one begins, whose noise goes on from there. `level`: other noise, for what is made between the frames of a video. `preview`
+        may look at what each step expects.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         size = size or self.size
@@ -96,10 +98,10 @@ class Generator:
         grid = self.model.autoencoder.latents(size)
         clips, shape = range(first, first + len(prompts)), (self.model.autoencoder.channels, *grid)
         prior = self.prior(prior)
-        start = noise(seed, clips, shape, start=at, prior=prior).to(self.device)
+        start = noise(seed, clips, shape, start=at, prior=prior, level=level).to(self.device)
         field = self.field(prompts, negative, how.guidance, told, start)
         times = self.times(shift, how.steps, grid, how.sampler)
-        fresh = partial(self.fresh, seed, first, start, at=at, prior=prior)
+        fresh = partial(self.fresh, seed, first, start, at=at, prior=prior, level=level)
 
         start = self.begun(start if told is None else prior.lent(start, told.first), times[0])
         start = start if told is None else told.hold(start)
@@ -136,7 +138,7 @@ class Generator:
             if progress:
                 progress(step, steps)
             if preview:
-                preview(step, self.decode(field.expected, frames))
+                preview(step, partial(self.decode, field.expected, frames))
 
         return told
 
@@ -224,10 +226,10 @@ class Generator:
         """Where sampling begins with some noise at its first time."""
         return self.model.settings.objective.begin(noise.to(self.device), t)
 
-    def fresh(self, seed: int, first: int, like: Tensor, step: int, at: int = 0, prior: Prior | None = None) -> Tensor:
+    def fresh(self, seed: int, first: int, like: Tensor, step: int, at: int = 0, prior: Prior | None = None, level: int = 0) -> Tensor:
         """Noise of a step, for samplers that add some: as alike, frame by frame, as the first noise is."""
         clips, shape = range(first, first + len(like)), tuple(like.shape[1:])
-        drawn = noise(seed, clips, shape, start=at, prior=prior or self.model.settings.prior, draw=step + 1)
+        drawn = noise(seed, clips, shape, start=at, prior=prior or self.model.settings.prior, draw=step + 1, level=level)
         return drawn.to(like.device, non_blocking=True)
 
     def check(self, prompts: list[str], size: Size, seed: int, *, larger: bool = False) -> None:

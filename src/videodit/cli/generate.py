@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -114,9 +115,9 @@ def _made(one: Request, model: Generator, second: Generator | None, path: Path, 
     """The frames of one clip; warnings become notes."""
     from videodit.train.progress import counting
 
-    def preview(step: int, frames: Frames) -> None:
+    def preview(step: int, look: Callable[[], Frames]) -> None:
         if every and step % every == 0:
-            _write(path.with_name(f"{path.stem}-preview.png"), frames[0], 1, "")
+            _write(path.with_name(f"{path.stem}-preview.png"), look()[0], 1, "")
 
     try:
         with warnings.catch_warnings(record=True) as said:

@@ -1,4 +1,4 @@
-"""Noise is a function of (seed, clip, frame): the same for any batch, any window and any number of processes.
+"""Noise is a function of (seed, clip, frame, level): the same for any batch, any window and any number of processes.
 
 A prior makes it from independent noise, frame by frame, the same way in training and in sampling. Every frame stays standard normal; what
 a prior decides is how alike two frames are.
@@ -90,19 +90,21 @@ def noise(
     prior: Prior = INDEPENDENT,
     whole: range | None = None,
     draw: int = 0,
+    level: int = 0,
 ) -> Grid:
     """Standard normal noise for each clip number: frames `start` and on, c f h w.
 
     `whole`: the frames of the clip of which these are some, and whose middle one a prior may lean on; without it these are all. A chunk of
     a longer video is a clip of its own: its frames go on counting, and it has a middle of its own, as the model was trained. `draw`: other
-    noise for the same frames, as a sampler adds step by step.
+    noise for the same frames, as a sampler adds step by step. `level`: that of another video, which has nothing to do with the first:
+    0 is one from noise alone, 1 that which is made between its frames.
     """
     channels, frames, rows, columns = shape
     whole = whole or range(start, start + frames)
 
     def fresh(first: int, count: int) -> Tensor:
         first += draw * FAR
-        drawn = [[_frame(seed, clip, first + i, (channels, rows, columns)) for i in range(count)] for clip in clips]
+        drawn = [[_frame(seed, clip, first + i, level, (channels, rows, columns)) for i in range(count)] for clip in clips]
         return torch.from_numpy(np.stack([np.stack(frames, axis=1) for frames in drawn]))
 
     if prior.kind == "independent":
@@ -112,8 +114,8 @@ def noise(
     return prior.correlated(fresh(first, start + frames - first), fresh(BASE, 1), middle)[:, :, start - first :]
 
 
-def _frame(seed: int, clip: int, frame: int, shape: tuple[int, int, int]) -> np.ndarray:
-    return np.random.Generator(np.random.Philox(key=[seed, clip], counter=[0, 0, 0, frame])).standard_normal(shape, np.float32)
+def _frame(seed: int, clip: int, frame: int, level: int, shape: tuple[int, int, int]) -> np.ndarray:
+    return np.random.Generator(np.random.Philox(key=[seed, clip], counter=[0, 0, level, frame])).standard_normal(shape, np.float32)
 
 
 def rescheduled(noise: Grid, window: int, seed: int) -> Grid:
