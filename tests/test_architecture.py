@@ -20,7 +20,7 @@ STOREYS = [
     {"shapes", "config"},
     {"data", "autoencoder", "backbone", "diffusion"},
     {"folders", "models", "parallel", "given", "kernels"},
-    {"convert", "adapters", "generate", "edit", "extend", "upscale", "request", "record"},
+    {"convert", "adapters", "generate", "edit", "extend", "upscale", "request", "fitting", "record"},
     {"evaluate"},
     {"train"},
     {"serve"},

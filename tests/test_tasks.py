@@ -20,8 +20,9 @@ from videodit.diffusion.objectives import Diffusion
 from videodit.diffusion.times import Times
 from videodit.edit import encoded
 from videodit.extend import at_once, cascade, drift, extended, faded, infilled, rolled, seams
+from videodit.fitting import fitting
 from videodit.generate import Generator
-from videodit.request import Request, fitting
+from videodit.request import Request
 from videodit.shapes import Size, UserError
 
 pytestmark = pytest.mark.usefixtures("unchecked")

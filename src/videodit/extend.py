@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -262,13 +262,30 @@ def _check(chunk: Size, frames: int, known: int, autoencoder: PerFrame, video: F
 
 def drift(frames: Frames, chunk: int) -> list[dict[str, float]]:
     """Brightness, contrast and sharpness of each chunk: what changes with its place has drifted."""
-    table = []
-    for start in range(0, len(frames), chunk):
-        part = frames[start : start + chunk].astype(np.float64) / 255
-        edges = np.abs(np.diff(part, axis=1)).mean() + np.abs(np.diff(part, axis=2)).mean()
-        row = {"start": start, "brightness": part.mean(), "contrast": part.std(axis=(1, 2)).mean(), "sharpness": edges}
-        table.append({name: round(float(value), 4) for name, value in row.items()})
+    table: list[dict[str, float]] = []
+    for _ in drifting([frames], chunk, table):
+        pass
     return table
+
+
+def drifting(parts: Iterable[Frames], chunk: int, table: list[dict[str, float]]) -> Iterator[Frames]:
+    """The parts of a video as they come; the drift of each chunk goes into the table when the chunk is whole, or the last."""
+    start, held = 0, np.empty(0, np.uint8)
+    for part in parts:
+        yield part
+        held = np.concatenate([held, part]) if len(held) else part
+        whole = len(held) // chunk * chunk
+        table += [_looks(start + at, held[at : at + chunk]) for at in range(0, whole, chunk)]
+        start, held = start + whole, held[whole:].copy()
+    if len(held):
+        table.append(_looks(start, held))
+
+
+def _looks(start: int, frames: Frames) -> dict[str, float]:
+    part = frames.astype(np.float64) / 255
+    edges = np.abs(np.diff(part, axis=1)).mean() + np.abs(np.diff(part, axis=2)).mean()
+    row = {"start": start, "brightness": part.mean(), "contrast": part.std(axis=(1, 2)).mean(), "sharpness": edges}
+    return {name: round(float(value), 4) for name, value in row.items()}
 
 
 def seams(frames: Frames, starts: Sequence[int]) -> list[float]:

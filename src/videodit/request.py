@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,13 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from videodit import adapters, folders
-from videodit.backbone import DiT
 from videodit.data import video
 from videodit.edit import edit, reworded
-from videodit.extend import at_once, cascade, extended, factor_of, infilled, lengths, rolled
+from videodit.extend import at_once, cascade, extended, factor_of, infilled, rolled
 from videodit.generate import Frames, Generator, GivenFrames, Preview, Progress, load
 from videodit.given import filling
-from videodit.shapes import Size, UserError, latent_size
+from videodit.shapes import Size, UserError
 from videodit.upscale import checked, upscaled
 
 INPUTS = ("image", "last", "video", "region")
@@ -89,6 +88,15 @@ class Request:
         there = video.probe(self.video).frames if self.video and self.task == "extend" else 0
         clip, how = make(self, model, progress, preview), {**told.how, "softened": self.softened, "first": self.number, "there": there}
         return upscaled(second, clip, told.prompt, then=told.then, progress=progress, preview=preview, **how)
+
+    def parts(
+        self, model: Generator, progress: Progress | None = None, preview: Preview | None = None, second: Generator | None = None
+    ) -> Iterator[Frames]:
+        """The same frames as they come: chunk after chunk where the clip grows so and is not made larger, else all at once."""
+        if not self.upscale and second is None and self.task == "extend" and self.by in ("", "chunks"):
+            yield from _chunks(self, model, progress, preview)
+        else:
+            yield self.make(model, progress, preview, second)
 
     def check_words(self, model: Generator, second: Generator | None = None) -> None:
         """Refuse what a model, or the one that makes the clip larger, cannot be told."""
@@ -177,15 +185,18 @@ def _extended(request: Request, model: Generator, progress: Progress | None, pre
 
 
 def _in_chunks(request: Request, model: Generator, progress: Progress | None, preview: Preview | None) -> Frames:
+    return np.concatenate(list(_chunks(request, model, progress, preview)))
+
+
+def _chunks(request: Request, model: Generator, progress: Progress | None, preview: Preview | None) -> Iterator[Frames]:
     start = None if request.video is None else request.clip(model)
     frames = request.frames or 2 * max(model.size.frames, 0 if start is None else len(start))
-    parts, done = [], 0
+    done = 0
     for part in extended(model, [request.prompt, *request.then], frames, video=start, **_how(request, model, preview)):
-        parts.append(part)
         done += len(part)
         if progress:
             progress(min(done, frames), frames)
-    return np.concatenate(parts)
+        yield part
 
 
 def _in_windows(request: Request, model: Generator, progress: Progress | None, preview: Preview | None) -> Frames:
@@ -352,46 +363,3 @@ def ranges(text: str, frames: int) -> list[int]:
     if found and found[-1] >= frames:
         raise UserError(f"--keep {text} goes beyond the last frame, {frames - 1}: name frames of the clip.")
     return found
-
-
-def fitting(request: Request, model: Generator) -> Request:
-    """The request with the nearest number of frames that the model can make, of an edit at most those there; of two, the larger."""
-    if request.task == "upscale" or (request.task == "extend" and request.by in ("", "chunks", "queue")):  # which stop at any frame
-        return request
-    if request.frames and (there := _filled(request, model)) > 1:
-        asked = request.frames
-        return dataclasses.replace(request, frames=min(lengths(model, there), key=lambda fits: (abs(fits - asked), -fits)))
-    autoencoder, shape = model.model.autoencoder, model.model.settings.backbone
-    most = video.probe(request.video).frames if request.task == "edit" and request.video else None
-    frames = request.frames or most or request.size(model).frames
-    step = autoencoder.time * (shape.tube if isinstance(shape, DiT) else 1)
-    if frames <= 1 or autoencoder.lead or frames % step == 0 or (most and frames > most):
-        return request
-    below = frames // step * step
-    nearest = below if below and frames - below < below + step - frames else below + step
-    if most and nearest > most:
-        nearest = below
-    if not nearest:
-        return request
-    latent_size(request.size(model)._replace(frames=nearest), space=autoencoder.space, time=step)
-    return dataclasses.replace(request, frames=nearest)
-
-
-def paced(request: Request, model: Generator) -> Request:
-    """The request with a rate for a video that is made larger, its own, or filled, so that it lasts as long; where none is asked for."""
-    if (
-        request.task not in ("upscale", "infill")
-        or request.fps
-        or request.video is None
-        or (told := video.probe(request.video)).frames == 1
-    ):
-        return request
-    factor = 1 if request.task == "upscale" else factor_of(model, told.frames, request.frames)
-    return dataclasses.replace(request, fps=min(told.fps * factor, 1000))
-
-
-def _filled(request: Request, model: Generator) -> int:
-    """Between how many frames others are made; 0 where none are."""
-    if request.task == "infill" and request.video:
-        return video.probe(request.video).frames
-    return model.size.frames if request.by == "cascade" else 0

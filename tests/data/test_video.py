@@ -1,5 +1,6 @@
 """Files give back the frames that were written, and nothing half-written stays."""
 
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,42 @@ def test_the_same_frames_give_the_same_bytes(tmp_path, suffix):
     for name in "ab":
         video.write(tmp_path / f"{name}{suffix}", CLIP, 8)
     assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".gif", ".webp", ".png"])
+def test_parts_give_the_bytes_of_the_whole(tmp_path, suffix):
+    clip = CLIP[:, :63, :45]
+    video.write(tmp_path / f"whole{suffix}", clip, 8, note="a")
+    video.write_parts(tmp_path / f"parts{suffix}", iter([clip[:1], clip[1:9], clip[9:]]), 8, note="a")
+    assert (tmp_path / f"parts{suffix}").read_bytes() == (tmp_path / f"whole{suffix}").read_bytes()
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".gif"])
+@pytest.mark.parametrize(
+    "parts", [[], [CLIP, CLIP[:, :32]], [CLIP, CLIP[:0]], [CLIP, CLIP.astype(float)]], ids=["none", "extent", "empty", "float"]
+)
+def test_parts_that_are_no_video_leave_nothing(tmp_path, suffix, parts):
+    with pytest.raises(ValueError, match="frames"):
+        video.write_parts(tmp_path / f"a{suffix}", parts, 8)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_mp4_takes_each_part_as_it_comes(tmp_path):
+    """Nothing is there before the first, and no part is kept until the next is made."""
+    seen, kept = [], []
+
+    def parts():
+        for _ in range(12):
+            seen.append(sum(one() is not None for one in kept))
+            part = CLIP[:8, :32, :32].copy()
+            kept.append(weakref.ref(part))
+            yield part
+            del part
+
+    made = parts()
+    seen.append(len(list(tmp_path.iterdir())))
+    video.write_parts(tmp_path / "a.mp4", made, 8)
+    assert max(seen) <= 2 and len(video.read(tmp_path / "a.mp4")[0]) == 12 * 8
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".webp"])

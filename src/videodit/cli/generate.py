@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import time
 import warnings
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,7 +85,7 @@ def run(given: argparse.Namespace) -> None:
     asked, name = _asked(given)
     files = _files(given.out, len(asked))
 
-    from videodit import record as records
+    from videodit import fitting
     from videodit import request as requests
 
     requests.check(asked[0])  # they differ in words alone
@@ -96,52 +96,67 @@ def run(given: argparse.Namespace) -> None:
         raise UserError(f"--label is for models that take labels; this one takes {model.takes}.")
     for one in asked:
         one.check_words(model, second)  # the last as well, before the first is made
-    asked = [requests.paced(_fitted(one, model, round_up=given.round), model) for one in asked]
+    asked = [fitting.paced(_fitted(one, model, round_up=given.round), model) for one in asked]
     _notes(given, asked, model, name)
     for number, (one, path) in enumerate(zip(asked, files, strict=True), start=1):
         many = f"{number} of {len(files)}, " if len(files) > 1 else ""
-        frames = _made(one, model, second, path, given.preview, many)
-        _write(path, frames, one.fps or model.fps, records.record(one, name, path.suffix))
+        made = _make(one, model, second, name, path, given.preview, many)
     seconds = round(time.perf_counter() - start, 3)
-    drifted = _drift(frames, model) if asked[0].task in ("extend", "infill") else {}
+    for row in made.drift:
+        terminal.say("  ".join(f"{name} {value:g}" for name, value in row.items()))
     if given.json:
-        terminal.print_json(_result(asked, files, frames, asked[0].fps or model.fps, seconds) | drifted)
+        terminal.print_json(_result(asked, files, made, asked[0].fps or model.fps, seconds))
     else:
-        made = f"{len(frames)} frame{'s' * (len(frames) > 1)} of {frames.shape[1]}x{frames.shape[2]}"
-        terminal.say(f"{_named(files)}: {made}, {seconds:.1f} s.")
+        extent = f"{made.frames} frame{'s' * (made.frames > 1)} of {made.rows}x{made.columns}"
+        terminal.say(f"{_named(files)}: {extent}, {seconds:.1f} s.")
 
 
-def _made(one: Request, model: Generator, second: Generator | None, path: Path, every: int | None, many: str) -> Frames:
-    """The frames of one clip; warnings become notes."""
+@dataclass
+class Made:
+    """What is known of a clip that went by: its extent, and of a longer one what changes with the place."""
+
+    frames: int = 0
+    rows: int = 0
+    columns: int = 0
+    drift: list[dict[str, float]] = field(default_factory=list)
+
+    def watched(self, parts: Iterable[Frames]) -> Iterator[Frames]:
+        for part in parts:
+            self.frames, (self.rows, self.columns) = self.frames + len(part), part.shape[1:3]
+            yield part
+
+
+def _make(one: Request, model: Generator, second: Generator | None, name: str, path: Path, every: int | None, many: str) -> Made:
+    """One clip, whose frames go into its file as they come; warnings become notes."""
+    from videodit.data.video import write, write_parts
+    from videodit.extend import drifting
+    from videodit.record import record
     from videodit.train.progress import counting
 
     def preview(step: int, look: Callable[[], Frames]) -> None:
         if every and step % every == 0:
-            _write(path.with_name(f"{path.stem}-preview.png"), look()[0], 1, "")
+            write(path.with_name(f"{path.stem}-preview.png"), look()[0], 1)
 
+    made = Made()
     try:
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always", UserWarning)
             count = counting(f"{many}{one.counts}s", each=one.counts)
-            frames = one.make(model, count, preview if every else None, second)
+            parts = made.watched(one.parts(model, count, preview if every else None, second))
+            parts = drifting(parts, model.size.frames, made.drift) if one.task in ("extend", "infill") else parts
+            write_parts(path, parts, one.fps or model.fps, note=record(one, name, path.suffix))
         for note in dict.fromkeys(str(warning.message) for warning in said):
             terminal.say(f"Note: {note}")
-        return frames
+        return made
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, MemoryError) or "memory" in str(error):
             raise UserError(f"{one.size(model)} does not fit into memory: use a smaller --size or fewer --frames.") from error
         raise
 
 
-def _write(path: Path, frames: Frames, fps: float, note: str) -> None:
-    from videodit.data.video import write
-
-    write(path, frames, fps, note=note)
-
-
 def _fitted(one: Request, model: Generator, *, round_up: bool) -> Request:
     from videodit.data.video import probe
-    from videodit.request import fitting
+    from videodit.fitting import fitting
 
     if not round_up:
         return one
@@ -170,27 +185,17 @@ def _notes(given: argparse.Namespace, asked: list[Request], model: Generator, na
             terminal.say(f"Note: the clip may differ from {given.like}: {'; '.join(others)}.")
 
 
-def _result(asked: list[Request], files: list[Path], frames: Frames, fps: float, seconds: float) -> dict[str, Any]:
+def _result(asked: list[Request], files: list[Path], made: Made, fps: float, seconds: float) -> dict[str, Any]:
     prompts = list(dict.fromkeys(one.prompt for one in asked))
     return {
         "files": [str(path) for path in files],
         "prompt": prompts[0] if len(prompts) == 1 else [one.prompt for one in asked],
         "task": asked[0].task,
         "seed": asked[0].seed,
-        "size": list(frames.shape[:3]),
+        "size": [made.frames, made.rows, made.columns],
         "fps": fps,
         "seconds": seconds,
-    }
-
-
-def _drift(frames: Frames, model: Generator) -> dict[str, Any]:
-    """What changes with the place in a longer video, said and returned."""
-    from videodit.extend import drift
-
-    table = drift(frames, model.size.frames)
-    for row in table:
-        terminal.say("  ".join(f"{name} {value:g}" for name, value in row.items()))
-    return {"drift": table}
+    } | ({"drift": made.drift} if made.drift else {})
 
 
 def _named(files: list[Path]) -> str:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -147,8 +148,14 @@ def write(path: str | Path, frames: Frames, fps: float | int, quality: int | Non
 
     `note`: text that is kept in the file, beside the pictures.
     """
-    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not frames.size:
-        raise ValueError(f"frames are uint8, f h w 3, and not empty; these are {frames.dtype} {frames.shape}")
+    write_parts(path, [frames], fps, quality, note=note)
+
+
+def write_parts(path: str | Path, parts: Iterable[np.ndarray], fps: float | int, quality: int | None = None, *, note: str = "") -> None:
+    """The same of frames that come part by part. An .mp4 takes each as it comes; the others begin when all are there.
+
+    Nothing is on disk before the first part is made.
+    """
     if not fps > 0:
         raise UserError(f"A video of {fps} frames a second cannot be shown: use a number above 0, such as 8.")
     if quality is not None and not 0 <= quality <= 100:
@@ -156,12 +163,31 @@ def write(path: str | Path, frames: Frames, fps: float | int, quality: int | Non
     path = check_output(path)
     part = path.with_name(f".{uuid.uuid4().hex[:16]}{path.suffix.lower()}")  # short, however long the other is
     try:
-        _WRITERS[path.suffix.lower()](part, np.ascontiguousarray(frames), fps, quality, note)
+        _WRITERS[path.suffix.lower()](part, _checked(parts), fps, quality, note)
         part.replace(path)
+    except BrokenPipeError:  # of whoever read what is told while the parts are made, not of the file
+        raise
     except OSError as error:
         raise UserError(f"{path} cannot be written ({_one_line(error)}): name another place.") from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def _checked(parts: Iterable[np.ndarray]) -> Iterator[Frames]:
+    extents: set[tuple[int, ...]] = set()
+    for part in parts:
+        extents.add(part.shape[1:])
+        if part.dtype != np.uint8 or part.ndim != 4 or part.shape[-1] != 3 or not part.size or len(extents) > 1:
+            raise ValueError(f"frames are uint8, f h w 3, not empty, and of one extent; these are {part.dtype} {part.shape}")
+        yield np.ascontiguousarray(part)
+    if not extents:
+        raise ValueError("there are no frames to write")
+
+
+def _whole(parts: Iterator[Frames]) -> Frames:
+    """For formats that begin with what all frames need: a palette, a sheet, all pictures at once."""
+    some = list(parts)
+    return some[0] if len(some) == 1 else np.concatenate(some)
 
 
 def check_output(path: str | Path) -> Path:
@@ -192,10 +218,10 @@ def contact_sheet(frames: Frames, columns: int | None = None) -> Sheet:
     return sheet
 
 
-def _write_mp4(path: Path, frames: Frames, fps: float | int, quality: int | None, note: str) -> None:
+def _write_mp4(path: Path, parts: Iterator[Frames], fps: float | int, quality: int | None, note: str) -> None:
     """H.264 in 4:2:0, which every player shows; an odd height or width is made even by repeating its last line."""
-    _, height, width, _ = frames.shape
-    even = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    first = next(parts)
+    _, height, width, _ = first.shape
     crf = max(1, round((100 - (64 if quality is None else quality)) / 2))  # 0 is x264's lossless mode, which few players know
     # One thread: how x264 divides its work over threads shows in its bytes.
     options = {"crf": str(crf), "preset": "medium", "threads": "1"}
@@ -203,18 +229,19 @@ def _write_mp4(path: Path, frames: Frames, fps: float | int, quality: int | None
         if note:
             container.metadata["comment"] = note
         stream: Any = container.add_stream("libx264", rate=_rate(fps), options=options)
-        stream.height, stream.width, stream.pix_fmt = even.shape[1], even.shape[2], "yuv420p"
+        stream.height, stream.width, stream.pix_fmt = height + height % 2, width + width % 2, "yuv420p"
         context = stream.codec_context
         context.colorspace = context.color_primaries = context.color_trc = _BT709
-        for picture in even:
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p", dst_colorspace="ITU709")
-            container.mux(stream.encode(frame))
+        for part in chain([first], parts):
+            for picture in np.pad(part, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge"):
+                frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p", dst_colorspace="ITU709")
+                container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
 
 
-def _write_gif(path: Path, frames: Frames, fps: float | int, quality: int | None, note: str) -> None:
+def _write_gif(path: Path, parts: Iterator[Frames], fps: float | int, quality: int | None, note: str) -> None:
     """A palette of 255 colours for the whole clip; times are hundredths of a second, so it shows 100 frames in one at most."""
-    fps = min(fps, 100)
+    frames, fps = _whole(parts), min(fps, 100)
     ends = [int(100 * Fraction(end) / _rate(fps) + Fraction(1, 2)) for end in (len(frames) - 1, len(frames))]
     last = min(ends[1] - ends[0], 65535)  # FFmpeg would repeat the delay before, and 8 frames a second were 7.96
     with av.open(str(path), "w", options={"final_delay": str(last)}) as container:
@@ -226,8 +253,8 @@ def _write_gif(path: Path, frames: Frames, fps: float | int, quality: int | None
     if note:  # FFmpeg writes no comments: theirs is a block of parts of at most 255 bytes, behind the header and its palette
         text, whole = note.encode(), path.read_bytes()
         start = 13 + (3 * 2 ** (whole[10] % 8 + 1) if whole[10] & 128 else 0)
-        parts = b"".join(bytes([len(part)]) + part for part in (text[i : i + 255] for i in range(0, len(text), 255)))
-        path.write_bytes(whole[:start] + b"!\xfe" + parts + b"\0" + whole[start:])
+        blocks = b"".join(bytes([len(part)]) + part for part in (text[i : i + 255] for i in range(0, len(text), 255)))
+        path.write_bytes(whole[:start] + b"!\xfe" + blocks + b"\0" + whole[start:])
 
 
 def _with_palette(frames: Frames, fps: float | int) -> Iterator[av.VideoFrame]:
@@ -250,7 +277,8 @@ def _with_palette(frames: Frames, fps: float | int) -> Iterator[av.VideoFrame]:
         yield graph.vpull()
 
 
-def _write_webp(path: Path, frames: Frames, fps: float | int, quality: int | None, note: str) -> None:
+def _write_webp(path: Path, parts: Iterator[Frames], fps: float | int, quality: int | None, note: str) -> None:
+    frames = _whole(parts)
     ends = np.rint(np.arange(len(frames) + 1) * 1000 / fps).astype(int)  # milliseconds, rounded so that they add up
     first, *rest = (Image.fromarray(frame) for frame in frames)
     animation = {"save_all": True, "append_images": rest, "duration": np.diff(ends).tolist(), "loop": 0} if rest else {}
@@ -258,15 +286,15 @@ def _write_webp(path: Path, frames: Frames, fps: float | int, quality: int | Non
     first.save(path, lossless=quality is None, quality=100 if quality is None else quality, **options)
 
 
-def _write_png(path: Path, frames: Frames, fps: float | int, quality: int | None, note: str) -> None:
+def _write_png(path: Path, parts: Iterator[Frames], fps: float | int, quality: int | None, note: str) -> None:
     """One frame is the picture; more are a contact sheet."""
-    kept = PngInfo()
+    frames, kept = _whole(parts), PngInfo()
     if note:
         kept.add_itxt("comment", note)
     Image.fromarray(frames[0] if len(frames) == 1 else contact_sheet(frames)).save(path, pnginfo=kept)
 
 
-_WRITERS: dict[str, Callable[[Path, Frames, float, int | None, str], None]] = {
+_WRITERS: dict[str, Callable[[Path, Iterator[Frames], float, int | None, str], None]] = {
     ".mp4": _write_mp4,
     ".gif": _write_gif,
     ".webp": _write_webp,
