@@ -127,11 +127,12 @@ def test_memory_does_not_grow_while_a_long_video_is_written(folder: Path, tmp_pa
     held: list[int] = []
 
     def made(*_: object, **__: object) -> np.ndarray:
+        if not held:
+            tracemalloc.start()
         held.append(tracemalloc.get_traced_memory()[0])
         return VIDEO[:8].copy()
 
     monkeypatch.setattr(Generator, "generate", made)
-    tracemalloc.start()
     try:
         assert main(long(folder, tmp_path / "a.mp4", 512)) == 0
     finally:
