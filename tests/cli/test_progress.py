@@ -42,6 +42,21 @@ def test_progress_is_a_bar_on_a_terminal():
     assert "2/2" in stream.getvalue() and "loss 0.25" in stream.getvalue()
 
 
+def test_each_stage_has_the_peak_of_its_own_precision(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("videodit.train.progress.ceiling", lambda device, precision: {"bf16": 4e3, "fp32": 1e3}[precision])
+    now, stream = [0.0], Terminal(False)
+    monkeypatch.setattr("videodit.train.progress.time.monotonic", lambda: now[0])
+    with Progress(stream, seconds=0.0) as progress:
+        for precision in ("bf16", "fp32", "bf16"):
+            progress.begins("cpu", precision)
+            for step in (7, 8):  # as many as the stage before had done
+                now[0] += 1
+                progress.step(step, 8, {"tokens": 50.0, "operations": 500.0})
+    told = stream.getvalue().splitlines()
+    assert [line.split(", ")[2] for line in told[1::2]] == [f"50 tokens/s ({share} % of peak)" for share in (12, 50, 12)]
+    assert all("tokens/s" not in line for line in told[::2])  # the first step of a stage is no span of time
+
+
 def test_what_is_counted_is_a_line_now_and_then_where_there_is_no_terminal():
     silent, told_often, terminal = Terminal(False), Terminal(False), Terminal(True)
     for stream, seconds in ((silent, 3600.0), (told_often, 0.0), (terminal, 3600.0)):

@@ -19,6 +19,7 @@ from videodit.cli.main import main
 from videodit.shapes import Size, UserError
 from videodit.train import planning, prepare, recipes
 from videodit.train.backbone import BackboneRun
+from videodit.train.progress import Progress
 from videodit.train.recipes import Interrupted
 from videodit.train.stages import stages
 from videodit.train.step import Figures
@@ -88,6 +89,15 @@ def test_it_is_taken_up_in_the_stage_where_it_stopped(world: tiny.World, tmp_pat
     assert weights(broken.output) == weights(straight.output)
     assert weights(tmp_path / "broken" / "video-1") == weights(tmp_path / "straight" / "video-1")
     assert recipes.train(broken) == []
+
+
+def test_progress_hears_the_precision_of_each_stage(world: tiny.World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[str] = []
+    monkeypatch.setattr(Progress, "begins", lambda self, device, precision: heard.append(precision))
+    monkeypatch.setitem(recipes.JOBS, "backbone", lambda settings: None)
+    monkeypatch.setattr(recipes, "loop", lambda settings, *rest: [])
+    recipes.train(low(world, tmp_path, then=(('precision="bf16"',), ("steps=3",))), Progress())
+    assert heard == ["fp32", "bf16", "bf16"]
 
 
 def test_a_stage_that_others_stand_on_is_not_changed_below_them(world: tiny.World, tmp_path: Path) -> None:

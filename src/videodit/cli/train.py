@@ -24,7 +24,7 @@ def run(given: argparse.Namespace) -> None:
 
     settings = recipes.read(given.run_file, given.overrides)
     start = time.perf_counter()
-    with Progress(device=settings.device, precision=settings.precision) as progress:
+    with Progress() as progress:
         history = recipes.train(settings, progress=progress)
     model, seconds = settings.output / "model", round(time.perf_counter() - start, 1)
     steps = sum(run.steps for run in stages(settings))

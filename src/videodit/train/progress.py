@@ -28,7 +28,6 @@ class Progress:
         self._ceiling = 0.0
         self.talks = os.environ.get("RANK", "0") == "0"
         self._bar: Bar | None = None
-        self._last = 0
         self._begun: tuple[int, float] | None = None  # step and time of the first call: a run may be taken up in its middle
         self._told = 0.0
 
@@ -39,12 +38,16 @@ class Progress:
         if self._bar:
             self._bar.stop()
 
+    def begins(self, device: str, precision: str) -> None:
+        """A run, or another stage of one, whose steps are counted from here."""
+        self.__exit__()
+        self._bar = self._begun = None
+        if (device, precision) != (self.device, self.precision):
+            self.device, self.precision, self._ceiling = device, precision, 0.0
+
     def step(self, step: int, total: int, figures: dict[str, float]) -> None:
         now = time.monotonic()
-        if step <= self._last:  # another stage
-            self.__exit__()
-            self._bar = self._begun = None
-        self._last, first = step, self._begun is None
+        first = self._begun is None
         began, at = self._begun = self._begun or (step, now)
         if not self.talks:
             return

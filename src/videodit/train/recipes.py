@@ -24,7 +24,7 @@ from videodit.train.faults import alone
 from videodit.train.image_autoencoder import ImageAutoencoderRun
 from videodit.train.launch import Launch, joined, there
 from videodit.train.outlines import Recipe, outline
-from videodit.train.progress import note
+from videodit.train.progress import Progress, note
 from videodit.train.step import Figures, Interrupted, Job, Watch
 from videodit.train.step import train as loop
 
@@ -92,6 +92,8 @@ def _sound_ahead(settings: Recipe, launch: Launch) -> None:
 
 
 def _stage(settings: Recipe, progress: Watch | None, launch: Launch) -> list[Figures]:
+    if isinstance(progress, Progress):
+        progress.begins(settings.device, settings.precision)
     with choosing():
         with launch.in_turn():
             job = JOBS[settings.kind](settings)
