@@ -35,6 +35,7 @@ from videodit.diffusion.times import Times
 from videodit.diffusion.upscaling import Upscale
 from videodit.models import ModelFolder, Sampling
 from videodit.shapes import Size, Text, UserError, token_size
+from videodit.train import checkpoint, retention
 from videodit.train.compiling import compile_blocks, evened
 from videodit.train.decoded import Decoded, Seen
 from videodit.train.latents import Batch, Latents
@@ -42,7 +43,7 @@ from videodit.train.looks import Look, Looks, by_time, held, learnt
 from videodit.train.mixed import Mixed, Pack, missed
 from videodit.train.parts import sight
 from videodit.train.recompute import DOC, Recompute, recompute
-from videodit.train.retention import COUNT, Retention
+from videodit.train.retention import COUNT, Questions, Retention
 from videodit.train.starting import ALL, keep_tokenizer, learnable, starting
 from videodit.train.step import Job, Run, provenance
 
@@ -263,8 +264,16 @@ def job(settings: BackboneRun) -> Job:
 
     moving = data.pools[settings.joint.video_probability > 0]
     look = Look(settings, model, held(settings, autoencoder, text.takes), learnt(settings, moving)) if settings.looks.every else None
-    made = Job(network=network, batch=data.batch, loss=loss, save=save, named=lambda batch: batch.names, look=look)
-    return replace(made, keep=partial(keep_tokenizer, text)) if isinstance(text, TextEncoder) and settings.start is None else made
+    keep = partial(_keep, settings, text, gauge)
+    return Job(network=network, batch=data.batch, loss=loss, save=save, named=lambda batch: batch.names, look=look, keep=keep)
+
+
+def _keep(settings: BackboneRun, text: TextEncoder | SD3Text | Labels, gauge: Retention | None, output: Path) -> None:
+    """What a run that is taken up finds beside its checkpoints."""
+    if isinstance(text, TextEncoder) and settings.start is None:
+        keep_tokenizer(text, output)
+    if gauge is not None:
+        retention.keep(gauge.asked, output)
 
 
 def _described(
@@ -347,20 +356,25 @@ def _work(
 def _gauge(
     settings: BackboneRun, transformer: DualTransformer | SingleTransformer, data: Latents, text: TextEncoder | SD3Text | Labels
 ) -> Retention | None:
-    """Of runs that start from a model, on the first pictures of their data."""
+    """Of runs that start from a model, on the first pictures of their data; of one that is taken up, on those it began with."""
     if settings.start is None or not settings.retention or False not in data.pools:
         return None
+    begun = retention.kept(settings.output) if checkpoint.found(settings.output / "checkpoints") else None
+    pictures, words, answers = begun or _questions(data, text)
+    flow, to = settings.objective.flow, settings.device
+    asked = Questions(pictures.to(to), words.map(lambda x: x.to(to)), None if answers is None else answers.to(to))
+    with torch.autocast(torch.device(to).type, torch.bfloat16, enabled=settings.precision == "bf16"):  # as it is asked in a step
+        return Retention(transformer, lambda network, x, t, text: flow(network)(x, t, text), asked)
+
+
+def _questions(data: Latents, text: TextEncoder | SD3Text | Labels) -> Questions:
+    """The first pictures of one extent, and what is said of them."""
     pool = data.pools[False]
     which = pool.alike(COUNT)
-    pictures = pool.together(which).float()
     rows = torch.tensor([pool.whose[i][0] if pool.whose else int(i) for i in which])
+    pictures = pool.together(which).float()
     if isinstance(text, Labels):
-        words = text([pool.captions[row] for row in rows.tolist()])
-    else:
-        features = data.features[False]
-        mask = features["mask"][rows] if "mask" in features else None
-        words = Text(sequence=features["sequence"][rows].float(), pooled=features["pooled"][rows].float(), mask=mask)
-    flow = settings.objective.flow
-    to = settings.device
-    with torch.autocast(torch.device(to).type, torch.bfloat16, enabled=settings.precision == "bf16"):  # as it is asked in a step
-        return Retention(transformer, lambda network, x, t, text: flow(network)(x, t, text), pictures.to(to), words.map(lambda x: x.to(to)))
+        return Questions(pictures, text([pool.captions[row] for row in rows.tolist()]))
+    features = data.features[False]
+    mask = features["mask"][rows] if "mask" in features else None
+    return Questions(pictures, Text(sequence=features["sequence"][rows].float(), pooled=features["pooled"][rows].float(), mask=mask))
