@@ -67,6 +67,13 @@ def test_the_adapters_are_what_was_learnt(world: tiny.World, tmp_path: Path) -> 
     assert plan["trained"] == sum(change.down.numel() + change.up.numel() for change in kept)
 
 
+def test_a_plan_follows_what_lives(world: tiny.World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "_free", lambda device: 0)
+    made, move = run(world, tmp_path), torch.nn.Module.to
+    with_, without = (planning.plan(replace(made, lora=lora), whole=True) for lora in (made.lora, None))
+    assert 0 < with_["state_bytes"] < with_["training_bytes"] < without["training_bytes"] and torch.nn.Module.to is move
+
+
 def test_factors_are_left_to_adamw(world: tiny.World, tmp_path: Path) -> None:
     made = run(world, tmp_path)
     made = replace(made, steps=1, optimizer=replace(made.optimizer, muon=2e-3))

@@ -85,6 +85,17 @@ class Shapes(FakeTensorMode):
         return self
 
 
+@contextmanager
+def _unmoved() -> Iterator[None]:
+    """Modules stay where they are: what peft asks of each adapter cannot be done to tensors that are shapes alone."""
+    move = nn.Module.to
+    nn.Module.to = lambda self, *where, **how: self  # pyright: ignore
+    try:
+        yield
+    finally:
+        nn.Module.to = move
+
+
 class Living(TorchDispatchMode):
     """Counts the bytes of all tensors that live, and the most there were."""
 
@@ -117,7 +128,7 @@ def _memory(settings: Recipe, made: Outline) -> dict[str, int]:
     """The most that encoding and training hold; what is copied for a checkpoint is held beside a step."""
     base = held("cpu") if settings.device == "cpu" else 0
     encoding = 0
-    with Shapes(), warnings.catch_warnings():
+    with Shapes(), _unmoved(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")  # copy.deepcopy does
         if made.kept.encode:
             with Living() as living, _mixed(settings):
