@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from videodit.data import clips, toybox, video
+from videodit.data import clips, quarantine, toybox, video
 from videodit.data.clips import Clips
 from videodit.shapes import Size, UserError
 
@@ -70,7 +70,7 @@ def test_another_reader_shrinks_anew(tmp_path: Path, monkeypatch: pytest.MonkeyP
     video.write(tmp_path / "a.mp4", drawn([0]), 8)
     settings = Clips(files=(str(tmp_path / "a.mp4"),), side=24, cache=tmp_path / "cache")
     clips.shots(settings, SIZE)
-    monkeypatch.setattr(clips, "READER", "another")
+    monkeypatch.setattr(quarantine, "READER", "another")
     clips.shots(settings, SIZE)
     assert len(list((tmp_path / "cache").iterdir())) == 2
 

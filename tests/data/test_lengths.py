@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
 
@@ -18,6 +16,7 @@ FRAMES = films.numbered(30)
 OPTIONS = {
     "plain": {},
     "fragmented": {"movflags": "frag_keyframe+empty_moov"},
+    "fragmented behind frames": {"movflags": "frag_keyframe"},
     "dash": {"movflags": "dash+frag_keyframe"},
     "at the front": {"movflags": "faststart"},
     "without edits": {"use_editlist": "0"},
@@ -25,27 +24,8 @@ OPTIONS = {
 }
 
 
-def sounding(path: Path, options: dict[str, str], *, times: list[int] | None = None, sound: float = 0.0, late: int = 0) -> Path:
-    """A film with B-frames; `sound`: seconds of it; `late`: frames after which the picture begins."""
-    with av.open(str(path), "w", options=options) as container:
-        stream: Any = container.add_stream("libx264" if path.suffix in (".mp4", ".mov") else "mpeg4", rate=films.RATE)
-        stream.options = {"g": "10", "bf": "3"} if path.suffix != ".avi" else {}
-        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
-        stream.codec_context.time_base = Fraction(1, films.RATE) if times is None else Fraction(1, 100)
-        heard: Any = container.add_stream("aac" if path.suffix != ".avi" else "mp3", rate=48000, layout="mono") if sound else None
-        for number, picture in enumerate(FRAMES):
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            frame.pts = number + late if times is None else times[number]
-            frame.time_base = stream.codec_context.time_base
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-        for at in range(0, int(sound * 48000), 1024):
-            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
-            frame.pts, frame.sample_rate, frame.time_base = at, 48000, Fraction(1, 48000)
-            container.mux(heard.encode(frame))
-        if heard:
-            container.mux(heard.encode(None))
-    return path
+def sounding(path: Path, options: dict[str, str], **more: Any) -> Path:
+    return films.sounding(path, FRAMES, options, **more)
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())

@@ -14,8 +14,8 @@ from PIL import Image
 from videodit.config import setting
 from videodit.data import video
 from videodit.data.cache import remembered
-from videodit.data.item import VIDEOS, digest, inside
-from videodit.data.quarantine import READER
+from videodit.data.item import VIDEOS, Item, digest, inside
+from videodit.data.quarantine import reader
 from videodit.shapes import Size, UserError
 
 Frames = UInt8[np.ndarray, "f h w 3"]
@@ -45,7 +45,7 @@ def shots(settings: Clips, size: Size) -> list[Shot]:
     found: list[Shot] = []
     span = (size.frames - 1) * settings.every + 1
     for path in listed(settings.files):
-        key = {"file": digest(path), "side": settings.side, "resize": "lanczos", "reader": READER}
+        key = {"file": digest(path), "side": settings.side, "resize": "lanczos", "reader": reader(Item(path))}
         frames = remembered(settings.cache, key, lambda path=path: {"frames": torch.from_numpy(_shrunk(path, settings.side))})["frames"]
         here = split(frames.numpy())
         if max(map(len, here)) >= span:

@@ -1,7 +1,7 @@
 """How long the heads of .mp4 and .avi files say that these are, held against their frames; FFmpeg takes lengths from the frames alone.
 
-Edits may show less of what is stored, sound may last longer than pictures, and the frames of a fragmented .mp4 are told of behind its head:
-only what none of these explains is a contradiction.
+Edits may show less of what is stored, sound may last longer than pictures, the frames of a fragmented .mp4 are told of behind its head too,
+and a chunk of an .avi may be empty: only what none of these explains is a contradiction.
 """
 
 from __future__ import annotations
@@ -18,15 +18,25 @@ SLACK = (0.05, 0.25)  # part, and seconds, by which a film's or track's length m
 Part = tuple[int, int]  # from which byte to which
 
 
+class Cut(NamedTuple):
+    """What one edit shows, in the track's own units."""
+
+    start: int  # -1: nothing, which is a pause
+    length: int
+
+
 class Track(NamedTuple):
     """Seconds; None where nothing is said."""
 
     moves: bool
+    number: int = 0
+    stored: int = 0  # frames that the head tells of
+    cuts: tuple[Cut, ...] = ()
     shown: float | None = None  # its own length (tkhd)
     media: float | None = None  # that of what is stored (mdhd)
     frames: float = 0.0  # of all frames together (stts)
     slack: float = 0.0  # by which the times that they are shown at may differ
-    edits: tuple[float, ...] = ()  # of what is shown; below 0: of a pause before it
+    edits: tuple[float, ...] = ()  # how long each lasts; below 0: that of a pause
     open: bool = False  # whether an edit goes on to the end, or at a rate of its own
 
     @property
@@ -81,12 +91,15 @@ def _track(file: BinaryIO, trak: Part, scale: int, left: list[int]) -> Track:
     if tkhd:
         data = _read(file, tkhd, 36)
         said = _known(data[28:36] if data[0] else data[20:24])
-        made = made._replace(shown=said and said / scale)
+        made = made._replace(shown=said and said / scale, number=int.from_bytes(data[20:24] if data[0] else data[12:16], "big"))
     if edts and (elst := _find(file, edts, b"elst", left)):
-        edits, rest = _edits(_read(file, elst, 8 + 20 * BOXES))
-        made = made._replace(edits=tuple(edit / scale for edit in edits), open=rest)
+        edits, rest, every = _edits(_read(file, elst, 8 + 20 * BOXES))
+        cuts = tuple(Cut(start, (2 * length * units + scale) // (2 * scale)) for start, length in every)  # rounded as FFmpeg does
+        made = made._replace(edits=tuple(edit / scale for edit in edits), open=rest, cuts=cuts)
     minf = _find(file, mdia, b"minf", left)
     stbl = minf and _find(file, minf, b"stbl", left)
+    if stbl and (sizes := _find(file, stbl, b"stsz", left) or _find(file, stbl, b"stz2", left)):
+        made = made._replace(stored=int.from_bytes(_read(file, sizes, 12)[8:12], "big"))
     if stbl and units and (stts := _find(file, stbl, b"stts", left)):
         counts, steps = _table(_read(file, stts, 8 + 8 * ENTRIES), ">u4")
         steps = np.where(steps > LONGEST, 1, steps)
@@ -98,17 +111,17 @@ def _track(file: BinaryIO, trak: Part, scale: int, left: list[int]) -> Track:
     return made
 
 
-def _edits(data: bytes) -> tuple[list[float], bool]:
-    """Lengths in the film's units, those of pauses below 0; and whether one cannot be told."""
-    wide, count, found = data[0] == 1, int.from_bytes(data[4:8], "big"), []
+def _edits(data: bytes) -> tuple[list[float], bool, list[Cut]]:
+    """Lengths in the film's units, those of pauses below 0, until one cannot be told; whether there is such a one; and all edits."""
+    wide, count, every = data[0] == 1, int.from_bytes(data[4:8], "big"), list[Cut]()
     size = 20 if wide else 12
+    half, plain = (size - 4) // 2, list[bool]()
     for at in range(8, min(8 + count * size, len(data) - size + 1), size):
-        half = (size - 4) // 2
         length, start = int.from_bytes(data[at : at + half], "big"), int.from_bytes(data[at + half : at + 2 * half], "big", signed=True)
-        if not length or data[at + 2 * half : at + size] != b"\0\1\0\0":
-            return found, True
-        found.append(float(-length if start == -1 else length))
-    return found, False
+        every.append(Cut(start, length))
+        plain.append(length > 0 and data[at + 2 * half : at + size] == b"\0\1\0\0")
+    told = plain.index(False) if False in plain else len(plain)
+    return [float(-cut.length if cut.start == -1 else cut.length) for cut in every[:told]], told < len(plain), every
 
 
 def _table(data: bytes, kind: str) -> tuple[np.ndarray, np.ndarray]:
@@ -194,6 +207,23 @@ def _says(length: float, frames: float) -> str:
     return f"its head says {length:.3f} s and its frames last {frames:.3f} s"
 
 
+def in_fragments(file: BinaryIO, number: int) -> int | None:
+    """How many frames of a track the fragments of an .mp4 tell of; None where they cannot be followed to the end."""
+    left, count, at = [ENTRIES], 0, 0
+    whole = file.seek(0, 2)
+    try:
+        for name, part in _boxes(file, (0, whole), left):
+            at = part[1]
+            for _, traf in (box for box in (_boxes(file, part, left) if name == b"moof" else ()) if box[0] == b"traf"):
+                inside = list(_boxes(file, traf, left))
+                heads = [_read(file, box, 8) for kind, box in inside if kind == b"tfhd"]
+                if [int.from_bytes(head[4:8], "big") for head in heads] == [number]:
+                    count += sum(int.from_bytes(_read(file, box, 8)[4:8], "big") for kind, box in inside if kind == b"trun")
+    except ValueError:
+        return None
+    return count if at == whole else None
+
+
 def counted(file: BinaryIO) -> tuple[int, bool]:
     """How many frames the head of an .avi says there are, 0 where it says nothing; and whether others may follow in further chunks."""
     whole, at, most = file.seek(0, 2), 12, BOXES
@@ -210,3 +240,46 @@ def counted(file: BinaryIO) -> tuple[int, bool]:
             at += 8 + int.from_bytes(head[4:8], "little")
             at += at % 2
     return 0, False
+
+
+def chunks(file: BinaryIO, stream: int) -> list[bool]:
+    """Of each chunk of a stream of an .avi whether it holds a picture: an empty one shows the picture before it again.
+
+    Nothing where they do not follow each other to the end of their lists.
+    """
+    whole, found, left = file.seek(0, 2), list[bool](), [ENTRIES]
+    try:
+        for name, part in _chunks(file, (0, whole), left):
+            if name != b"RIFF":
+                return []
+            for inner, at in _chunks(file, (part[0] + 4, part[1]), left):
+                if inner == b"LIST" and _read(file, at, 8)[:4] == b"movi":
+                    _pictures(file, (at[0] + 4, at[1]), stream, found, left)
+    except ValueError:
+        return []
+    return found
+
+
+def _pictures(file: BinaryIO, movi: Part, stream: int, found: list[bool], left: list[int], deep: bool = False) -> None:
+    """The chunks of a list, and of the lists in it, which hold what is to be read at once."""
+    mine = b"%02d" % stream
+    for name, part in _chunks(file, movi, left):
+        if name == b"LIST" and not deep:
+            _pictures(file, (part[0] + 4, part[1]), stream, found, left, True)
+        elif name[:2] == mine and name[2:] in (b"dc", b"db"):
+            found.append(part[1] > part[0])
+        elif not (name[:2].isdigit() and name[:2] != mine) and name[:2] != b"ix" and name not in (b"JUNK", b"idx1"):
+            raise ValueError("a chunk of no known name")
+
+
+def _chunks(file: BinaryIO, part: Part, left: list[int]) -> Iterator[tuple[bytes, Part]]:
+    """The chunks in a part of a file, each of which has to fit into it."""
+    at, stop = part
+    while at + 8 <= stop:
+        file.seek(at)
+        head, left[0] = file.read(8), left[0] - 1
+        size = int.from_bytes(head[4:], "little")
+        if at + 8 + size > stop or left[0] < 0:
+            raise ValueError("a chunk does not fit")
+        yield head[:4], (at + 8, at + 8 + size)
+        at += 8 + size + size % 2

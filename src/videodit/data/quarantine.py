@@ -13,13 +13,21 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from av import ffmpeg_version_info
+from PIL import __version__ as pillow
 
-from videodit.data.item import Crop, crop
+from videodit.data.item import PICTURES, Crop, Item, crop
 from videodit.data.video import Unreadable
 from videodit.shapes import UserError
 
-READER = f"4, FFmpeg {ffmpeg_version_info}"  # changes when what is a fault, or what is seen, changes
+READER = f"4, FFmpeg {ffmpeg_version_info}"  # changes when what is seen changes; what is kept of files is then made again
+FAULTS = f"2, Pillow {pillow}"  # changes when what is a fault changes; files that had one are then tried again
 T = TypeVar("T")
+
+
+def reader(item: Item) -> str:
+    """What reads a file, for keys of what is made of it: films that Pillow does not read stay what they are under another Pillow."""
+    drawn = item.path.suffix.lower() in (*PICTURES, ".webp") or (item.inside is None and item.path.is_dir())
+    return f"{READER}, Pillow {pillow}" if drawn else READER
 
 
 class Place(NamedTuple):
@@ -40,7 +48,7 @@ class Quarantine:
     """A list of places on disk, or none, for a reader that takes so many seconds for each."""
 
     def __init__(self, path: Path | None, seconds: float) -> None:
-        self.path, self.reader = path, f"{READER}, {seconds:g} s"
+        self.path, self.reader = path, f"{READER}, faults {FAULTS}, {seconds:g} s"
         self.reasons: dict[Place, str] = {}
         for line in path.read_text(encoding="utf-8").splitlines() if path is not None and path.is_file() else []:
             try:

@@ -72,6 +72,12 @@ class Reader:
     def frames(self, start: int, stop: int) -> Iterator[np.ndarray]:
         """Frames from `start` up to `stop`, each as often as it is shown."""
         shown = self.probe.shown[start:stop]
+        back = [i for i in range(1, len(shown)) if shown[i] < shown[i - 1]]  # where edits show again what was shown before
+        for first, behind in zip([0, *back], [*back, len(shown)], strict=True):
+            yield from self._onwards(shown[first:behind])
+
+    def _onwards(self, shown: tuple[int, ...]) -> Iterator[np.ndarray]:
+        """Frames by number, none before another that stands behind it in the file."""
         if not shown:
             return
         with _faults():
@@ -155,7 +161,7 @@ def _decoded(file: BinaryIO, probe: Probe, first: int, last: int) -> Iterator[np
 
     What FFmpeg says behind a jump may be of frames before it, to which those of an open GOP refer: it counts where it is said again.
     """
-    with opened(file, probe.kind) as container:
+    with opened(file, probe.kind, probe.cut) as container:
         stream = first_stream(container)
         stream.thread_type, stream.thread_count = "AUTO", min(8, len(os.sched_getaffinity(0)))
         before = [key for key in probe.keys if key <= first]

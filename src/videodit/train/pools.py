@@ -25,7 +25,7 @@ from videodit.data.buckets import Buckets, One
 from videodit.data.cache import remembered
 from videodit.data.item import Item
 from videodit.data.labels import Labels
-from videodit.data.quarantine import READER, Losses, Place, Quarantine
+from videodit.data.quarantine import Losses, Place, Quarantine, reader
 from videodit.data.sources import Drawn, Filed
 from videodit.data.text import TextEncoder
 from videodit.data.text_sd3 import SD3Text
@@ -253,7 +253,6 @@ def _chosen(settings: BackboneRun, autoencoder: PerFrame, video: bool) -> tuple[
     key = {
         "autoencoder": digest(autoencoder),
         "scaling": _scaling(autoencoder),
-        "reader": READER,
         "precision": settings.precision,
         "files": settings.data.every,
         "most": settings.data.most,
@@ -266,7 +265,10 @@ def _chosen(settings: BackboneRun, autoencoder: PerFrame, video: bool) -> tuple[
             return None
         cutting = {"clips": found.clip, "still": cuts.STILL} if found.clip.frames > 1 else {}
         parts = encoding(found.kept)
-        return Making(key | {"parts": sorted(parts), "size": found.kept} | cutting, partial(_of_file, settings, item, found, parts))
+        return Making(
+            key | {"reader": reader(item), "parts": sorted(parts), "size": found.kept} | cutting,
+            partial(_of_file, settings, item, found, parts),
+        )
 
     return _items(settings.data, video), how, quarantine
 
@@ -280,7 +282,7 @@ def _extents(settings: BackboneRun, autoencoder: PerFrame, video: bool, quaranti
     longest = max(buckets.lengths)
 
     def of(item: Item, place: Place) -> Extent | None:
-        key = {"looked": place.digest, **place.key, "reader": READER, "every": files.every}
+        key = {"looked": place.digest, **place.key, "reader": reader(item), "every": files.every}
         look = partial(quarantine.tried, place, item.path, lambda: {"size": torch.tensor(cuts.filled(cuts.look(item, files), files))})
         size = Size(*remembered(cache(settings), key, look)["size"].tolist())
         clip, picture = buckets.of(size), buckets.of(size._replace(frames=1))
