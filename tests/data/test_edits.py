@@ -95,8 +95,7 @@ def test_an_edit_of_a_film_whose_frames_go_on_in_fragments(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("flags", ["frag_keyframe", "frag_keyframe+empty_moov"])
-def test_a_fragment_that_is_lost_is_named(tmp_path: Path, flags: str) -> None:
-    """And one that tells of more frames than it has."""
+def test_a_fragment_that_tells_of_what_is_not_there_is_named(tmp_path: Path, flags: str) -> None:
     path = films.film(tmp_path / "a.mp4", FRAMES, gop=10, container={"movflags": flags})
     film = path.read_bytes()
     more = bytearray(film)
@@ -107,6 +106,20 @@ def test_a_fragment_that_is_lost_is_named(tmp_path: Path, flags: str) -> None:
         video.read(path)
     path.write_bytes(film.replace(b"mvex", b"free"))  # nothing says that fragments follow
     with pytest.raises(Unreadable):
+        video.read(path)
+
+
+TABLES = (b"stts", b"stsz", b"stco", b"stsc", b"ctts", b"stss")
+
+
+@pytest.mark.parametrize("lost, why", [((b"moof",), "fragments are missing behind frame 8"), (TABLES, "the first 0.320 s are missing")])
+def test_a_part_that_is_lost_is_named(tmp_path: Path, lost: tuple[bytes, ...], why: str) -> None:
+    path = films.film(tmp_path / "a.mp4", FRAMES, gop=10, container={"movflags": "frag_keyframe"})
+    film = path.read_bytes()
+    for name in lost:
+        film = film.replace(name, b"free", 1)
+    path.write_bytes(film)
+    with pytest.raises(Unreadable, match=why):
         video.read(path)
 
 

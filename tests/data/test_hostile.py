@@ -22,27 +22,44 @@ from videodit.data.video import Unreadable
 from videodit.shapes import UserError
 
 FRAMES = films.numbered(30)
-SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".gif")
+PLAIN = (".mp4", ".mkv", ".webm", ".avi", ".gif")
+CUT = {"part.mp4": [(400, 280)], "late.mp4": [(200, -1), (600, 480)], "parts.mp4": [(200, 280), (200, 760)]}
 SECONDS = 20.0  # which nothing here may need
 
 
 def announced(path: Path) -> tuple[int | None, float | None]:
-    """A container's own count, and how many frames its own duration holds, as plain PyAV reads them."""
-    with av.open(str(path)) as container:
+    """A container's own count, and how many frames its own duration holds, as plain PyAV reads them.
+
+    Of a film that is cut it knows the stored ones and the length of pauses, of one in fragments those of the head.
+    """
+    with av.open(str(path), metadata_errors="replace") as container:
         stream = container.streams.video[0]
         seconds = float(stream.duration * stream.time_base) if stream.duration else (container.duration or 0) / 1e6
-        return stream.frames or None, seconds * float(stream.average_rate or films.RATE) or None
+        late = max(0.0, float((stream.start_time or 0) * stream.time_base)) if path.name.endswith("late.mp4") else 0.0
+        count = None if path.name.endswith((*CUT, "fragments.mp4")) else stream.frames or None
+        return count, (seconds - late) * float(stream.average_rate or films.RATE) or None
+
+
+def made(folder: Path) -> list[Path]:
+    """One film of each kind."""
+    paths = [films.film(folder / f"a{suffix}", FRAMES, gop=8) for suffix in PLAIN]
+    film = paths[0].read_bytes()
+    for name, edits in CUT.items():
+        paths.append(folder / name)
+        paths[-1].write_bytes(films.edited(film, edits))
+    fragments = films.film(folder / "fragments.mp4", FRAMES, gop=8, container={"movflags": "frag_keyframe"})
+    return [*paths, fragments, films.sounding(folder / "sound.avi", FRAMES, {}, sound=1.2)]
 
 
 def read_all(folder: Path, count: int, seed: int) -> dict[str, int]:
     """What became of so many mutated films."""
     rng, found = np.random.default_rng(seed), dict.fromkeys(("whole", "named", "died", "untold", "wrong with a digest"), 0)
-    whole = {suffix: films.film(folder / f"a{suffix}", FRAMES, gop=8).read_bytes() for suffix in SUFFIXES}
-    right = {suffix: video.read(folder / f"a{suffix}")[0] for suffix in SUFFIXES}
+    kinds = made(folder)
+    whole, right = [path.read_bytes() for path in kinds], [video.read(path)[0] for path in kinds]
     for number in range(count):
-        suffix = SUFFIXES[number % len(SUFFIXES)]
-        path = folder / f"m{number}{suffix}"
-        path.write_bytes(films.mutated(whole[suffix], rng))
+        kind = number % len(kinds)
+        path = folder / f"m{number}-{kinds[kind].name}"
+        path.write_bytes(films.mutated(whole[kind], rng))
         try:
             frames, _ = video.read(path, seconds=SECONDS)
         except Unreadable as error:
@@ -51,11 +68,11 @@ def read_all(folder: Path, count: int, seed: int) -> dict[str, int]:
             continue
         found["whole"] += 1
         said, lasting = announced(path)
-        same = path.read_bytes() == whole[suffix]
+        same = path.read_bytes() == whole[kind]
         counted = (said is None or said == len(frames)) and (lasting is None or abs(lasting - len(frames)) < 2)
-        ended = suffix != ".gif" or (b";" in path.read_bytes()[-400:])
+        ended = path.suffix != ".gif" or (b";" in path.read_bytes()[-400:])
         found["untold"] += not (counted and ended)
-        found["wrong with a digest"] += same and not np.array_equal(frames, right[suffix])
+        found["wrong with a digest"] += same and not np.array_equal(frames, right[kind])
         path.unlink()
     return found
 

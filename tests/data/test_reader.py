@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 import films
-from videodit.data import reader, video, worker
+from videodit.data import quarantine, reader, video, worker
+from videodit.data.item import Item
 from videodit.data.quarantine import Place, Quarantine
 from videodit.data.video import Unreadable
 
@@ -231,6 +232,15 @@ def test_a_quarantined_file_is_known_by_its_bytes(tmp_path: Path) -> None:
     assert not Quarantine(kept, 600).reasons, "what took too long has more time"
     kept.write_text(kept.read_text().replace("FFmpeg", "another FFmpeg"))
     assert not Quarantine(kept, 60).reasons
+
+
+def test_what_pillow_reads_names_it_and_no_film_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "frames").mkdir()
+    names = ("a.mp4", "a.mkv", "a.gif", "a.png", "a.jpg", "a.webp", "frames")
+    before = [quarantine.reader(Item(tmp_path / name)) for name in names]
+    assert before[:3] == [quarantine.READER] * 3
+    monkeypatch.setattr(quarantine, "pillow", "another")
+    assert [quarantine.reader(Item(tmp_path / name)) == said for name, said in zip(names, before, strict=True)] == [True] * 3 + [False] * 4
 
 
 def test_a_thread_that_ends_takes_no_decoder_of_another_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,7 @@ class Track(NamedTuple):
     frames: float = 0.0  # of all frames together (stts)
     slack: float = 0.0  # by which the times that they are shown at may differ
     edits: tuple[float, ...] = ()  # how long each lasts; below 0: that of a pause
-    open: bool = False  # whether an edit goes on to the end, or at a rate of its own
+    open: bool = False  # whether an edit goes on at a rate of its own
 
     @property
     def lasts(self) -> float | None:
@@ -119,7 +119,7 @@ def _edits(data: bytes) -> tuple[list[float], bool, list[Cut]]:
     for at in range(8, min(8 + count * size, len(data) - size + 1), size):
         length, start = int.from_bytes(data[at : at + half], "big"), int.from_bytes(data[at + half : at + 2 * half], "big", signed=True)
         every.append(Cut(start, length))
-        plain.append(length > 0 and data[at + 2 * half : at + size] == b"\0\1\0\0")
+        plain.append(data[at + 2 * half : at + size] == b"\0\1\0\0")
     told = plain.index(False) if False in plain else len(plain)
     return [float(-cut.length if cut.start == -1 else cut.length) for cut in every[:told]], told < len(plain), every
 

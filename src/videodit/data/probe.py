@@ -7,6 +7,7 @@ are several; but of fragments behind a head that holds no frames it shows all, a
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any, BinaryIO, NamedTuple
 
 import av
@@ -42,6 +43,7 @@ class Packet(NamedTuple):
     at: int | None
     key: bool
     lasts: int
+    turn: int | None  # when it is decoded
 
 
 def opened(file: BinaryIO, kind: str, cut: bool = False) -> Any:
@@ -90,13 +92,14 @@ def probe_stream(file: BinaryIO, kind: str) -> Probe:
                 raise Fault(f"packet {packets} is damaged")
             if packet.is_discard or (stream.codec_context.name == "vp8" and not bytes(packet)[0] & 16):
                 continue  # cut away by an edit list, or a picture that is never shown
-            times.append(Packet(packet.pts, packet.is_keyframe, packet.duration or 0))
+            times.append(Packet(packet.pts, packet.is_keyframe, packet.duration or 0, packet.dts))
             if len(times) > MOST:
                 raise Fault(f"it has more than {MOST} frames")
         if not times:
             raise Fault("it holds no picture")
         chunks = lengths.chunks(file, stream.index) if kind == "avi" and (stream.frames or 0) > packets else []
         said = _miscounted(file, kind, container, stream, film, packets, chunks)
+        said = said or (film and film.fragmented and _torn(film, stream, times))
         if said := said or _contradiction(container, stream, times, ends) or (film and lengths.contradiction(film, ends)):
             raise Fault(said)
         if chunks:
@@ -117,6 +120,18 @@ def _miscounted(file: BinaryIO, kind: str, container: Any, stream: Any, film: le
         if count not in (0, packets, stored) and (count > stored or not more):
             return f"{count} frames are announced and {packets} packets come"
     return ""
+
+
+def _torn(film: lengths.Film, stream: Any, times: list[Packet]) -> str:
+    """Where fragments that follow frames of the head do not begin when what stands before them ends."""
+    if stream.frames:
+        for number, (one, other) in enumerate(pairwise(times), 1):
+            if one.turn is not None and other.turn is not None and abs(other.turn - one.turn - one.lasts) > max(one.lasts, other.lasts):
+                return f"fragments are missing behind frame {number}, or come twice"
+        return ""
+    media = next((track.media for track in film.tracks if track.number == stream.id and not track.stored), None)
+    begins = None if times[0].turn is None else float(times[0].turn * stream.time_base)
+    return f"the first {media:.3f} s are missing" if media and begins is not None and abs(begins - media) < 0.002 else ""
 
 
 def _contradiction(container: Any, stream: Any, times: list[Packet], ends: float) -> str:
@@ -153,6 +168,8 @@ def _cuts(film: lengths.Film, stream: Any) -> tuple[lengths.Cut, ...]:
     if len(tracks) != 1:
         raise Fault(f"{len(tracks)} tracks of its head have the number {stream.id}")
     cuts = tracks[0].cuts
+    if tracks[0].open and sum(cut.start != -1 for cut in cuts) > 1:
+        raise Fault("its edits are shown at rates of their own")
     first = next((cut for cut in cuts if cut.start >= 0), None)
     if not film.fragmented or first is None:
         return cuts
@@ -185,6 +202,8 @@ def _timed(kind: str, stream: Any, times: list[Packet], cuts: tuple[lengths.Cut,
     stored = np.array([time for time, _ in known], np.int64)
     if len(known) < len(times) or (len(times) > 1 and (np.diff(stored) <= 0).any()):  # .avi has none: an even rate by its definition
         numbers = _shown(stored, cuts)[1] if cuts else np.arange(len(times))
+        if len(numbers) != len(times):
+            raise Fault("its edits are of frames that share their times")
         return Probe(kind, size, float(stated or STILL), tuple(numbers.tolist()), (), (), len(times), bool(cuts))
     shown, which, paused = _shown(stored, cuts)
     count = len(shown)
