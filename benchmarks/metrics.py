@@ -25,8 +25,9 @@ from videodit.evaluate import extractors
 from videodit.evaluate.extractors import Extractor
 from videodit.evaluate.features import Features
 from videodit.evaluate.frechet import frechet, frechet_of_rows
+from videodit.evaluate.intervals import interval
 from videodit.evaluate.protocol import Estimator
-from videodit.evaluate.scores import BATCH, interval
+from videodit.evaluate.scores import BATCH
 from videodit.shapes import Size, parse_extent
 
 Video = NDArray[np.uint8]

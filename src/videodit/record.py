@@ -51,8 +51,7 @@ def _adapters(request: Request) -> dict[str, Path]:
 def machine(*, pictures: bool = True) -> dict[str, Any]:
     """What equal bytes depend on; `pictures`: whether Pillow reads, resizes or writes any."""
     names = ("videodit", "torch", "diffusers", "numpy", "av", *(["pillow"] if pictures else []))  # schedulers, the autoencoder; noise
-    versions = {name: _version(name) for name in names}
-    return versions | {"threads": torch.get_num_threads(), "cpu": torch.backends.cpu.get_cpu_capability(), "kernels": _kernels()}
+    return versions(*names) | {"threads": torch.get_num_threads(), "cpu": torch.backends.cpu.get_cpu_capability(), "kernels": _kernels()}
 
 
 def _kernels() -> dict[str, str]:
@@ -62,11 +61,15 @@ def _kernels() -> dict[str, str]:
     return {"attention": chosen or "fixed", "mkldnn": "on" if mkldnn else "off"}
 
 
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:  # run from its sources
-        return "not installed"
+def versions(*names: str) -> dict[str, str]:
+    """Of packages, by their names."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:  # run from its sources
+            found[name] = "not installed"
+    return found
 
 
 def model_digest(name: str) -> str:

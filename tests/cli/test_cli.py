@@ -249,8 +249,10 @@ def test_convert_prints_its_proof_and_what_to_type_next(tmp_path: Path, capsys: 
     assert done["whole"] and done["left"] > 0 and done["out"] == str(tmp_path / "back")
 
 
-def test_evaluate_prints_the_table_and_the_object(painter: Painter, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    from videodit.evaluate import suite
+def test_evaluate_prints_the_table_and_the_object(
+    painter: Painter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    from videodit.evaluate import compare, suite
     from videodit.evaluate.judges import TOYBOX
 
     def rates(value: float) -> dict[str, float]:
@@ -260,21 +262,29 @@ def test_evaluate_prints_the_table_and_the_object(painter: Painter, monkeypatch:
         assert (model, prompts, rest["seed"], rest["steps"]) == (painter, "two", 3, 5)
         assert judge is TOYBOX
         surface = {name: {"model": 2.5, "rebuilt": 2.25, "truth": 2.0, "ratio": 1.25} for name in ("flicker", "sharpness")}
-        return {"count": count, "model": rates(0.5), "rebuilt": rates(0.75), "truth": rates(1.0), "shuffled": rates(0.125)} | surface
+        assert rest["estimator"].resamples == 7
+        asked = {"count": count, "prompts": prompts, "task": "t2v", "seed": 3}
+        figures = {"figures": {"model.all": {"value": 0.5, "interval": (0.25, 0.75), "floor": 0.125}}}
+        rows = {"model": rates(0.5), "rebuilt": rates(0.75), "truth": rates(1.0), "shuffled": rates(0.125)}
+        return asked | rows | surface | figures
 
     monkeypatch.setattr(suite, "measure", measured)
-    command = ["evaluate", "toybox", "--prompts", "two", "--count", "4", "--seed", "3", "--steps", "5"]
-    assert main([*command, "--json"]) == 0
+    command = ["evaluate", "toybox", "--prompts", "two", "--count", "4", "--seed", "3", "--steps", "5", "--resamples", "7"]
+    assert main([*command, "--json", "--out", str(tmp_path / "a.json")]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["shuffled"]["all"] == 0.125
+    assert found == json.loads((tmp_path / "a.json").read_text()) == compare.read(tmp_path / "a.json")
+    assert found["shuffled"]["all"] == 0.125 and (found["value"], found["interval"], found["floor"]) == (0.5, [0.25, 0.75], 0.125)
     card = found["card"]
-    assert (card["world"], card["steps"], card["size"]) == ("toybox", 5, [2, 16, 16]) and card["drawn"] == TOYBOX.world.content()
-    assert card["model_digest"] == model_digest("toybox") and card["guidance"]["scale"] >= 1 and "torch" in card["versions"]
+    assert (card["measure"], card["fake"]["steps"], card["real"]["frames"], card["extent"]) == ("toybox", 5, 2, [16, 16])
+    assert card["real_digest"] == TOYBOX.world.content() and card["extractor"]["digest"] == ""
+    assert found["fake_digest"] == model_digest("toybox") and card["fake"]["guidance"]["scale"] >= 1
+    assert {"torch", "scipy", "tokenizers"} <= set(card["versions"])
     assert main(command) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["4", "clips", "shape", "colour", "motion", "all"]
-    assert [line.split()[-2] for line in lines[2:6]] == ["50.0", "75.0", "100.0", "12.5"]
-    assert lines[7] == "flicker: 2.50; of truth: 2.00, rebuilt: 2.25; times truth's: 1.25"
+    assert [line.split()[-2] for line in (lines[2], *lines[4:7])] == ["50.0", "75.0", "100.0", "12.5"]
+    assert re.split(" {2,}", lines[3].strip()) == ["interval, %", "25.0 to 75.0"]
+    assert lines[8] == "flicker: 2.50; of truth: 2.00, rebuilt: 2.25; times truth's: 1.25"
 
 
 @pytest.mark.parametrize(("takes", "said"), [("label", "is told a label"), ("nothing", "is told nothing")])
@@ -296,6 +306,7 @@ def test_evaluate_sprites_asks_for_a_model_and_draws_with_the_font_that_is_named
     found = json.loads(capsys.readouterr().out)
     assert list(found["model"]) == ["object", "colour", "motion", "background", "count", "place", "all"]
     assert found["truth"]["background"] == 1 and {"flicker", "sharpness", "shuffled"} <= found.keys()
+    assert len(found["card"]["extractor"]["digest"]) == 64 and found["figures"]["model.object"]["interval"] is not None
     assert main([*command, "--font", str(tmp_path / "none.ttf")]) == 2
     assert "There is no colour font at" in capsys.readouterr().err
     assert main(["evaluate", "sprites"]) == 2 and "--model" in capsys.readouterr().err
@@ -311,6 +322,9 @@ def test_evaluate_reconstruction_measures_files_and_scenes(world: tiny.World, tm
     assert [(clip["name"], clip["frames"], clip["size"]) for clip in drawn] == [(f"toybox {i}", 8, [64, 64]) for i in range(2)]
     assert len(result["positions"]) == result["group"] == 4 and result["perceptual"] is None
     assert result["positions"][0].keys() == {"psnr", "ssim", "temporal"} and result["parts"] is None
+    assert result["value"] == result["all"]["psnr"] and result["interval"][0] < result["value"] < result["interval"][1]
+    assert result["floor"] == result["references"]["previous frame copied"]["all"]["psnr"] and result["card"]["extent"] is None
+    assert result["card"]["real"] == {"count": 3, "frames": 8, "every": 1, "size": None, "resize": "bicubic, antialiased"}
     (tmp_path / "clip.mp4").write_bytes(b"no video")
     assert main(command) == 2
     assert "clip.mp4 cannot be read as a video or picture" in capsys.readouterr().err
@@ -329,7 +343,7 @@ def test_evaluate_reconstruction_prints_tables_with_the_name_of_the_network(
     written = capsys.readouterr()
     lines = written.out.splitlines()
     assert re.split(" {2,}", lines[0]) == ["1 clips", "frames of a group", "PSNR dB", "SSIM", "st-lpips-alex", "temporal error"]
-    assert [line.split()[0] for line in lines[3:7]] == ["key", "1", "2", "3"]
+    assert [line.split()[0] for line in lines[3:8]] == ["interval", "key", "1", "2", "3"]
     assert "10 frames, 32x24" in lines[-1] and written.err == ""
     assert re.search(r"in parts, against the whole: \d+\.\d\d dB, at most 0\.\d{4}", written.out)
     assert "|mu_z - mu_zk|" in written.out and "by the image decoder" in written.out

@@ -8,11 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from videodit.cli.main import main
 from videodit.data import video
-from videodit.evaluate import alignment
+from videodit.evaluate import alignment, scores
+from videodit.evaluate.protocol import Estimator, Protocol, Score
+from videodit.evaluate.sets import Taken, choose
 from videodit.shapes import UserError
 
 FEW = ["--count", "4", "--frames", "4", "--size", "16x16", "--resamples", "4"]
@@ -27,6 +30,8 @@ def test_a_score_is_written_told_and_compared(tmp_path: Path, capsys: pytest.Cap
     assert main(["evaluate", "compare", str(files[0]), str(files[1]), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["difference"] == 0 and found["overlap"] and found["measure"] == "frechet[random-3d]"
+    assert main(["evaluate", "compare", str(files[0]), str(files[1])]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].split()[-2:] == ["+0.0000", "overlap"]
     assert main(["evaluate", "compare", str(files[0]), str(files[2])]) == 2
     assert "real.seed is 0 in one and 1 in the other" in capsys.readouterr().err
 
@@ -62,6 +67,7 @@ def test_alignment_is_by_a_local_clip(clip: Path, capsys: pytest.CaptureFixture[
     assert f"say --sha256 {digest}" in capsys.readouterr().err
     assert main([*arguments, "--sha256", digest, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
+    assert {"transformers", "tokenizers"} <= set(found["card"]["versions"])
     assert found["card"]["extractor"]["digest"] == digest and found["more"]["real_score"] == found["value"]
     assert found["interval"][0] <= found["value"] <= found["interval"][1] and found["floor"] != found["value"]
     assert main([*arguments, "--sha256", digest, "--count", "1", "--resamples", "0", "--json"]) == 0
@@ -93,10 +99,45 @@ def test_an_alignment_says_which_words_it_is_of(clip: Path, tmp_path: Path, caps
     assert main(["evaluate", "compare", *files, "--despite", "words", "--despite", "real_digest"]) == 0
 
 
-def test_alignment_is_by_one_process(clip: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def test_an_alignment_in_parts_is_the_whole(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Interrupted and taken up again, and in two processes: bit for bit."""
+    ready = alignment.load(clip, sha256=alignment.folder_digest(clip))
+    sets = [choose(source, Taken(count=5, frames=2, size=(16, 16))) for source in ("toybox", "toybox")]
+    monkeypatch.setattr(scores, "SAVED", 1)
+
+    def score(state: Path | None = None) -> Score | None:
+        return alignment.aligned(sets[0], sets[1], ready, Protocol(), Estimator(resamples=20), state)
+
+    straight, looked, pictures = score(), [], alignment.Clip.pictures
+    assert straight and straight.interval and straight.interval[0] < straight.value < straight.interval[1]
+
+    def failing(self: alignment.Clip, frames: Tensor) -> Tensor:
+        looked.append(len(frames))
+        if len(looked) == 8:
+            raise KeyboardInterrupt
+        return pictures(self, frames)
+
+    monkeypatch.setattr(alignment.Clip, "pictures", failing)
+    with pytest.raises(KeyboardInterrupt):
+        score(tmp_path / "state")
+    assert score(tmp_path / "state") == straight
+    assert looked == [2] * 11, "only the clip that was being looked at is looked at again"
+
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert main(["evaluate", "alignment", "toybox", "toybox", "--weights", str(clip), *FEW]) == 2
-    assert "by one process: start it without torchrun" in capsys.readouterr().err
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(UserError, match="by --state"):
+        score()
+    assert score(tmp_path / "shared") is None
+    monkeypatch.setenv("RANK", "0")
+    assert score(tmp_path / "shared") == straight
+
+
+def test_the_state_of_an_alignment_is_of_its_words(clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    few = ["--weights", str(clip), "--sha256", alignment.folder_digest(clip), "--count", "2", "--frames", "1", "--resamples", "0"]
+    for words, code in ((["x", "y"], 0), (["x", "z"], 2)):
+        folder = str(pictures(tmp_path / "set", words))
+        assert main(["evaluate", "alignment", folder, folder, *few, "--state", str(tmp_path / "state"), "--json"]) == code
+    assert "is the state of another set (" in capsys.readouterr().err
 
 
 def test_words_are_cut_where_the_tokenizer_says_no_length(clip: Path, tmp_path: Path):

@@ -136,6 +136,7 @@ def test_a_shrunk_frame_keeps_what_is_even_and_the_mean_of_a_square():
 )
 def test_what_is_done_to_a_clip_is_said(extent: tuple, size: tuple | None, told: dict):
     fitted = fit("a.mp4", drawn(*extent), tiny.dpvae(), size)
+    assert len(fitted.told.pop("digest")) == 64
     assert fitted.told == {
         "name": "a.mp4",
         "frames": told["frames"],

@@ -16,6 +16,7 @@ from videodit.data import video
 from videodit.evaluate import compare, extractors, scores, sets
 from videodit.evaluate.extractors import Extractor
 from videodit.evaluate.features import Features
+from videodit.evaluate.intervals import interval
 from videodit.evaluate.judges import TOYBOX
 from videodit.evaluate.kernel import Subsets
 from videodit.evaluate.protocol import PROTOCOLS, Estimator, Protocol
@@ -166,6 +167,19 @@ def test_parts_of_an_inception_score_that_hold_no_kept_clip_have_no_interval():
     assert scores.DISTANCES["inception"](seen, seen, Estimator(kept=4, splits=2, resamples=2))[2] is not None
 
 
+def test_the_floor_of_an_inception_score_is_the_lower_of_two_real_halves():
+    logits = 3 * torch.randn(12, 2, 5, generator=torch.Generator().manual_seed(0))
+    seen = Features.of(torch.arange(12), logits, logits, splits=4)
+    halves = [Features.of(torch.arange(6), part, part, splits=2).answers for part in (logits[::2], logits[1::2])]
+    floor = scores.DISTANCES["inception"](seen, seen, Estimator(splits=4, resamples=0))[1]
+    assert floor == pytest.approx(min(half.score for half in halves if half))
+    few = Features.of(torch.arange(1), logits[:1], logits[:1], splits=1)
+    assert scores.DISTANCES["inception"](few, few, Estimator(splits=1, resamples=0))[1] is None
+    alike = Features.of(torch.arange(12), logits[:1].expand(12, -1, -1), logits[:1].expand(12, -1, -1), splits=1)
+    value, floor, *_ = scores.DISTANCES["inception"](alike, alike, Estimator(splits=1, resamples=0))
+    assert value == pytest.approx(floor)
+
+
 def test_an_inception_score_needs_a_classifier():
     with pytest.raises(UserError, match="random-3d names no classes"):
         score("toybox", "toybox", verb="is")
@@ -175,7 +189,7 @@ def test_an_inception_score_needs_a_classifier():
         return extractors.Looked(logits, logits)
 
     found = score("toybox", "toybox", verb="is", extractor=Extractor(seen=look().seen, look=answers))
-    assert 1 < found["value"] <= 3 and found["more"]["real_score"] == found["value"] and found["floor"] is None
+    assert 1 < found["value"] <= 3 and found["more"]["real_score"] == found["value"] and 1 <= found["floor"] <= 3
 
     def by_frame(clips: torch.Tensor) -> extractors.Looked:
         logits = answers(clips).logits
@@ -286,6 +300,9 @@ GOOD = {"card": {}, "value": 2.0, "interval": [1.0, 3.0], "floor": None, "measur
         ({**GOOD, "floor": "low"}, "its value or its floor is no number"),
         ({**GOOD, "interval": [1]}, "its interval is not two numbers"),
         ({**GOOD, "interval": [3, 1]}, "its value is not in its interval"),
+        ({**GOOD, "figures": []}, "its figures are no table"),
+        ({**GOOD, "figures": {"a": {"value": 1}}}, "a has no value, interval or floor"),
+        ({**GOOD, "figures": {"a": {"value": 1, "interval": [2, 3], "floor": None}}}, "a: its value is not in its interval"),
     ],
 )
 def test_files_that_are_no_scores_are_named(tmp_path: Path, text: str | dict, said: str):
@@ -303,6 +320,23 @@ def test_a_score_is_read_and_one_that_is_not_there_is_named(tmp_path: Path):
         compare.read(tmp_path / "b.json")
 
 
+def test_every_figure_of_a_score_is_compared_and_whether_intervals_overlap_is_said():
+    def several(shift: float) -> dict:
+        figures = {
+            "all": {"value": 2.0 + shift, "interval": [1.0 + shift, 3.0 + shift], "floor": 0.5},
+            "b": {"value": 1.0, "interval": None, "floor": None},
+        }
+        return {**GOOD, **figures["all"], "figures": figures}
+
+    found = compare.compared(several(0), several(1.5))
+    assert found["difference"] == 1.5 and found["overlap"] and found["figures"]["all"]["overlap"]
+    assert found["figures"]["b"] == {"values": [1.0, 1.0], "intervals": [None, None], "difference": 0.0, "overlap": None, "floor": None}
+    assert compare.compared(several(0), several(2.5))["overlap"] is False
+    other = several(0)  # of frames that are all equal there is no PSNR: what stands first is another figure
+    del other["figures"]["all"]
+    assert compare.compared(several(0), {**other, "value": 1.0})["difference"] == 0.0
+
+
 def test_a_field_that_no_card_has_may_not_differ():
     cards = [{**GOOD, "card": {"fake": {"size": [8, 8]}, "crop": "middle"}} for _ in range(2)]
     assert compare.compared(cards[0], cards[1], ["fake"])["despite"] == ["fake"]
@@ -316,7 +350,8 @@ def test_an_interval_does_not_go_below_what_a_distance_can_be(folder: Path):
         found = score("toybox", str(folder), taken=replace(TAKEN, count=count))
         low, high = found["interval"]
         assert 0 <= low <= found["value"] <= high and (found["floor"] is None) == (count == 2)
-    assert scores.interval(0.1, (torch.zeros(3, 1, 1),) * 2, lambda one, other: float(torch.rand(())), ESTIMATOR, least=0.0)[0] == 0
+    found = interval(0.1, (torch.zeros(3, 1, 1),) * 2, lambda one, other: float(torch.rand(())), ESTIMATOR, least=0.0)
+    assert found and found[0] == 0
 
 
 def test_subsets_that_are_too_large_are_said_after_the_first_clips(folder: Path):
@@ -340,10 +375,3 @@ def test_a_named_protocol_that_is_changed_is_ones_own():
     changed = published.changed(count=128, every=2)
     assert changed.name == "own" and (changed.real.every, changed.fake.every) == (2, 1)
     assert changed.real.count == changed.fake.count == 128 and changed.real.size == (256, 256)
-
-
-def test_a_score_is_in_its_interval_where_all_draws_are_equal():
-    for value in np.random.default_rng(0).random(20).tolist():
-        sample = torch.full((1, 1, 1), value, dtype=torch.float64)
-        low, high = scores.interval(value, (sample, sample), lambda _, drawn: drawn.item(), replace(ESTIMATOR, resamples=100))
-        assert low <= value <= high

@@ -137,7 +137,13 @@ def test_every_task_runs_on_a_model_that_is_told_of_what_is_given(task: Task, mo
     assert all(value is None or 0 <= value <= 1 for name in ("model", "rebuilt", "truth", "shuffled") for value in found[name].values())
     beside = {"psnr", "reference_psnr", "references", "given_psnr"}
     wanted = {"t2v": set(), "t2i": set(), "extend": beside | {"seam"}}.get(task, beside)
-    assert set(found) == {"count", "prompts", "task", "seed", "model", "rebuilt", "truth", "shuffled", "flicker", "sharpness"} | wanted
+    rows = {"model", "rebuilt", "truth", "shuffled", "flicker", "sharpness", "figures"}
+    assert set(found) == {"count", "prompts", "task", "seed"} | rows | wanted
+    for name, figure in found["figures"].items():
+        at, _, part = name.partition(".")
+        value = found[at][part] if part else found[at]
+        assert figure["value"] == pytest.approx(value, abs=1e-3) and figure["interval"][0] <= figure["value"] <= figure["interval"][1], name
+    assert ("psnr" in found["figures"]) == ("psnr" in wanted) and ("seam" in found["figures"]) == ("seam" in wanted)
     assert suite.measure(model, TOYBOX, task=task, count=2, steps=1) == found
 
 

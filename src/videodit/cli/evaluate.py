@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from videodit import folders
 from videodit.cli import report, scores, terminal
-from videodit.evaluate.asked import DRAWN, PROMPTS, TASKS
+from videodit.evaluate.asked import DRAWN, DRAWS, PROMPTS, TASKS
 from videodit.shapes import Size, UserError, parse_extent
 
 if TYPE_CHECKING:
@@ -51,18 +51,19 @@ def _judged_options(parser: argparse.ArgumentParser, *, world: str) -> None:
     parser.add_argument("--guidance", type=float, metavar="G", help="how closely the prompt is followed")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the noise (default 0)")
     parser.add_argument("--task", choices=TASKS, default="t2v", help="what is given of each scene beside its words (default t2v: nothing)")
+    scores.keeping(parser, DRAWS)
 
 
 def _judged(given: argparse.Namespace, *, world: str) -> None:
     if given.rest:
         raise UserError(f"evaluate {world} takes no {given.rest[0]!r}: give a model by --model.")
     terminal.check_ranges(given, ("count", "steps", "guidance", "seed"))
+    scores.check_kept(given)
     folders.locate(given.model)
     source = _source(given, world)
 
     import videodit
     from videodit.evaluate import judges, suite
-    from videodit.evaluate.scores import versions
     from videodit.record import model_digest
     from videodit.train.progress import counting
 
@@ -70,7 +71,7 @@ def _judged(given: argparse.Namespace, *, world: str) -> None:
     if model.takes != "text":
         told = f"is told a {model.takes}" if model.takes == "label" else "is told nothing"
         raise UserError(f"{world} asks by words, and {given.model} {told}: compare its videos with others by evaluate fvd.")
-    judge = judges.judge(source)
+    judge, estimator = judges.judge(source), replace(suite.ESTIMATOR, resamples=given.resamples)
     result = suite.measure(
         model,
         judge,
@@ -80,14 +81,13 @@ def _judged(given: argparse.Namespace, *, world: str) -> None:
         seed=given.seed,
         steps=given.steps,
         guidance=given.guidance,
+        estimator=estimator,
         progress=counting("clips judged"),
     )
-    if given.json:
-        how = model.sampling(given.steps, given.guidance, None)
-        asked = {"world": world, "drawn": judge.world.content(), "steps": how.steps, "guidance": asdict(how.guidance), "size": model.size}
-        card = {"model_digest": model_digest(given.model), **asked, "versions": versions()}
-        terminal.print_json({**result, "card": card})
-    else:
+    how = model.sampling(given.steps, given.guidance, None)
+    score = suite.scored(result, judge, how, model.size, estimator, fake=given.model, fake_digest=model_digest(given.model))
+    scores.keep({**result, **score.told}, given)
+    if not given.json:
         _print_judged(result)
 
 
@@ -104,12 +104,16 @@ def _source(given: argparse.Namespace, world: str) -> Drawn:
 
 def _print_judged(result: dict[str, Any]) -> None:
     rates = list(result["model"])
-    rows = [(name, *(_rate(result[name][rate]) for rate in rates)) for name in ("model", "rebuilt", "truth", "shuffled")]
-    terminal.print_table([(f"{result['count']} clips", *rates), *rows])
+    names = ("model", "rebuilt", "truth", "shuffled")
+    model, *rows = [(name, *(_rate(result[name][rate]) for rate in rates)) for name in names]
+    sure = [_span(result["figures"].get(f"model.{rate}"), 1, 100) for rate in rates]
+    draws = [("  interval, %", *sure)] if any(sure) else []
+    terminal.print_table([(f"{result['count']} clips", *rates), model, *draws, *rows])
     print()
     for name in ("flicker", "sharpness"):
         model, rebuilt, truth, ratio = (_cell(result[name][which], 2) for which in ("model", "rebuilt", "truth", "ratio"))
-        print(f"{name}: {model}; of truth: {truth}, rebuilt: {rebuilt}; times truth's: {ratio}")
+        span = _span(result["figures"].get(f"{name}.ratio"), 2)
+        print(f"{name}: {model}; of truth: {truth}, rebuilt: {rebuilt}; times truth's: {ratio}{span and f' ({span})'}")
     if "psnr" in result:
         copies = ", ".join(f"{name} {value:.2f}" for name, value in result["references"].items())
         print(f"PSNR of what was not given: {result['psnr']:.2f} dB; of copies: {copies}; of what was given: {result['given_psnr']:.2f}")
@@ -119,6 +123,11 @@ def _print_judged(result: dict[str, Any]) -> None:
 
 def _rate(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def _span(figure: dict[str, Any] | None, digits: int, times: float = 1) -> str:
+    """Where a figure may lie; nothing where that is not known."""
+    return "" if not figure or figure["interval"] is None else " to ".join(f"{times * end:.{digits}f}" for end in figure["interval"])
 
 
 # --- reconstruction ---
@@ -135,10 +144,12 @@ def _reconstruction_options(parser: argparse.ArgumentParser) -> None:
         "--windows", type=int, metavar="N", help="also run in windows of N groups that share half, and compare with the whole"
     )
     parser.add_argument("--tiles", type=int, metavar="N", help="also run in tiles of NxN latents, and compare with the whole")
+    scores.keeping(parser, DRAWS)
 
 
 def _reconstruction(given: argparse.Namespace) -> None:
     terminal.check_ranges(given, ("frames", "count", "windows", "tiles"))
+    scores.check_kept(given)
     extent = parse_extent(given.size) if given.size else None
     if given.count is not None and DRAWN not in given.clips:
         raise UserError(f"--count is for scenes of the toybox: leave it out, or name {DRAWN} among the clips.")
@@ -153,16 +164,18 @@ def _reconstruction(given: argparse.Namespace) -> None:
     from videodit.models import load_autoencoder
 
     net = perceptual.load(given.perceptual) if given.perceptual else None
+    estimator = replace(reconstruction.ESTIMATOR, resamples=given.resamples)
+    how: dict[str, Any] = {"perceptual": net, "size": extent, "estimator": estimator}
     try:
         autoencoder = load_autoencoder(given.model)
-        result = reconstruction.measure(autoencoder, _clips(given, extent), perceptual=net, size=extent, parts=_parts(given))
+        result = reconstruction.measure(autoencoder, _clips(given, extent), parts=_parts(given), **how)
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, MemoryError) or "memory" in str(error):
             raise UserError("A clip does not fit into memory whole: use fewer --frames or a smaller --size.") from error
         raise
-    if given.json:
-        terminal.print_json({"model": given.model, **result})
-    else:
+    score = reconstruction.scored(result, autoencoder, frames=given.frames, fake=given.model, **how)
+    scores.keep({"model": given.model, **result, **score.told}, given)
+    if not given.json:
         _print_reconstruction(result)
 
 
@@ -201,6 +214,8 @@ def _print_reconstruction(result: dict[str, Any]) -> None:
     for row, held in (("reconstruction", result), *result["references"].items()):
         places = [("key", *map(str, range(1, group)))[place] for place in range(group)] if group > 1 else []
         table += [(row, "all", *_cells(held["all"], figures))]
+        sure = [_span(result["figures"].get(f"all.{name}"), 2 if name == "psnr" else 4) for name in figures]
+        table += [("", "  interval", *sure)] if row == "reconstruction" and any(sure) else []
         table += [("", place, *_cells(figures_, figures)) for place, figures_ in zip(places, held["positions"], strict=False)]
     terminal.print_table(table)
     if latents := result["latents"]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,10 +52,34 @@ def options(parser: argparse.ArgumentParser, *, verb: str) -> None:
         parser.add_argument("--subset-size", type=int, default=1000, metavar="N", help="rows of each (default 1000)")
     if verb == "is":
         parser.add_argument("--splits", type=int, default=10, metavar="N", help="parts that the score is the mean of (default 10)")
-    if verb != "alignment":
-        parser.add_argument("--state", type=Path, metavar="DIR", help="keep what was gathered there: an interrupted command goes on")
-    parser.add_argument("--resamples", type=int, default=100, metavar="N", help="draws for the interval, 0 for none (default 100)")
+    parser.add_argument("--state", type=Path, metavar="DIR", help="keep what was gathered there: an interrupted command goes on")
+    keeping(parser, 100)
+
+
+def keeping(parser: argparse.ArgumentParser, resamples: int) -> None:
+    """The options of every score: how sure it is, and where it is kept."""
+    parser.add_argument(
+        "--resamples", type=int, default=resamples, metavar="N", help=f"draws for the interval, 0 for none (default {resamples})"
+    )
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="write the score with its card, for `evaluate compare`")
+
+
+def check_kept(given: argparse.Namespace) -> None:
+    """Refuse what these options do not take, before any work."""
+    if not 0 <= given.resamples <= 1_000_000:
+        raise UserError(f"--resamples takes 0 to 1000000, not {given.resamples}.")
+    if given.out is not None:
+        terminal.check_place(given.out)
+
+
+def keep(told: dict[str, Any], given: argparse.Namespace) -> None:
+    """Write a score where --out says, and print it where --json does."""
+    if given.out is not None:
+        aside = given.out.with_name(f".{given.out.name}.writing")
+        aside.write_text(json.dumps(terminal.finite(told), indent=2) + "\n", encoding="utf-8")
+        aside.replace(given.out)
+    if given.json:
+        terminal.print_json(told)
 
 
 def measure(given: argparse.Namespace, *, verb: str) -> None:
@@ -64,8 +87,8 @@ def measure(given: argparse.Namespace, *, verb: str) -> None:
     extent = parse_extent(given.size) if given.size else None
     if extent is not None and not min(extent):
         raise UserError(f"--size takes rows and columns from 1, not {given.size}.")
-    for name in ("subsets", "subset_size", "splits", "resamples"):
-        least = {"subset_size": 2, "resamples": 0}.get(name, 1)
+    for name in ("subsets", "subset_size", "splits"):
+        least = 2 if name == "subset_size" else 1
         if not least <= getattr(given, name, least) <= 1_000_000:
             raise UserError(f"--{name.replace('_', '-')} takes {least} to 1000000, not {getattr(given, name)}.")
     for source in (given.real, given.fake):
@@ -73,10 +96,9 @@ def measure(given: argparse.Namespace, *, verb: str) -> None:
             raise UserError(f"{source} is an address, and what is measured stands on this machine: fetch it first, and name its folder.")
         if source != DRAWN and not Path(source).exists():
             raise UserError(f"There is no {source}: name a folder of videos, a list of them, or toybox.")
-    if given.out is not None:
-        terminal.check_place(given.out)
-    if (state := getattr(given, "state", None)) is not None and state.exists() and not state.is_dir():
-        raise UserError(f"--state {state} is a file: name a folder, which is made where it is not there.")
+    check_kept(given)
+    if given.state is not None and given.state.exists() and not given.state.is_dir():
+        raise UserError(f"--state {given.state} is a file: name a folder, which is made where it is not there.")
 
     from videodit.evaluate import sets
     from videodit.train.progress import counting
@@ -125,42 +147,35 @@ def _extractor(given: argparse.Namespace, verb: str) -> Extractor:
     return extractors.load(given.extractor, given.weights, sha256=given.sha256, pickled=given.pickle)
 
 
-def _aligned(given: argparse.Namespace, protocol: Protocol) -> Score:
+def _aligned(given: argparse.Namespace, protocol: Protocol) -> Score | None:
     from videodit.evaluate import alignment, sets
     from videodit.train.progress import counting
 
     if given.extractor != "clip":
         raise UserError(f"{given.extractor} reads no words: alignment is by clip.")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("alignment is measured by one process: start it without torchrun.")
     clip = alignment.load(given.weights, sha256=given.sha256, pickled=given.pickle)
     real, fake = sets.choose(given.real, protocol.real), sets.choose(given.fake, protocol.fake)
-    return alignment.aligned(real, fake, clip, protocol, _estimator(given), counting("clips looked at"))
+    return alignment.aligned(real, fake, clip, protocol, _estimator(given), state=given.state, progress=counting("clips looked at"))
 
 
 def _told(score: Score, given: argparse.Namespace) -> None:
-    told = score.told
-    if score.floor is None and told["measure"].split("[")[0] not in ("is", "inception"):
-        few = f"halves of {score.card.real.count} clips are too few for this distance: use --count 4"
+    from videodit.evaluate.sets import Taken
+
+    told, taken = score.told, score.card.fake
+    assert isinstance(taken, Taken)
+    if score.floor is None:
+        few = f"halves of {taken.count} clips are too few for this score: use --count 4"
         few = "no clip has another's words: use --count 2" if told["measure"] == "alignment" else few
         terminal.say(f"Note: there is no floor, as {few} or more.")
-    if given.out is not None:
-        aside = given.out.with_name(f".{given.out.name}.writing")
-        aside.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
-        aside.replace(given.out)
+    keep(told, given)
     if given.json:
-        terminal.print_json(told)
         return
     rows = [(told["measure"], _figure(score.value))]
     if score.interval:
         rows.append((f"{100 * score.card.estimator.confidence:g} % of draws", " to ".join(map(_figure, score.interval))))
-    if score.floor is None and "real_score" not in score.more:
-        rows.append(("real against real, halves", "-"))
-    elif score.floor is not None:
-        name = "other clips' words" if told["measure"] == "alignment" else "real against real, halves"
-        rows.append((name, _figure(score.floor)))
+    name = {"alignment": "other clips' words", "is": "lower of two real halves"}.get(given.what, "real against real, halves")
+    rows.append((name, "-" if score.floor is None else _figure(score.floor)))
     rows += [(name.replace("_", " "), _figure(value)) for name, value in score.more.items()]
-    taken = score.card.fake
     clips = f"{taken.count} clips of {taken.frames} frames"
     terminal.print_table([(clips, f"by {score.card.extractor.name}, protocol {score.card.protocol}"), *rows])
 
@@ -187,12 +202,18 @@ def compare(given: argparse.Namespace) -> None:
     if given.json:
         terminal.print_json(found)
         return
-    spans = ["-" if span is None else "{:.4f} to {:.4f}".format(*span) for span in found["intervals"]]
-    names = (given.one.name, given.other.name)
-    rows = [(name, f"{value:.4f}", span) for name, value, span in zip(names, found["values"], spans, strict=True)]
-    terminal.print_table([(found["measure"], "score", "interval"), *rows, ("difference", f"{found['difference']:+.4f}", "")])
-    if found["overlap"]:
-        print("\nThe intervals overlap.")
+    head = (found["measure"], given.one.name, given.other.name, "difference", "intervals")
+    words = {True: "overlap", False: "apart", None: "-"}
+    figures = found["figures"] or {"score": found}
+    rows = []
+    for name, figure in figures.items():
+        cells = [_spanned(value, span) for value, span in zip(figure["values"], figure["intervals"], strict=True)]
+        rows.append((name, *cells, f"{figure['difference']:+.4f}", words[figure["overlap"]]))
+    terminal.print_table([head, *rows])
+
+
+def _spanned(value: float, span: Sequence[float] | None) -> str:
+    return f"{value:.4f}" if span is None else f"{value:.4f} ({span[0]:.4f} to {span[1]:.4f})"
 
 
 Row = tuple[Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], Any], str]

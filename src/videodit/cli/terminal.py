@@ -58,14 +58,15 @@ def say(line: str) -> None:
 
 def print_json(result: Any) -> None:
     """The one JSON object of `--json`, which has no word for what is no number: that is null."""
-    print(json.dumps(_finite(result)))
+    print(json.dumps(finite(result)))
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """The same with null for what is no number."""
     if isinstance(value, dict):
-        return {name: _finite(part) for name, part in value.items()}
+        return {name: finite(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(part) for part in value]
+        return [finite(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -8,22 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from einops import rearrange
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
 from videodit.data.sight import fitted
-from videodit.evaluate.extractors import Extractor, Looked
+from videodit.evaluate.extractors import Clips, Extractor, Looked
+from videodit.evaluate.intervals import interval
 from videodit.evaluate.protocol import Estimator, Protocol, Score, Seen
-from videodit.evaluate.scores import carded, interval
+from videodit.evaluate.scores import Looking, Progress, carded, gathered
 from videodit.evaluate.sets import Set
 from videodit.models import digest
 from videodit.shapes import UserError
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
 
 Features = Float[Tensor, "n d"]
 DECIDING = ("config.json", "tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "preprocessor_config.json")
+NEEDS = ("transformers", "tokenizers")
 TAKES = "every frame, its shorter side by antialiased bicubic to what the model takes, the middle; CLIP's mean and deviation"
 
 
@@ -69,7 +69,7 @@ class Clip:
             rows = self.pictures(rearrange(clips, "b f h w c -> (b f) h w c"))
             return Looked(rearrange(rows, "(b f) d -> b f d", b=len(clips)))
 
-        return Extractor(seen=self.seen, look=look)
+        return Extractor(seen=self.seen, look=look, needs=NEEDS)
 
 
 def load(folder: Path | None, *, sha256: str | None = None, pickled: bool = False) -> Clip:
@@ -108,31 +108,41 @@ def folder_digest(folder: Path) -> str:
 
 
 def aligned(
-    real: Set, fake: Set, clip: Clip, protocol: Protocol, estimator: Estimator, progress: Callable[[int, int], None] | None = None
-) -> Score:
-    """The score of the generated set; that of the real one beside it."""
-    found = [_fits(chosen, clip, progress) for chosen in (real, fake)]
-    value = float(found[1][0].mean())
-    held = hashlib.sha256("\n".join(fake.captions).encode()).hexdigest()
-    card = replace(carded("alignment", protocol, clip.seen, real, fake, estimator), words=held)
-    sample = torch.from_numpy(found[1][0])[:, None, None]
-    span = interval(value, (sample, sample), lambda _, drawn: drawn.mean().item(), estimator)
-    strange = found[1][1][np.isfinite(found[1][1])]
-    chance = float(strange.mean()) if len(strange) else None  # one clip has no other's words
-    more = {"real_score": float(found[0][0].mean())}
-    return Score(value=value, interval=span, floor=chance, fake=fake.name, fake_digest=fake.digest, card=card, more=more)
+    real: Set, fake: Set, clip: Clip, protocol: Protocol, estimator: Estimator, state: Path | None = None, progress: Progress | None = None
+) -> Score | None:
+    """The score of the generated set, that of the real one beside it; none in a process that only helped another."""
+    estimator = replace(estimator, kept=max(estimator.kept, real.taken.count, fake.taken.count))  # all, which are three numbers each
+    looks = {"real": looking(real, clip), "fake": looking(fake, clip)}
+    sets = [gathered(chosen, name, looks[name], estimator, state, progress) for name, chosen in (("real", real), ("fake", fake))]
+    if sets[0] is None or sets[1] is None:
+        return None
+    # Of the clips in their order, so that neither a state nor several processes change a digit.
+    own, others, having = sets[1].sample[:, 0].double().unbind(1)
+    value = own.mean().item()
+    span = interval(value, [own[:, None, None]], lambda drawn: drawn.mean().item(), estimator, least=-100.0, most=100.0)
+    return Score(
+        value=value,
+        interval=span,
+        floor=others.sum().item() / having.sum().item() if having.any() else None,  # one clip has no other's words
+        fake=fake.name,
+        fake_digest=fake.digest,
+        card=carded("alignment", protocol, clip.seen, real, fake, estimator, needs=NEEDS, words=looks["fake"].words),
+        more={"real_score": sets[0].sample[:, 0, 0].double().mean().item()},
+        figures={},
+    )
 
 
-def _fits(chosen: Set, clip: Clip, progress: Callable[[int, int], None] | None) -> tuple[np.ndarray, np.ndarray]:
-    """For each clip how well its own words fit, and the first others from half the set further on; nan where all are alike."""
+def looking(chosen: Set, clip: Clip) -> Looking:
+    """For each clip how well its own words fit, and the first others from half the set further on; 0 of none where all are alike."""
     captions = chosen.captions
-    own, other = np.zeros(len(captions)), np.full(len(captions), np.nan)
-    for number, frames in chosen.clips():
+
+    def look(numbers: Int[Tensor, "1"], clips: Clips) -> Looked:
+        number = int(numbers[0])
         beyond = captions[number + len(captions) // 2 :] + captions
         told = clip.words([captions[number], *[said for said in beyond if said != captions[number]][:1]])
-        fits = 100 * (clip.pictures(torch.from_numpy(np.ascontiguousarray(frames))) @ told.T).mean(0)
-        own[number] = fits[0].item()
-        other[number] = fits[-1].item() if len(fits) > 1 else np.nan
-        if progress:
-            progress(number + 1, len(captions))
-    return own, other
+        fits = 100 * (clip.pictures(clips[0]) @ told.T).mean(0)
+        other = [fits[1], torch.ones(())] if len(fits) > 1 else [torch.zeros(()), torch.zeros(())]
+        return Looked(torch.stack([fits[0], *other])[None, None])
+
+    held = hashlib.sha256("\n".join(captions).encode()).hexdigest()
+    return Looking(seen=clip.seen, look=look, needs=NEEDS, words=held, together=1)  # clips may be of several extents

@@ -12,4 +12,5 @@ PROMPTS: tuple[Prompts, ...] = get_args(Prompts)
 TASKS: tuple[Task, ...] = get_args(Task)
 KERNELS: tuple[Kernel, ...] = get_args(Kernel)
 NAMED: tuple[Named, ...] = get_args(Named)
+DRAWS = 1000  # for intervals of what costs nothing to compute again: means over clips
 DRAWN = "toybox"  # in place of files: held-out scenes of the toybox

@@ -36,11 +36,18 @@ def compared(one: Mapping[str, Any], other: Mapping[str, Any], despite: Sequence
             f"These scores cannot be compared: {apart[0]} is {said[0]} in one and {said[1]} in the other{more}; "
             f"measure both alike, or say --despite {apart[0]}."
         )
-    values = [float(score["value"]) for score in (one, other)]
-    spans = [score["interval"] for score in (one, other)]
+    held = [score.get("figures", {}) for score in (one, other)]
+    figures = {name: _beside(figure, held[1][name]) for name, figure in held[0].items() if name in held[1]}
+    first = next(iter(figures.values())) if figures else _beside(one, other)
+    return {"measure": one["measure"], **first, "figures": figures, "despite": list(despite)}
+
+
+def _beside(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Two figures, and whether their intervals overlap, if both have one."""
+    values = [float(figure["value"]) for figure in (one, other)]
+    spans = [figure["interval"] for figure in (one, other)]
     overlap = None if None in spans else spans[0][0] <= spans[1][1] and spans[1][0] <= spans[0][1]
-    found = {"measure": one["measure"], "values": values, "intervals": spans, "difference": values[1] - values[0]}
-    return {**found, "overlap": overlap, "floor": one["floor"], "despite": list(despite)}
+    return {"values": values, "intervals": spans, "difference": values[1] - values[0], "overlap": overlap, "floor": one["floor"]}
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -74,15 +81,26 @@ def _whole(found: Any) -> None:
     """Refuse what is no score."""
     if not isinstance(found, dict) or not {"card", "value", "interval", "floor", "measure"} <= found.keys():
         raise ValueError("it has no card, value, interval, floor or measure")
-    interval = found["interval"]
     if not isinstance(found["card"], dict) or not isinstance(found["measure"], str):
         raise ValueError("its card is no table, or its measure no text")
+    _figure(found, "its")
+    figures = found.get("figures", {})  # scores of one number may have none
+    if not isinstance(figures, dict):
+        raise ValueError("its figures are no table")
+    for name, figure in figures.items():
+        if not isinstance(figure, dict) or not {"value", "interval", "floor"} <= figure.keys():
+            raise ValueError(f"{name[:40]} has no value, interval or floor")
+        _figure(figure, f"{name[:40]}: its")
+
+
+def _figure(found: Mapping[str, Any], its: str) -> None:
+    interval = found["interval"]
     if not _is_number(found["value"]) or not (found["floor"] is None or _is_number(found["floor"])):
-        raise ValueError("its value or its floor is no number")
+        raise ValueError(f"{its} value or its floor is no number")
     if interval is not None and not (isinstance(interval, list) and len(interval) == 2 and all(map(_is_number, interval))):
-        raise ValueError("its interval is not two numbers")
+        raise ValueError(f"{its} interval is not two numbers")
     if interval is not None and not interval[0] <= found["value"] <= interval[1]:
-        raise ValueError("its value is not in its interval")
+        raise ValueError(f"{its} value is not in its interval")
 
 
 def _is_number(value: Any) -> bool:

@@ -49,6 +49,7 @@ class Extractor:
 
     seen: Seen
     look: Callable[[Clips], Looked]
+    needs: tuple[str, ...] = ()  # packages that its figures depend on, beside those of every score
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +148,7 @@ def load(name: str, path: Path | None = None, *, sha256: str | None = None, pick
         if path is not None or sha256 is not None or pickled:
             raise UserError(f"{name} takes no weights: leave out --weights, --sha256 and --pickle.")
         network = kind.build().eval()
-        return Extractor(seen=Seen(name=name, digest=_digest(network), takes=kind.takes), look=_quietly(network, kind.together))
+        return Extractor(seen=Seen(name=name, digest=digest_of(network), takes=kind.takes), look=_quietly(network, kind.together))
     if path is None:
         raise UserError(f"{name} needs its weights: name their file by --weights{kind.where and f' ({kind.where})'}; nothing is fetched.")
     found = _checked(name, path, kind, sha256)
@@ -206,10 +207,11 @@ def _checked(name: str, path: Path, kind: Kind, sha256: str | None) -> str:
     return found
 
 
-def _digest(network: nn.Module) -> str:
+def digest_of(network: nn.Module) -> str:
+    """Of a network's class and weights, wherever they came from."""
     found = hashlib.sha256(type(network).__name__.encode())
     for name, value in sorted(network.state_dict().items()):
-        found.update(name.encode() + value.contiguous().numpy().tobytes())
+        found.update(name.encode() + value.cpu().flatten().view(torch.uint8).numpy().tobytes())
     return found.hexdigest()
 
 

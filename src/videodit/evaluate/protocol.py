@@ -1,17 +1,24 @@
-"""What a score depends on, beside what is scored: protocols by name, and the card that every score carries."""
+"""What a score depends on, beside what is scored: protocols by name, and the card that every score carries, of whichever kind.
+
+A score is of something (`fake`: videos, a model, an autoencoder), which stands beside its card; what else changes its figures is in it.
+"""
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from videodit.config import setting
-from videodit.evaluate.asked import Named
+from videodit.diffusion.guidance import Guidance
+from videodit.evaluate.asked import Named, Prompts, Task
 from videodit.evaluate.kernel import Subsets
 from videodit.evaluate.sets import Taken
+from videodit.record import versions
 
 OWN: Named = "own"
+READING = ("videodit", "torch", "numpy", "pillow", "av")  # what every figure depends on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +63,41 @@ class Estimator:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Asked:
+    """Scenes of a drawn world that a model is asked for."""
+
+    world: str
+    prompts: Prompts
+    task: Task
+    count: int
+    frames: int
+    every: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampled:
+    """How a model makes its videos."""
+
+    sampler: str
+    steps: int
+    guidance: Guidance
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rebuilt:
+    """Clips that go through an autoencoder and back; `frames`: at most so many of each, none for all."""
+
+    count: int
+    frames: int | None
+    every: int = 1
+    size: tuple[int, int] | None
+    resize: str = "bicubic, antialiased"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Seen:
-    """What looked at the clips."""
+    """What looked at the clips; where it has no weights there is no digest."""
 
     name: str
     digest: str
@@ -71,14 +111,28 @@ class Card:
     measure: str
     protocol: str
     extractor: Seen
-    real: Taken
-    fake: Taken
+    real: Taken | Asked | Rebuilt
+    fake: Taken | Sampled | None
     real_digest: str
-    extent: tuple[int, int]  # rows and columns of what was looked at
+    extent: tuple[int, int] | None  # rows and columns of what was looked at, if those of all clips are one
     crop: str = "middle, after resizing to cover"
-    words: str = ""  # of an alignment: digest of what the generated clips were held against
+    words: str = ""  # digest of what the clips were asked for by, or held against
     estimator: Estimator
     versions: Mapping[str, str]
+
+
+def depended(*more: str) -> dict[str, str]:
+    """Versions of what figures depend on; `more`: packages that not every kind of score uses."""
+    return {"python": platform.python_version(), **versions(*READING, *more)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A number, how sure it is, and what is had for nothing."""
+
+    value: float
+    interval: tuple[float, float] | None
+    floor: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,13 +141,21 @@ class Score:
 
     value: float
     interval: tuple[float, float] | None
-    floor: float | None  # the same of two halves of the real set
+    floor: float | None  # the same of two halves of the real set, or what else is had for nothing
     fake: str
     fake_digest: str
     card: Card
     more: Mapping[str, Any]
+    figures: Mapping[str, Figure]  # of a score of several numbers all of them, by where they stand; the one above is the first
 
     @property
     def told(self) -> dict[str, Any]:
         """As it stands in a file."""
         return {"measure": self.card.measure, **asdict(self)}
+
+
+def of_figures(figures: Mapping[str, Mapping[str, Any]], **rest: Any) -> Score:
+    """A score of several numbers, each as a table, of which the first stands for it."""
+    found = {name: Figure(**figure) for name, figure in figures.items()}
+    first = next(iter(found.values()))
+    return Score(value=first.value, interval=first.interval, floor=first.floor, more={}, figures=found, **rest)

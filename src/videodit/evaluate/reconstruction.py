@@ -6,9 +6,10 @@ frames; PSNR is that of their mean squared error, as torchmetrics has it, so tha
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,11 @@ from videodit.autoencoder.perceptual import Perceptual
 from videodit.autoencoder.streaming import Windows, decode_in_windows, encode_in_windows
 from videodit.autoencoder.tiles import Tiles, tiled
 from videodit.data import toybox
+from videodit.evaluate.asked import DRAWS
+from videodit.evaluate.extractors import digest_of
+from videodit.evaluate.intervals import of_mean
 from videodit.evaluate.judges import TOYBOX
+from videodit.evaluate.protocol import OWN, Card, Estimator, Figure, Rebuilt, Score, Seen, depended, of_figures
 from videodit.shapes import Size, UserError
 
 Frames = UInt8[np.ndarray, "f h w 3"]
@@ -42,6 +47,7 @@ PROTOCOL = {
     "parts": "the reconstruction in windows and tiles against that of the whole: psnr, and the largest difference",
     "latents": "mean over channels of |mu_z - mu_zk| and |sigma_z - sigma_zk|, statistics over clips, time and space",
 }
+ESTIMATOR = Estimator(resamples=DRAWS)
 TOGETHER = 8  # frames that go through the perceptual network at once
 
 
@@ -149,8 +155,10 @@ def fit(name: str, frames: Frames, autoencoder: PerFrame, size: tuple[int, int] 
     elif wanted != (rows, columns):
         done = "cropped"
     top, left = (pictures.shape[2] - wanted[0]) // 2, (pictures.shape[3] - wanted[1]) // 2
-    told = {"name": name, "frames": count, "size": list(wanted), "from": [rows, columns], "fit": done}
-    return Fitted(pictures=pictures[:, :, top : top + wanted[0], left : left + wanted[1]], told=told)
+    pictures = pictures[:, :, top : top + wanted[0], left : left + wanted[1]]
+    held = hashlib.sha256(str(tuple(pictures.shape)).encode() + pictures.mul(255).round().to(torch.uint8).numpy().tobytes()).hexdigest()
+    told = {"name": name, "frames": count, "size": list(wanted), "from": [rows, columns], "fit": done, "digest": held}
+    return Fitted(pictures=pictures, told=told)
 
 
 def _pictures(frames: Frames) -> Pictures:
@@ -222,8 +230,10 @@ def measure(
     perceptual: Perceptual | None = None,
     size: tuple[int, int] | None = None,
     parts: Parts | None = None,
+    estimator: Estimator = ESTIMATOR,
 ) -> dict[str, Any]:
-    """Each clip's figures and those of all; `positions` lists them by place in the group, 0 being the key frame."""
+    """Each clip's figures and those of all; `positions` lists them by place in the group, 0 being the key frame; `figures` has the
+    intervals of those of all."""
     device = next(autoencoder.parameters()).device
     told, measured = [], []
     for name, frames in clips:
@@ -234,7 +244,35 @@ def measure(
         raise UserError("There is no clip to measure: name a video, or the word toybox.")
     net = perceptual.name if perceptual else None
     head = {"group": autoencoder.time, "perceptual": net, "protocol": PROTOCOL}
-    return {**head, **_report(measured, autoencoder.time), "clips": told}
+    return {**head, **_report(measured, autoencoder.time), "clips": told, "figures": _figures_of(measured, estimator)}
+
+
+def scored(
+    result: dict[str, Any],
+    autoencoder: PerFrame,
+    *,
+    frames: int | None = None,
+    size: tuple[int, int] | None = None,
+    perceptual: Perceptual | None = None,
+    estimator: Estimator = ESTIMATOR,
+    fake: str,
+) -> Score:
+    """What was measured of an autoencoder, with its card; `frames` and `size`: as clips were taken."""
+    clips = result["clips"]
+    extents = {tuple(clip["size"]) for clip in clips}
+    net = Seen(name=perceptual.name, digest=digest_of(perceptual), takes="frames in -1..1") if perceptual else None
+    card = Card(
+        measure="reconstruction",
+        protocol=OWN,
+        extractor=net or Seen(name="none", digest="", takes="frames in 0..1"),
+        real=Rebuilt(count=len(clips), frames=frames, size=size),
+        fake=None,
+        real_digest=hashlib.sha256("".join(clip["digest"] for clip in clips).encode()).hexdigest(),
+        extent=next(iter(extents)) if len(extents) == 1 else None,
+        estimator=estimator,
+        versions=depended("diffusers"),
+    )
+    return of_figures(result["figures"], fake=fake, fake_digest=digest_of(autoencoder), card=card)
 
 
 def _measured(autoencoder: PerFrame, original: Pictures, perceptual: Perceptual | None, parts: Parts | None) -> _Measured:
@@ -292,6 +330,21 @@ def _means(figures: dict[str, EachFrame], chosen: Bool[Tensor, "f"]) -> dict[str
     """The mean of each figure over the chosen frames that have it; its squared error becomes PSNR."""
     means = {name: values[chosen].nanmean().item() for name, values in figures.items()}
     return {name: _number(_decibels(mean) if name == "psnr" else mean) for name, mean in means.items()}
+
+
+def _figures_of(measured: Sequence[_Measured], estimator: Estimator) -> dict[str, dict[str, Any]]:
+    """The figures of all frames, with intervals over clips; the floor is the frame before, copied: a real one against a real one."""
+
+    def figure(row: str, name: str, floor: float | None = None) -> Figure | None:
+        each = [clip.figures[row][name].double() for clip in measured]
+        clips = torch.stack([torch.stack([one.nansum(), (~one.isnan()).sum()]) for one in each])
+        return of_mean(clips, estimator, told=_decibels if name == "psnr" else float, floor=floor, digits=6)
+
+    found = {}
+    for name in measured[0].figures["reconstruction"]:
+        copied = figure("previous frame copied", name)
+        found[f"all.{name}"] = figure("reconstruction", name, copied and copied.value)
+    return {name: asdict(one) for name, one in found.items() if one}
 
 
 def _distances(parts: Sequence[_Latents]) -> dict[str, float | None]:

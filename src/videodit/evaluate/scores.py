@@ -1,39 +1,35 @@
 """A score from two sets of clips: features gathered part by part, a distance, its floor and its interval, and the card of all that.
 
 The floor is the same distance between two halves of the real set, clips with even and with odd numbers; each half has half the clips, and
-Frechet distances fall with their number, so it is above what two whole real sets would have. The interval is the bootstrap's over clips:
-its quantiles about its mean, laid about the score, because a set drawn again has fewer different clips and is further from everything.
-What a score is off by for having few clips is therefore not in the interval.
+Frechet distances fall with their number, so it is above what two whole real sets would have. An inception score, which is no distance, has
+the lower score of two such halves. What a score is off by for having few clips is not in its interval.
 """
 
 from __future__ import annotations
 
-import math
 import os
-import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib import metadata
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Int
 from torch import Tensor
 
-from videodit.evaluate.extractors import Extractor
+from videodit.evaluate.extractors import Clips, Extractor, Looked
 from videodit.evaluate.features import Features
 from videodit.evaluate.frechet import frechet, frechet_of_rows
 from videodit.evaluate.inception import Answers
+from videodit.evaluate.intervals import interval
 from videodit.evaluate.kernel import Subsets, kernel_distance, too_few
-from videodit.evaluate.protocol import Card, Estimator, Protocol, Score, Seen
+from videodit.evaluate.protocol import Card, Estimator, Protocol, Score, Seen, depended
 from videodit.evaluate.sets import Set
 from videodit.shapes import UserError
 
-Sample = Float[Tensor, "k r d"]
 Progress = Callable[[int, int], None]
 BATCH = 8  # clips that are looked at together
 SAVED = 8  # batches between two saves of a state
@@ -78,32 +74,26 @@ def measured(
     if real.extent != fake.extent:
         one, other = ("x".join(map(str, chosen.extent)) for chosen in (real, fake))
         raise UserError(f"{real.name} is {one} and {fake.name} {other}, and extent changes every score: give both one extent by --size.")
-    classifies = what.distance == "inception"
-    least = estimator.subsets.size if what.distance == "kernel" else 0
-    sets = [
-        gathered(chosen, name, extractor, estimator, classifies, state, progress, least=least)
-        for name, chosen in (("real", real), ("fake", fake))
-    ]
+    looking = Looking(
+        together=BATCH,
+        seen=extractor.seen,
+        look=lambda _, clips: extractor.look(clips),
+        needs=extractor.needs,
+        classifies=what.distance == "inception",
+        least=estimator.subsets.size if what.distance == "kernel" else 0,
+    )
+    sets = [gathered(chosen, name, looking, estimator, state, progress) for name, chosen in (("real", real), ("fake", fake))]
     if sets[0] is None or sets[1] is None:
         return None
-    value, floor, interval, more = DISTANCES[what.distance](sets[0], sets[1], estimator)
-    card = carded(what.label(verb, extractor.seen.name), protocol, extractor.seen, real, fake, estimator)
-    return Score(value=value, interval=interval, floor=floor, fake=fake.name, fake_digest=fake.digest, card=card, more=more)
+    value, floor, span, more = DISTANCES[what.distance](sets[0], sets[1], estimator)
+    card = carded(what.label(verb, extractor.seen.name), protocol, extractor.seen, real, fake, estimator, needs=extractor.needs)
+    return Score(value=value, interval=span, floor=floor, fake=fake.name, fake_digest=fake.digest, card=card, more=more, figures={})
 
 
-def versions() -> dict[str, str]:
-    """Of what figures depend on."""
-    found = {"python": platform.python_version()}
-    for name in ("videodit", "torch", "numpy", "pillow", "av"):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:  # run from its sources
-            found[name] = "not installed"
-    return found
-
-
-def carded(measure: str, protocol: Protocol, seen: Seen, real: Set, fake: Set, estimator: Estimator) -> Card:
-    """The card of a score of two sets."""
+def carded(
+    measure: str, protocol: Protocol, seen: Seen, real: Set, fake: Set, estimator: Estimator, *, needs: Sequence[str] = (), words: str = ""
+) -> Card:
+    """The card of a score of two sets; `needs`: packages of what looked."""
     return Card(
         measure=measure,
         protocol=protocol.name,
@@ -112,39 +102,42 @@ def carded(measure: str, protocol: Protocol, seen: Seen, real: Set, fake: Set, e
         fake=fake.taken,
         real_digest=real.digest,
         extent=fake.extent,
+        words=words,
         estimator=estimator,
-        versions=versions(),
+        versions=depended(*needs),
     )
 
 
 # --- Gathering ---
 
 
-def gathered(
-    chosen: Set,
-    name: str,
-    extractor: Extractor,
-    estimator: Estimator,
-    classifies: bool,
-    state: Path | None,
-    progress: Progress | None = None,
-    *,
-    least: int = 0,
-) -> Features | None:
-    """The features of a set, or of this process's part of it; the first process waits for the others and puts all together.
+@dataclass(frozen=True, kw_only=True)
+class Looking:
+    """What looks at the clips of a set, which it is told by their numbers."""
 
-    `least`: rows that the whole set has to have, which is known once a clip was looked at.
-    """
+    seen: Seen
+    look: Callable[[Int[Tensor, "b"], Clips], Looked]
+    needs: tuple[str, ...] = ()  # packages, beside those of every score
+    words: str = ""  # digest of what it holds clips against
+    classifies: bool = False
+    least: int = 0  # rows that the whole set has to have, which is known once a clip was looked at
+    together: int
+
+
+def gathered(
+    chosen: Set, name: str, looking: Looking, estimator: Estimator, state: Path | None, progress: Progress | None = None
+) -> Features | None:
+    """The features of a set, or of this process's part of it; the first process waits for the others and puts all together."""
     rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if size > 1 and state is None:
         raise UserError("Several processes meet in a folder: name one that all of them see by --state.")
-    what = {"set": chosen.digest, "taken": asdict(chosen.taken), "extractor": asdict(extractor.seen), "classifies": classifies}
-    what |= {"splits": estimator.splits, "seed": estimator.seed, "kept": estimator.kept, "versions": versions()}
-    what = _as_json(what)
+    what = {"set": chosen.digest, "taken": asdict(chosen.taken), "extractor": asdict(looking.seen), "classifies": looking.classifies}
+    what |= {"splits": estimator.splits, "seed": estimator.seed, "kept": estimator.kept, "versions": depended(*looking.needs)}
+    what = _as_json(what | ({"words": looking.words} if looking.words else {}))
     paths = [state / f"{name}-{place}-of-{size}.safetensors" if state else None for place in range(size)]
     if state:
         state.mkdir(parents=True, exist_ok=True)
-    mine = _part(chosen, extractor, estimator, classifies, (rank, size), paths[rank], what, progress, least)
+    mine = _part(chosen, looking, estimator, (rank, size), paths[rank], what, progress)
     if rank:
         return None
     for place, path in enumerate(paths[1:], 1):
@@ -155,32 +148,30 @@ def gathered(
 
 def _part(
     chosen: Set,
-    extractor: Extractor,
+    looking: Looking,
     estimator: Estimator,
-    classifies: bool,
     share: tuple[int, int],
     path: Path | None,
     what: Mapping[str, Any],
     progress: Progress | None,
-    least: int,
 ) -> Features:
     rank, size = share
     found = Features.load(path, what) if path else None
     done = found.done if found else 0
     total, batches = len(range(rank, chosen.taken.count, size)), 0
     clips = chosen.clips(rank + done * size, size)
-    while batch := list(islice(clips, BATCH)):
+    while batch := list(islice(clips, looking.together)):
         extents = {frames.shape for _, frames in batch}
         if len(extents) > 1:
             raise UserError(f"The clips of {chosen.name} are not all of one extent: give one by --size.")
-        looked = extractor.look(torch.from_numpy(np.stack([frames for _, frames in batch])))
-        if classifies and looked.logits is None:
-            raise UserError(f"{extractor.seen.name} names no classes, so there is no inception score by it: use another --extractor.")
-        rows = looked.logits if classifies and looked.logits is not None else looked.rows
-        if (whole := min(chosen.taken.count, estimator.kept) * rows.shape[1]) < least:
-            raise too_few(least, whole)
         numbers = torch.tensor([number for number, _ in batch])
-        logits = looked.logits if classifies else None
+        looked = looking.look(numbers, torch.from_numpy(np.stack([frames for _, frames in batch])))
+        if looking.classifies and looked.logits is None:
+            raise UserError(f"{looking.seen.name} names no classes, so there is no inception score by it: use another --extractor.")
+        logits = looked.logits if looking.classifies else None
+        rows = looked.rows if logits is None else logits
+        if (whole := min(chosen.taken.count, estimator.kept) * rows.shape[1]) < looking.least:
+            raise too_few(looking.least, whole)
         part = Features.of(numbers, rows, logits, seed=estimator.seed, splits=estimator.splits, limit=estimator.kept)
         found = found + part if found else part
         batches += 1
@@ -239,40 +230,24 @@ def _within(subsets: Subsets, rows: int) -> Subsets:
 
 
 def _inception(real: Features, fake: Features, estimator: Estimator) -> Found:
-    """The floor is no distance here: it is the real set's own score, which is the most that can be hoped for."""
+    """Where what is kept holds no clip of some split, there is no interval; nor a floor, where there are too few clips for two halves."""
     assert real.answers and fake.answers
 
-    frames = fake.sample.shape[1]  # of a clip, all in its split
+    def score(sample: Tensor, splits: int) -> float:
+        frames = sample.shape[1]  # of a clip, all in its split
+        return Answers.of(torch.arange(len(sample)).repeat_interleave(frames), sample.flatten(0, 1), splits).score
 
-    def score(_: Tensor, logits: Tensor) -> float:
-        return Answers.of(torch.arange(len(logits)) // frames, logits, estimator.splits).score
+    def drawn(_: Tensor, rows: Tensor) -> float:
+        return score(rows.unflatten(0, (-1, fake.sample.shape[1])), estimator.splits)
 
     value = fake.answers.score
     if estimator.splits > len(fake.sample):  # of which not all are kept, or too few
         estimator = replace(estimator, resamples=0)
-    span = interval(value, (real.sample, fake.sample), score, estimator, least=1.0)
-    return value, None, span, {"real_score": real.answers.score, "split_deviation": fake.answers.scores.std(correction=0).item()}
+    span = interval(value, (real.sample, fake.sample), drawn, estimator, least=1.0)
+    fewer = max(1, estimator.splits // 2)  # so that a split has as many clips as those of the whole set
+    halves = [real.sample[half::2] for half in (0, 1)]
+    floor = min(score(half, fewer) for half in halves) if min(map(len, halves)) >= fewer else None
+    return value, floor, span, {"real_score": real.answers.score, "split_deviation": fake.answers.scores.std(correction=0).item()}
 
 
 DISTANCES: dict[str, Callable[[Features, Features, Estimator], Found]] = {"frechet": _frechet, "kernel": _kernel, "inception": _inception}
-
-
-def interval(
-    value: float,
-    samples: tuple[Sample, Tensor],
-    distance: Callable[[Tensor, Tensor], float],
-    estimator: Estimator,
-    *,
-    least: float = -math.inf,
-) -> tuple[float, float] | None:
-    """Where the score may lie for other clips of the same two worlds; `least`: what no such score is below."""
-    if estimator.resamples < 2:
-        return None
-    found = []
-    for number in range(estimator.resamples):
-        rng = np.random.default_rng([estimator.seed, 3, number])
-        drawn = [sample[torch.from_numpy(rng.integers(len(sample), size=len(sample)))].flatten(0, 1) for sample in samples]
-        found.append(distance(*drawn))
-    away = (1 - estimator.confidence) / 2
-    low, high = np.quantile(np.array(found) - np.mean(found), [away, 1 - away])
-    return min(value, max(least, value + float(low))), max(value, value + float(high))  # equal draws round to either side

@@ -34,11 +34,11 @@ def figures(videos: Iterable[Video]) -> list[dict[str, float | None]]:
     return [{name: figure(video) for name, figure in FIGURES.items()} for video in videos]
 
 
-def beside(made: Rows, rebuilt: Rows, truth: Rows) -> dict[str, dict[str, float | None]]:
+def beside(model: Rows, rebuilt: Rows, truth: Rows) -> dict[str, dict[str, float | None]]:
     """Means over clips, and how many times the truth's the model's are."""
     found: dict[str, dict[str, float | None]] = {}
     for name in FIGURES:
-        means = {what: _mean([one[name] for one in rows]) for what, rows in (("model", made), ("rebuilt", rebuilt), ("truth", truth))}
+        means = {what: _mean([one[name] for one in rows]) for what, rows in (("model", model), ("rebuilt", rebuilt), ("truth", truth))}
         means["ratio"] = means["model"] / means["truth"] if means["model"] is not None and means["truth"] else None
         found[name] = {what: _rounded(mean) for what, mean in means.items()}
     return found
