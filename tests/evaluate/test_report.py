@@ -4,10 +4,14 @@ import base64
 import json
 import os
 import re
+import shutil
+import subprocess
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from videodit.cli import main
 from videodit.data import video
@@ -68,6 +72,48 @@ def test_what_a_page_cannot_hold_is_left_out(tmp_path, monkeypatch):
             report.page("larger", report.columns(paths))
 
 
+def test_animations_are_frames_that_the_page_shows(tmp_path):
+    """Else they would play by themselves; one frame is a picture, and what cannot be read is left to the browser."""
+    frames = np.arange(4 * 8 * 8 * 3, dtype=np.uint8).reshape(4, 8, 8, 3)
+    for name in ("a.webp", "b.gif", "c.mp4"):
+        video.write(tmp_path / name, frames, 8)
+    video.write(tmp_path / "d.webp", frames[:1], 8)
+    (tmp_path / "e.gif").write_bytes(b"GIF")
+    page = report.page("all", report.columns([tmp_path]))
+    films = re.findall(r"<span class=film data-fps=(?:8|7\.84314)>(.*?)</span>", page)  # a .gif counts in hundredths of a second
+    pictures = [re.findall(r'<img src="data:image/png;base64,([^"]+)" alt=""( hidden)?>', film) for film in films]
+    assert [len(film) for film in pictures] == [4, 4] and page.count("<video ") == 1 and page.count("<img ") == 4 + 4 + 2
+    for film in pictures:
+        assert [bool(hidden) for _, hidden in film] == [False, True, True, True]
+    shown = [np.asarray(Image.open(BytesIO(base64.b64decode(picture)))) for picture, _ in pictures[0]]
+    assert (np.stack(shown) == frames).all()
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="what runs a page's script is not here")
+def test_all_videos_of_a_page_stand_at_one_moment(tmp_path):
+    """The page's own script, moved by its slider and by its clock, over a video of half a second and films of one and of half."""
+    video.write(tmp_path / "a.webp", np.zeros((2, 8, 8, 3), np.uint8), 8)
+    script = report.page("all", report.columns([tmp_path])).partition("<script>")[2].partition("</script>")[0]
+    around = """
+const film = (frames, fps) => ({ children: Array.from({ length: frames }, () => ({ hidden: true })), dataset: { fps: String(fps) } })
+const parts = { play: {}, time: { value: 0 }, speed: { value: 1 } }, films = [film(8, 8), film(4, 8)]
+const held = [{ duration: 0.5, readyState: 1, currentTime: 0 }]
+let ticking = null
+globalThis.document = { querySelectorAll: what => what === "video" ? held : films, getElementById: name => parts[name] }
+globalThis.requestAnimationFrame = then => { ticking = then }
+globalThis.setTimeout = then => then()
+const shown = () => [held[0].currentTime, ...films.map(f => f.children.map(c => c.hidden ? "" : 1).indexOf(1))]
+const seen = []
+new Function(process.argv[1])()
+for (const value of [0, 300, 600, 1000]) { parts.time.value = value; parts.time.oninput(); seen.push(shown()) }
+parts.time.value = 0; parts.time.oninput(); ticking(1000); ticking(1260); seen.push(shown())
+parts.play.onclick(); ticking(1400); ticking(1800); seen.push(shown())
+console.log(JSON.stringify(seen))
+"""
+    done = subprocess.run(["node", "-e", around, script], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == [[0, 0, 0], [0.3, 2, 2], [0.499, 4, 3], [0.499, 7, 3], [0.26, 2, 2], [0.26, 2, 2]]
+
+
 def test_videos_of_one_stem_are_all_shown(tmp_path):
     for name in ("a.gif", "a.webp", "b.gif"):
         (tmp_path / name).write_bytes(name.encode())
@@ -79,6 +125,24 @@ def test_scores_of_one_name_are_all_shown(tmp_path):
     for name, value in (("fvd.json", 1.5), ("scores/fvd.json", 2.5), ("scores/fid.json", 3.5)):
         (tmp_path / name).write_text(json.dumps({"value": value}))
     assert report.looked_at(tmp_path).scores == {"fvd": {"value": 1.5}, "scores/fvd": {"value": 2.5}, "fid": {"value": 3.5}}
+
+
+def test_figures_are_shown_with_their_intervals(tmp_path):
+    held = {"value": 0.5, "interval": [0.25, 0.75], "floor": 0.125, "model": {"all": 0.5, "shape": 1.0}}
+    held["figures"] = {"model.all": {"value": 0.5, "interval": [0.25, 0.75], "floor": None}, "else": {"value": 2.0, "interval": None}}
+    (tmp_path / "a.json").write_text(json.dumps(held))
+    found = report.scores(tmp_path / "a.json")
+    assert found == {
+        "value": "0.5 (0.25 to 0.75)",
+        "floor": 0.125,
+        "model.all": "0.5 (0.25 to 0.75)",
+        "model.shape": 1.0,
+        "figures.else.value": 2.0,
+    }
+    assert "<td>0.5 (0.25 to 0.75)</td>" in report.page("a", report.columns([tmp_path / "a.json"]))
+    for strange in ([], {"value": [1, 2]}, 5, {"model.all": 3}, {"model.all": {"interval": ["a", "b"]}}):
+        (tmp_path / "b.json").write_text(json.dumps({**held, "interval": 7, "figures": strange}))
+        assert report.scores(tmp_path / "b.json")["model.all"] == 0.5
 
 
 def test_what_is_no_text_is_shown_as_far_as_it_can_be(tmp_path):

@@ -9,15 +9,20 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from html import escape
-from itertools import accumulate
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
+from videodit.data import video
 from videodit.evaluate.compare import loaded
 from videodit.evaluate.plots import plot
 from videodit.shapes import UserError
 
 MOVING = {".mp4": "video/mp4", ".webm": "video/webm", ".webp": "image/webp", ".gif": "image/gif", ".png": "image/png"}
+DECODED = ("image/webp", "image/gif")
+PATIENCE = 60.0  # seconds that one of these may take to be read
 MOST = 48  # videos of one column
 LARGEST = 64 * 2**20  # bytes of all videos on a page
 Curves = dict[str, list[tuple[float, float]]]
@@ -99,7 +104,8 @@ def curves(log: Path) -> Curves:
 def scores(path: Path) -> dict[str, Any]:
     """The figures of a score file under dotted names; lists are left to the file."""
     try:
-        found = dict(_flat(loaded(path)))
+        held = loaded(path)
+        found = _spanned(dict(_flat(held)), held)
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise UserError(f"{path} is not a score file ({why}): name one that `videodit evaluate ... --json > FILE` wrote.") from None
@@ -112,6 +118,20 @@ def _flat(value: Any, name: str = "", *, lists: bool = False) -> list[tuple[str,
     if isinstance(value, dict):
         return [pair for key, part in value.items() for pair in _flat(part, f"{name}.{key}" if name else str(key), lists=lists)]
     return [] if (isinstance(value, list) and not lists) or value is None else [(name, value)]
+
+
+def _spanned(found: dict[str, Any], held: Any) -> dict[str, Any]:
+    """The figures with their intervals behind them; those of a score of several stand once, where they stand by themselves."""
+    table = held.get("figures") if isinstance(held, dict) else None
+    figures = {name: figure for name, figure in (table if isinstance(table, dict) else {}).items() if isinstance(figure, dict)}
+    spans = {name: figure.get("interval") for name, figure in figures.items() if name in found}
+    spans["value"] = held.get("interval") if isinstance(held, dict) else None
+    inside = tuple(f"figures.{name}." for name in figures if name in found)
+    found = {name: value for name, value in found.items() if not name.startswith(inside)}
+    for name, span in spans.items():
+        if name in found and isinstance(span, list) and len(span) == 2 and all(isinstance(end, int | float) for end in span):
+            found[name] = f"{_figure(found[name])} ({span[0]:.5g} to {span[1]:.5g})"
+    return found
 
 
 def _settings(path: Path) -> dict[str, Any]:
@@ -197,17 +217,20 @@ def _videos(columns: Sequence[Shown]) -> str:
         return ""
     every = list(dict.fromkeys(name for column in shown for name in column.videos))
     alone = all(len(column.videos) == 1 for column in shown)  # videos that were named: beside each other
-    sizes = [sum(column.videos[name].stat().st_size for column in shown if name in column.videos) for name in every]
-    names = every if alone else [name for name, total in zip(every[:MOST], accumulate(sizes), strict=False) if total <= LARGEST]
-    if not names or (alone and sum(sizes) > LARGEST):
-        taken = (sum(sizes) if alone else sizes[0]) / 2**20
-        raise UserError(f"The videos take {taken:.0f} MiB, and a page holds {LARGEST // 2**20}: name fewer, or smaller ones.")
-    rows = [""] if alone else names
+    rows = {"": [next(iter(column.videos.values())) for column in shown]} if alone else {}
+    rows = rows or {name: [column.videos.get(name) for column in shown] for name in every[:MOST]}
+    names, body, total = [], "", 0
+    for name, files in rows.items():
+        cells = [_moving(file) for file in files]
+        total += sum(map(len, cells)) * 3 // 4  # base64 takes four letters for three bytes
+        if total > LARGEST:
+            break
+        body += f"<tr><th>{escape(name)}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+        names.append(name)
+    if not names:
+        raise UserError(f"The videos take {total / 2**20:.0f} MiB, and a page holds {LARGEST // 2**20}: name fewer, or smaller ones.")
+    names = every if alone else names
     head = "".join(f"<th>{escape(column.name)}</th>" for column in shown)
-    body = ""
-    for name in rows:
-        cells = [next(iter(column.videos.values())) if alone else column.videos.get(name) for column in shown]
-        body += f"<tr><th>{escape(name)}</th>{''.join(f'<td>{_moving(file)}</td>' for file in cells)}</tr>"
     left_out = f"<p>The first {len(names)} of {len(every)} names.</p>" if len(names) < len(every) else ""
     return f"<h2>Videos</h2>{left_out}{_BAR}<div class=wide><table class=videos><tr><th></th>{head}</tr>{body}</table></div>"
 
@@ -216,8 +239,29 @@ def _moving(path: Path | None) -> str:
     if path is None:
         return "-"
     kind = MOVING[path.suffix]
-    inside = f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
+    if kind in DECODED and path.stat().st_size <= LARGEST and (film := _film(path)):
+        return film
+    inside = _inside(kind, path.read_bytes())
     return f'<video src="{inside}" muted loop playsinline></video>' if kind.startswith("video") else f'<img src="{inside}" alt="">'
+
+
+def _film(path: Path) -> str:
+    """The frames of an animation, which a page cannot stop by itself, each as a picture that it can show; empty where there is but one."""
+    try:
+        frames, fps = video.read(path, seconds=PATIENCE)
+    except UserError:  # which a browser may yet know how to read
+        return ""
+    if len(frames) < 2:
+        return ""
+    pictures = []
+    for frame in frames:
+        Image.fromarray(frame).save(held := BytesIO(), "png")
+        pictures.append(f'<img src="{_inside("image/png", held.getvalue())}" alt=""{" hidden" if pictures else ""}>')
+    return f"<span class=film data-fps={fps:g}>{''.join(pictures)}</span>"
+
+
+def _inside(kind: str, held: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(held).decode()}"
 
 
 def written(path: Path, text: str) -> None:
@@ -243,17 +287,24 @@ h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; display: inline-block; margin:
 table { border-collapse: collapse; font-variant-numeric: tabular-nums }
 th, td { padding: .2rem .7rem; text-align: left; border-bottom: 1px solid #ddd }
 .wide { overflow-x: auto } .panels { display: flex; flex-wrap: wrap; gap: .6rem } .videos th { font-weight: normal; max-width: 16rem }
-video, .videos img { width: 160px; image-rendering: pixelated; display: block } #time { width: 20rem }
+video, .videos img { width: 160px; image-rendering: pixelated; display: block } .film img[hidden] { display: none } #time { width: 20rem }
 </style>
 <h1>@title</h1>
 @body
 <script>
 const videos = [...document.querySelectorAll("video")], play = document.getElementById("play")
-if (play && videos.length) {
+const films = [...document.querySelectorAll(".film")].map(f => ({ frames: [...f.children], fps: +f.dataset.fps }))
+if (play && videos.length + films.length) {
   const time = document.getElementById("time"), speed = document.getElementById("speed")
   let playing = true, at = 0, before = null
-  const longest = () => Math.max(...videos.map(v => v.duration || 0), 0.001)
-  const show = () => videos.forEach(v => { if (v.readyState > 0) v.currentTime = Math.min(at, (v.duration || 0) - 0.001) })
+  const longest = () => Math.max(...videos.map(v => v.duration || 0), ...films.map(f => f.frames.length / f.fps), 0.001)
+  const show = () => {
+    videos.forEach(v => { if (v.readyState > 0) v.currentTime = Math.min(at, (v.duration || 0) - 0.001) })
+    films.forEach(f => {
+      const now = Math.min(Math.floor(at * f.fps + 0.001), f.frames.length - 1)
+      f.frames.forEach((frame, number) => { frame.hidden = number !== now })
+    })
+  }
   play.onclick = () => { playing = !playing; play.textContent = playing ? "Pause" : "Play"; before = null }
   time.oninput = () => { at = time.value / 1000 * longest(); show() }
   const tick = now => {
