@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +16,11 @@ import torch
 from torch import Tensor, nn
 
 import tiny
-from videodit import backbone, kernels
+from videodit import backbone, kernels, models, record
 from videodit.backbone import PRESETS, attention
+from videodit.cli.main import main
 from videodit.kernels import ONEDNN, OWN, VARIABLE
+from videodit.request import Request
 from videodit.shapes import Text, UserError
 
 NOISY, TIMES = tiny.grid(2, 8, 3, 4, 4), torch.tensor([0.2, 0.7])
@@ -149,10 +152,88 @@ def test_the_environment_overrides(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     mine.write_text(json.dumps({"linear float32 48 144": ONEDNN}))
     monkeypatch.setenv(VARIABLE, str(mine))
     assert kernels.settle(model, lambda: None) == {"linear float32 48 144": ONEDNN}
-    for wrong, said in (('{"linear float32 48 144": "magic"}', "is no record of kernels"), ("{", "cannot be read")):
+    other = "is no record of kernels"
+    for wrong, said in (
+        ('{"linear float32 48 144": "magic"}', other),
+        ('{"attention float32 using 64 32": "onednn"}', other),  # which is a linear layer's
+        ('{"linear float32 48 144": ["onednn"]}', other),
+        ('["onednn"]', other),
+        ("{", "cannot be read"),
+    ):
         mine.write_text(wrong)
         with pytest.raises(UserError, match=said):
             kernels.settle(model, lambda: None)
+
+
+# --- A clip's own kernels ---
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    models.save(tmp_path / "model", tiny.model(tiny.dpvae(trained=True), tiny.CLIP))
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def other_kernels(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[kernels.Record, Counter[str]]:
+    """A record of other kernels for all that a clip of the tiny model goes through, and how often they are called."""
+    one, called = Request(prompt="a red circle", steps=1), Counter[str]()
+    model = one.load(str(folder))
+    names = kernels.measured(model.model.backbone, lambda: one._made(model, None, None, None))
+    onednn, plain = kernels._onednn, attention.KERNELS["plain"]
+    monkeypatch.setattr(kernels, "_onednn", lambda *given: (called.update(["onednn"]), onednn(*given))[1])
+    monkeypatch.setitem(attention.KERNELS, "plain", lambda *given: (called.update(["plain"]), plain(*given))[1])
+    return {name: "plain" if name.startswith("attention") else ONEDNN for name in names}, called
+
+
+@needs_onednn
+@pytest.mark.usefixtures("unchecked")
+def test_a_clip_is_made_by_its_own_kernels_which_are_no_other_clips(
+    folder: Path, other_kernels: tuple[kernels.Record, Counter[str]]
+) -> None:
+    chosen, called = other_kernels
+    fixed, other = Request(prompt="a red circle", steps=1), Request(prompt="a red circle", steps=1, kernels=chosen)
+    loaded = [one.load(str(folder)) for one in (fixed, other)]
+    before = fixed.make(loaded[0])
+    assert not called
+    assert abs(other.make(loaded[1]).astype(int) - before).max() <= 1
+    assert called["onednn"] and called["plain"] and attention.CHOSEN == {}
+    called.clear()
+    kernels.use_layers(network(), chosen)
+    attention.choose(chosen)  # as a run leaves it that measured
+    assert (fixed.make(loaded[0]) == before).all() and not called
+
+
+@needs_onednn
+@pytest.mark.usefixtures("unchecked")
+def test_a_clip_carries_the_kernels_that_made_it(
+    folder: Path,
+    other_kernels: tuple[kernels.Record, Counter[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (chosen, called), here = other_kernels, folder.parent
+    (here / "mine.json").write_text(json.dumps(chosen))
+
+    def made(name: str, *options: str) -> tuple[bytes, bool, bool]:
+        """The file, whether other kernels were called, whether that was said."""
+        called.clear()
+        assert main(["generate", *options, "--model", str(folder), "--steps", "1", "-o", str(here / name)]) == 0
+        return (here / name).read_bytes(), bool(called), "kernels are not those" in capsys.readouterr().err
+
+    words = "a red circle"
+    fixed = made("fixed.webp", words)
+    assert fixed == made("again.webp", words) and fixed[1:] == (False, False)
+    monkeypatch.setenv(VARIABLE, str(here / "mine.json"))
+    assert made("deterministic.webp", words, "--deterministic") == fixed
+    other = made("other.webp", words)
+    assert other[1:] == (True, False) and record.read_record(here / "other.webp")["videodit"]["kernels"] == chosen
+    assert made("said.webp", "--like", str(here / "fixed.webp"))[1:] == (True, True)
+    monkeypatch.delenv(VARIABLE)
+    assert made("like.webp", "--like", str(here / "other.webp")) == other
+    assert made("told.webp", "--like", str(here / "other.webp"), "--deterministic") == (fixed[0], False, True)
+    monkeypatch.setenv(VARIABLE, "fixed")
+    assert made("told.webp", "--like", str(here / "other.webp")) == (fixed[0], False, True)
 
 
 GRAPH = """

@@ -15,8 +15,7 @@ from PIL import Image
 import asking
 import videodit
 from asking import PROMPT, VIDEO, generate
-from videodit import adapters, folders, record, request
-from videodit.backbone import attention
+from videodit import adapters, folders, kernels, record, request
 from videodit.cli.main import main
 from videodit.data import video
 from videodit.generate import Generator
@@ -219,16 +218,17 @@ def test_a_record_holds_the_versions_and_kernels_that_shape_a_clip(tmp_path: Pat
         assert set(where) == {"videodit", "torch", "diffusers", "numpy", "av", "threads", "cpu", "kernels"} | (
             {"pillow"} if pictures else set()
         )
-        assert where["kernels"] == {"attention": "fixed", "mkldnn": "on" if torch.backends.mkldnn.is_available() else "off"}
+        assert where["kernels"] == {
+            "mkldnn": "on" if torch.backends.mkldnn.is_available() else "off",
+            "onednn": "there" if kernels.available() else "missing",
+        }
         assert where["numpy"] == np.__version__ and where.get("pillow", PIL.__version__) == PIL.__version__
     before = found("toybox")
     assert record.differences(before, Request(prompt="a"), "toybox") == []  # Pillow writes none
-    monkeypatch.setitem(attention.CHOSEN, "attention float32 using 64 32", "plain")
     was = before["machine"]["kernels"]
     now, was["mkldnn"] = was["mkldnn"], "off" if was["mkldnn"] == "on" else "on"
     said = record.differences(before, Request(prompt="a"), "toybox")
-    assert said[0] == "kernels.attention was 'fixed', is 'float32 using 64 32: plain'"
-    assert said[1:] == [f"kernels.mkldnn was {was['mkldnn']!r}, is {now!r}"]
+    assert said == [f"kernels.mkldnn was {was['mkldnn']!r}, is {now!r}"]
     assert record.differences(found("toybox"), Request(prompt="a"), "toybox") == []
 
 

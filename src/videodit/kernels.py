@@ -204,7 +204,12 @@ def _fastest(kernels: Mapping[str, Callable[[], object]]) -> str:
 
 def use(network: nn.Module, record: Mapping[str, str]) -> None:
     """Let a network's linear layers and feed-forwards, and attention, go by a record; what it does not say stays as it was."""
-    attention.CHOSEN.update({name: kernel for name, kernel in record.items() if name.startswith("attention ")})
+    attention.choose(record)
+    use_layers(network, record)
+
+
+def use_layers(network: nn.Module, record: Mapping[str, str]) -> None:
+    """The same without attention, whose choices are the process's."""
     if not available():
         return
     for layer in network.modules():
@@ -226,15 +231,8 @@ def _replace(layer: Any, forward: Callable[[Tensor], Tensor]) -> None:
 
 def settle(network: nn.Module, forward: Callable[[], object], *, learning: bool = False, kept: Path | None = None) -> Record:
     """By the record in `kept` where there is one, else as the environment says, else by measurement, which is then kept."""
-    said = os.environ.get(VARIABLE, "")
-    if kept is not None and kept.is_file():
-        record = read(kept)
-    elif said == "fixed":
-        record = {}
-    elif said:
-        record = read(Path(said))
-    else:
-        record = measured(network, forward, learning=learning)
+    there = read(kept) if kept is not None and kept.is_file() else told()
+    record = measured(network, forward, learning=learning) if there is None else there
     if kept is not None and not kept.is_file():
         kept.parent.mkdir(parents=True, exist_ok=True)
         kept.write_text(json.dumps(record, indent=1) + "\n")
@@ -242,13 +240,27 @@ def settle(network: nn.Module, forward: Callable[[], object], *, learning: bool 
     return record
 
 
+def told() -> Record | None:
+    """What the environment says, if anything: the record of a file, or the empty one, by which nothing changes."""
+    said = os.environ.get(VARIABLE, "")
+    return None if not said else {} if said == "fixed" else read(Path(said))
+
+
 def read(path: Path) -> Record:
     """A record as `settle` keeps it."""
-    known = {*PRODUCTS, *attention.KERNELS}
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(found, dict) and all(kernel in known for kernel in found.values()):
-            return found
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read ({error}): give a record of kernels, or {VARIABLE}=fixed.") from error
-    raise UserError(f"{path} is no record of kernels: its values are {', '.join(sorted(known))}.")
+    if not is_record(found):
+        kinds = [f"{what} {' or '.join(kernels)}" for what, kernels in (("of attention", attention.KERNELS), ("of all else", PRODUCTS))]
+        raise UserError(f"{path} is no record of kernels: it says {', '.join(kinds)}; `kernels.settle(..., kept=FILE)` writes one.")
+    return found
+
+
+def is_record(found: Any) -> bool:
+    """Whether each thing that is computed has one of its own kernels."""
+    return isinstance(found, dict) and all(
+        isinstance(kernel, str) and kernel in (attention.KERNELS if name.startswith(attention.NAME) else PRODUCTS)
+        for name, kernel in found.items()
+    )

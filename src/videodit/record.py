@@ -10,8 +10,7 @@ from typing import Any
 
 import torch
 
-from videodit import adapters, folders, models
-from videodit.backbone import attention
+from videodit import adapters, folders, kernels, models
 from videodit.data import video
 from videodit.request import INPUTS, Request, scaled
 from videodit.shapes import UserError
@@ -24,7 +23,7 @@ LISTS = ("then", "lora")
 
 def record(request: Request, name: str, suffix: str = ".mp4") -> str:
     """What a clip was made of and where, as JSON: files by name and digest, models by their digests. `suffix`: of the clip's file."""
-    asked = {key: value for key, value in dataclasses.asdict(request).items() if value not in (None, "", ())}
+    asked = {key: value for key, value in dataclasses.asdict(request).items() if value not in (None, "", (), {})}
     inputs = {key: models.digest(path) for key in INPUTS if (path := getattr(request, key)) is not None}
     asked |= {key: Path(asked[key]).name for key in inputs}
     if request.lora:
@@ -55,10 +54,9 @@ def machine(*, pictures: bool = True) -> dict[str, Any]:
 
 
 def _kernels() -> dict[str, str]:
-    """What a measurement chose for attention in this process, and whether oneDNN is on."""
-    chosen = ", ".join(f"{case.removeprefix('attention ')}: {kernel}" for case, kernel in sorted(attention.CHOSEN.items()))
+    """Whether oneDNN is on, and whether its operator is there for requests that ask for it."""
     mkldnn = torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
-    return {"attention": chosen or "fixed", "mkldnn": "on" if mkldnn else "off"}
+    return {"mkldnn": "on" if mkldnn else "off", "onednn": "there" if kernels.available() else "missing"}
 
 
 def versions(*names: str) -> dict[str, str]:
@@ -99,6 +97,8 @@ def _fits(key: str, value: Any) -> bool:
         return isinstance(value, str)
     if key in LISTS:
         return isinstance(value, list) and all(isinstance(one, str) for one in value)
+    if key == "kernels":
+        return kernels.is_record(value)
     whole = isinstance(value, int) and not isinstance(value, bool)
     return (key in WHOLE and whole and 0 <= value < 2**63) or (key in NUMBERS and (whole or isinstance(value, float)))
 
@@ -141,8 +141,8 @@ def _beside(name: str, path: Path) -> Path:
 
 
 def _flat(where: dict[str, Any]) -> dict[str, Any]:
-    kernels = where.get("kernels")
-    parts = {f"kernels.{key}": value for key, value in kernels.items()} if isinstance(kernels, dict) else {}
+    which = where.get("kernels")
+    parts = {f"kernels.{key}": value for key, value in which.items()} if isinstance(which, dict) else {}
     return {key: value for key, value in where.items() if key != "kernels"} | parts
 
 
@@ -152,6 +152,8 @@ def differences(found: dict[str, Any], request: Request, name: str) -> list[str]
     others = [f"{key} was {str(before[key])[:40]!r}, is {value!r}" for key, value in now.items() if before.get(key, value) != value]
     if (was := found["model"].get("digest")) != model_digest(name):
         others.append(f"the model was {str(was)[:12]!r}, is {model_digest(name)[:12]!r}")
+    if found["videodit"].get("kernels", {}) != request.kernels:
+        others.append("its kernels are not those of its record")
     inputs, loras = dict(found["inputs"]), _adapters(request)
     if request.upscale and (was := inputs.pop("upscale", "")) != (digest := model_digest(request.upscale)):
         others.append(f"the model of --upscale was {was[:12]!r}, is {digest[:12]!r}")

@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from videodit import adapters, folders
+from videodit import adapters, folders, kernels
+from videodit.backbone import attention
 from videodit.data import video
 from videodit.edit import edit, reworded
 from videodit.extend import at_once, cascade, extended, factor_of, infilled, rolled
@@ -53,12 +54,14 @@ class Request:
     lora: tuple[str, ...] = ()  # PATH or PATH=SCALE
     upscale: str = ""  # a second model, which makes the clip larger
     softened: float | None = None
+    kernels: Mapping[str, str] = dataclasses.field(default_factory=dict)  # a record of kernels; what it does not say is fixed
 
     def load(self, name: str, device: str = "cpu") -> Generator:
-        """The model, with the adapters that are asked for merged into it."""
+        """The model by its kernels, with the adapters that are asked for merged into it."""
         model = load(name, device)
         for path, scale in map(scaled, self.lora):
             adapters.load(model.model.backbone, path, scale)
+        kernels.use_layers(model.model.backbone, self.kernels)
         return model
 
     def size(self, model: Generator) -> Size:
@@ -80,13 +83,17 @@ class Request:
         self, model: Generator, progress: Progress | None = None, preview: Preview | None = None, second: Generator | None = None
     ) -> Frames:
         """The frames of the clip; `second`: the model that makes it larger, where it is loaded already."""
-        make, second = TASKS[self.task].make, second or self.second(model)
+        with attention.choosing(self.kernels):
+            return self._made(model, progress, preview, second or self.second(model))
+
+    def _made(self, model: Generator, progress: Progress | None, preview: Preview | None, second: Generator | None) -> Frames:
         if second is None:
-            return make(self, model, progress, preview)
+            return TASKS[self.task].make(self, model, progress, preview)
         told = self if second.takes != "nothing" else dataclasses.replace(self, prompt="", negative="", then=())
         checked(second, [told.prompt, *told.then], self.size(model), self.seed, self.softened, told.negative)  # before what takes long
         there = video.probe(self.video).frames if self.video and self.task == "extend" else 0
-        clip, how = make(self, model, progress, preview), {**told.how, "softened": self.softened, "first": self.number, "there": there}
+        clip = TASKS[self.task].make(self, model, progress, preview)
+        how = {**told.how, "softened": self.softened, "first": self.number, "there": there}
         return upscaled(second, clip, told.prompt, then=told.then, progress=progress, preview=preview, **how)
 
     def parts(
@@ -94,7 +101,8 @@ class Request:
     ) -> Iterator[Frames]:
         """The same frames as they come: chunk after chunk where the clip grows so and is not made larger, else all at once."""
         if not self.upscale and second is None and self.task == "extend" and self.by in ("", "chunks"):
-            yield from _chunks(self, model, progress, preview)
+            with attention.choosing(self.kernels):
+                yield from _chunks(self, model, progress, preview)
         else:
             yield self.make(model, progress, preview, second)
 
@@ -108,7 +116,7 @@ class Request:
 
     def second(self, model: Generator) -> Generator | None:
         """The model that makes the clip larger, if one is named."""
-        return load(self.upscale, str(model.device)) if self.upscale else None
+        return dataclasses.replace(self, lora=()).load(self.upscale, str(model.device)) if self.upscale else None
 
     def picture(self, path: Path | None, model: Generator) -> Frames:
         assert path is not None

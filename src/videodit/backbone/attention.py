@@ -6,7 +6,7 @@ PyTorch's own (`fused`), plain products of everything at once (`plain`), and pla
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+NAME = "attention "  # begins the name of a case
 PLAIN_TOKENS = 1024  # beyond, the memory of all scores counts; benchmarks/attention.py compares
 PART = 2**19  # scores at a time: about what a second-level cache holds in half precision
 
@@ -31,7 +32,7 @@ class Case(NamedTuple):
     @property
     def name(self) -> str:
         keys = 1 << (self.keys - 1).bit_length()
-        return f"attention {str(self.dtype).removeprefix('torch.')} {'learning' if self.learning else 'using'} {keys} {self.width}"
+        return f"{NAME}{str(self.dtype).removeprefix('torch.')} {'learning' if self.learning else 'using'} {keys} {self.width}"
 
 
 CHOSEN: dict[str, str] = {}  # by the name of a case
@@ -54,15 +55,21 @@ def attend(query: Tensor, key: Tensor, value: Tensor, visible: Tensor | None) ->
 
 
 @contextmanager
-def choosing() -> Iterator[None]:
-    """Begin with no choices; what is chosen meanwhile ends with it."""
+def choosing(record: Mapping[str, str] | None = None) -> Iterator[None]:
+    """Begin with what a record says of attention, or with no choices; what is chosen meanwhile ends with it."""
     before = dict(CHOSEN)
     CHOSEN.clear()
+    choose(record or {})
     try:
         yield
     finally:
         CHOSEN.clear()
         CHOSEN.update(before)
+
+
+def choose(record: Mapping[str, str]) -> None:
+    """By what a record says of attention from now on; of what it does not say nothing changes."""
+    CHOSEN.update({name: kernel for name, kernel in record.items() if name.startswith(NAME)})
 
 
 @contextmanager

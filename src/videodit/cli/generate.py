@@ -38,6 +38,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     _shape(parser)
     _inputs(parser)
     parser.add_argument("--like", type=Path, metavar="CLIP", help="make a clip of ours again; other options change what they name")
+    parser.add_argument("--deterministic", action="store_true", help="the fixed kernels, whatever VIDEODIT_KERNELS or --like's clip says")
     parser.add_argument("--preview", type=int, metavar="N", help="every N steps, write what is expected as OUT-preview.png")
     parser.add_argument("--json", action="store_true", help="print one JSON object that says what was made")
 
@@ -232,6 +233,7 @@ def _asked(given: argparse.Namespace) -> tuple[list[Request], str]:
     for words in (given.negative, given.before, *(given.then or ())):
         _written(words or "")
 
+    from videodit import kernels
     from videodit import record as records
     from videodit import request as requests
 
@@ -243,6 +245,8 @@ def _asked(given: argparse.Namespace) -> tuple[list[Request], str]:
     changes |= {key: tuple(getattr(given, key)) for key in ("then", "lora") if getattr(given, key)}
     if record and given.like and given.upscale is None:
         changes["upscale"] = records.second_of(record, given.like)
+    asked_for = {} if given.deterministic else kernels.told()
+    changes["kernels"] = base.kernels if asked_for is None else asked_for
     one = replace(base, rows=rows, columns=columns, **changes)
     terminal.check_ranges(argparse.Namespace(**vars(one)), NUMBERS)
     one = replace(one, task=given.task or (base.task if record else "t2i" if one.frames == 1 else requests.task_of(one)))
