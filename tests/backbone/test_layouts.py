@@ -58,6 +58,29 @@ def test_a_choice_overrides_the_rule(monkeypatch: pytest.MonkeyPatch) -> None:
         torch.testing.assert_close(after, before)
 
 
+FEW = [(256, 16, 64), (256, 31, 8)]
+OTHERS = [(256, 15, 8), (256, 32, 8), (255, 16, 8), (256, 16, 72)]
+
+
+@pytest.mark.parametrize("learning", [False, True])
+@pytest.mark.parametrize(("groups", "tokens", "width"), FEW + OTHERS)
+def test_few_frames_of_many_places_take_plain_products(
+    groups: int, tokens: int, width: int, learning: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In single precision; and their outputs and gradients are the fused kernel's."""
+    leaves = [tiny.grid(groups, 1, tokens, width, seed=i).requires_grad_(learning) for i in range(3)]
+    visible = torch.arange(tokens).expand(groups, 1, 1, tokens) % 5 > 0
+    expected, called = KERNELS["fused"](*leaves, visible), []
+    for name, one in KERNELS.items():
+        monkeypatch.setitem(KERNELS, name, lambda *given, name=name, one=one: (called.append(name), one(*given))[1])
+    found = attend(*leaves, visible)
+    assert called == ["plain" if (groups, tokens, width) in FEW else "fused"]
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    if learning:
+        pulls = [torch.autograd.grad(out.square().sum(), leaves) for out in (found, expected)]
+        torch.testing.assert_close(*pulls, rtol=1e-4, atol=1e-5)
+
+
 def test_what_cannot_be_seen_has_no_gradient() -> None:
     _, _, key, value = with_gradients(torch.bfloat16, VISIBLE)
     assert not key[1, :, 2:4].any() and not value[1, :, 2:4].any() and value[1, :, 4].any()

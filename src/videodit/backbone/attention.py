@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 NAME = "attention "  # begins the name of a case
 PLAIN_TOKENS = 1024  # beyond, the memory of all scores counts; benchmarks/attention.py compares
+FEW, MANY, NARROW = range(16, 32), 256, 64  # tokens, least groups and largest width with which plain products win in single precision
 PART = 2**19  # scores at a time: about what a second-level cache holds in half precision
 
 
@@ -84,7 +85,9 @@ def noted() -> Iterator[list[Case]]:
 
 
 def _rule(case: Case) -> str:
-    """In half precision the fused kernel is slower on a CPU, backward most of all."""
+    """On a CPU the fused kernel is slower in half precision, backward most of all, and through few frames of many places."""
+    if case.dtype == torch.float32 and case.keys in FEW and case.groups >= MANY and case.width <= NARROW:
+        return "plain"
     if case.dtype != torch.bfloat16:
         return "fused"
     if case.learning:
