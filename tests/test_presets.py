@@ -241,7 +241,8 @@ def test_settings_that_nothing_would_ask_for_are_refused(overrides: list[str], w
     [
         ("image-autoencoder", "equivariance=2", "equivariance takes 0 to 1"),
         ("image-autoencoder", "kl=-1", "weights of 0 or more"),
-        ("image-autoencoder", "clips.every=0", "side and every of 1 or more"),
+        ("image-autoencoder", "clips.side=0", "a side of 1 or more"),
+        ("image-autoencoder", "data={kind='folder',path='.',most=4}", "data.most counts clips that are cut"),
         ("autoencoder", "clips.share=1.5", "clips takes a share of 0 to 1"),
         ("autoencoder", "critics.optimizer.fresh=5", "a discriminator inherits nothing"),
         ("autoencoder", "critics.discriminator.depth=0", "a width and a depth of 1 or more, not 64 and 0"),

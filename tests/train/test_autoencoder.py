@@ -16,6 +16,7 @@ from videodit.autoencoder.discriminator import Discriminator
 from videodit.autoencoder.loss import Weights
 from videodit.data import video, worlds
 from videodit.data.clips import Clips
+from videodit.data.sources import Folder
 from videodit.shapes import UserError
 from videodit.train import autoencoder, planning, recipes
 from videodit.train.autoencoder import AutoencoderRun, Critics
@@ -102,9 +103,11 @@ def test_a_perceptual_weight_needs_a_file(run: AutoencoderRun) -> None:
 
 def test_files_and_the_toybox_share_the_samples(run: AutoencoderRun, tmp_path: Path) -> None:
     frames = np.full((12, 48, 64, 3), 200, np.uint8)
-    video.write(tmp_path / "grey.mp4", frames, 8)
-    mixed = replace(run, clips=Clips(files=(str(tmp_path / "grey.mp4"),), share=0.3, side=48, cache=tmp_path / "cache"))
-    pixels = Pixels(0, mixed.size, mixed.clips, partial(worlds.paced, worlds.world(mixed.world), 0, mixed.size))
+    (tmp_path / "mine").mkdir()
+    video.write(tmp_path / "mine" / "grey.mp4", frames, 8)
+    mixed = replace(run, data=Folder(path=tmp_path / "mine"), clips=Clips(share=0.3, side=48))
+    drawn = partial(worlds.paced, worlds.world(mixed.world), 0, mixed.size)
+    pixels = Pixels(0, mixed.size, mixed.data, mixed.clips, mixed.output, drawn)
     clips = pixels.batch(0, 200)
     grey = (clips - (200 / 127.5 - 1)).abs().amax((1, 2, 3, 4)) < 0.05
     assert 0.2 < grey.float().mean() < 0.4

@@ -14,6 +14,7 @@ from videodit import models
 from videodit.autoencoder import DPVAE
 from videodit.data import toybox, video
 from videodit.data.clips import Clips
+from videodit.data.sources import Folder
 from videodit.diffusion.times import Times
 from videodit.shapes import UserError
 from videodit.train import decoder, recipes
@@ -33,7 +34,8 @@ def weights(module: nn.Module) -> dict[str, Tensor]:
 
 def latents(run: DecoderRun) -> dict[str, Tensor]:
     model = models.load(run.model)
-    return decoder.sampled(run, model, decoder.reader(run, model))
+    rows = decoder.sampled(run, model, decoder.reader(run, model))
+    return {name: rows.together(name, range(len(rows))) for name in rows.tensors}
 
 
 def test_only_the_decoder_changes_and_it_learns(run: DecoderRun) -> None:
@@ -93,7 +95,7 @@ def test_clips_of_files_have_no_words(run: DecoderRun) -> None:
     model = models.load(run.model)
     pixels = decoder.reader(replace(run, files=Clips(share=0.5)), model)
     assert decoder._words(run, model, pixels, 1) == toybox.sentence(0, 1)
-    pixels.shots = [None]  # pyright: ignore[reportAttributeAccessIssue]
+    pixels.shots = object()  # pyright: ignore[reportAttributeAccessIssue]
     said = [decoder._words(run, model, pixels, index) for index in range(20)]
     assert {bool(words) for words in said} == {True, False}
     assert all(bool(words) != pixels.filmed(index) for index, words in enumerate(said))
@@ -102,10 +104,11 @@ def test_clips_of_files_have_no_words(run: DecoderRun) -> None:
 def test_another_film_of_the_same_name_is_sampled_back_anew(run: DecoderRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[range] = []
     monkeypatch.setattr(decoder, "_back", lambda settings, model, pixels, some: (made.append(some), {"clean": torch.zeros(6)})[1])
-    run, model = replace(run, files=Clips(files=(str(tmp_path / "a.mp4"),), cache=tmp_path / "shrunk")), models.load(run.model)
+    run, model = replace(run, data=Folder(path=tmp_path / "mine")), models.load(run.model)
+    (tmp_path / "mine").mkdir()
     for seed in (1, None, 2):
         if seed is not None:
-            video.write(tmp_path / "a.mp4", toybox.clip(seed, 0, tiny.CLIP).video, 8)
+            video.write(tmp_path / "mine" / "a.mp4", toybox.clip(seed, 0, tiny.CLIP).video, 8)
         decoder.sampled(run, model, decoder.reader(run, model))
     assert made == [range(6), range(6)]
 

@@ -10,7 +10,7 @@ import json
 import os
 import platform
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from videodit.shapes import UserError
 
+Shapes = dict[str, tuple[int, ...]]
 _NOTED: list[set[Path]] = []
 _HOST = re.sub(r"\W", "-", platform.node()) or "here"  # a folder may be shared by machines, whose processes have the same numbers
 
@@ -35,15 +36,36 @@ def remembered(folder: Path, key: dict[str, Any], make: Callable[[], dict[str, T
 def known(folder: Path, key: dict[str, Any]) -> dict[str, Tensor] | None:
     """The tensors that `key` decides, if they are kept and whole."""
     words, path = _entry(folder, key)
+    if (tensors := _whole(path, words)) is None:
+        path.unlink(missing_ok=True)
+    return tensors
+
+
+def head(folder: Path, key: dict[str, Any]) -> tuple[str, Shapes | None]:
+    """The name of what `key` decides, and its shapes if it is kept; of its numbers nothing is read, so nothing is verified."""
+    words, path = _entry(folder, key)
     try:
-        with safe_open(path, "pt") as file:
-            digest, _, said = file.metadata().get("key", "").partition(" ")
-        if said == words and digest == _digest(tensors := load_file(path)):
-            return tensors
+        with safe_open(path, "np") as file:
+            if file.metadata().get("key", "").partition(" ")[2] == words:
+                return path.stem, {name: tuple(file.get_slice(name).get_shape()) for name in sorted(file.keys())}
     except (OSError, SafetensorError, AttributeError):
         pass
-    path.unlink(missing_ok=True)
-    return None
+    return path.stem, None
+
+
+def sound(folder: Path, name: str) -> bool:
+    """Whether what is kept under a name is what was made."""
+    return _whole(folder / f"{name}.safetensors") is not None
+
+
+def rows(folder: Path, name: str, tensors: Iterable[str], places: Sequence[int]) -> list[list[Tensor]]:
+    """Some rows of tensors of an entry, which alone are read; an OSError where it is not there any more."""
+    try:
+        with safe_open(folder / f"{name}.safetensors", "np") as file:
+            whole = [file.get_slice(tensor) for tensor in tensors]
+            return [[torch.from_numpy(one[at : at + 1][0]) for at in places] for one in whole]
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
 
 
 def keep(folder: Path, key: dict[str, Any], made: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -102,9 +124,25 @@ def _is_left(path: Path) -> bool:
     return found is not None and found[1] in (None, _HOST) and not Path(f"/proc/{found[2]}").is_dir()
 
 
+def _whole(path: Path, words: str | None = None) -> dict[str, Tensor] | None:
+    """The tensors of an entry that is undamaged and has this key, or that by which it is called."""
+    try:
+        with safe_open(path, "pt") as file:
+            digest, _, said = file.metadata().get("key", "").partition(" ")
+        if (said == words or (words is None and _name(said) == path.stem)) and digest == _digest(tensors := load_file(path)):
+            return tensors
+    except (OSError, SafetensorError, AttributeError):
+        pass
+    return None
+
+
+def _name(words: str) -> str:
+    return hashlib.sha256(words.encode()).hexdigest()[:16]
+
+
 def _entry(folder: Path, key: dict[str, Any]) -> tuple[str, Path]:
     words = json.dumps(key, sort_keys=True, default=str)
-    path = folder / f"{hashlib.sha256(words.encode()).hexdigest()[:16]}.safetensors"
+    path = folder / f"{_name(words)}.safetensors"
     for used in _NOTED:
         used.add(path)
     return words, path

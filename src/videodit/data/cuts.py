@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from videodit.data import borders, video
-from videodit.data.clips import lengths, thumbnail
 from videodit.data.item import Crop, Item, content
+from videodit.data.shots import lengths, thumbnail
 from videodit.data.sources import Files
 from videodit.shapes import Size, UserError
 
@@ -74,9 +74,7 @@ def look(item: Item, files: Files) -> Look:
     """An item looked through; of a picture, one frame."""
     seconds = files.seconds
     told = video.probe(item, seconds=seconds)
-    first, stop = round(item.start * told.fps), told.frames if item.end is None else min(told.frames, round(item.end * told.fps))
-    if not item.moves:
-        first, stop = 0, 1
+    first, stop = _span(item, told)
     thumbnails, changes, extent, before = [], [], (0, 0), None
     edges, places = [], borders.places(stop - first)
     for frame in video.stream(item, start=first, stop=stop, seconds=seconds) if first < stop else ():
@@ -89,6 +87,17 @@ def look(item: Item, files: Files) -> Look:
         extent, before = frame.shape[:2], some
     whole, block = np.mean(changes or [(0.0, 0.0)], axis=0).tolist()
     return Look(first, len(thumbnails), told.fps, extent, np.array(thumbnails), (whole, block), borders.found(edges))
+
+
+def span(item: Item, files: Files) -> tuple[int, int]:
+    """The first frame of an item in its file, and the one behind its last."""
+    return _span(item, video.probe(item, seconds=files.seconds))
+
+
+def _span(item: Item, told: video.Told) -> tuple[int, int]:
+    if not item.moves:
+        return 0, 1
+    return round(item.start * told.fps), told.frames if item.end is None else min(told.frames, round(item.end * told.fps))
 
 
 def _changes(change: np.ndarray) -> tuple[float, float]:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from av import ffmpeg_version_info
 from PIL import __version__ as pillow
 
+from videodit.data import cuts
 from videodit.data.item import PICTURES, Crop, Item, crop
 from videodit.data.video import Unreadable
 from videodit.shapes import UserError
@@ -100,3 +101,27 @@ class Losses:
                 f"{self.count} of {self.total} files could not be used so far, more than data.budget={self.budget:g} allows; "
                 f"{self.report} lists them. The first: {self.first}; or leave them out, or raise data.budget."
             )
+
+
+def placed(item: Item) -> Place:
+    """Where an item's bytes are, which have to be those that its list says."""
+    return Place(cuts.verified(item), item.start, item.end, item.crop)
+
+
+def readable(
+    items: Sequence[Item], make: Callable[[Item, Place], T], losses: Losses, progress: Callable[[int, int], None]
+) -> Iterator[tuple[Item, Place, T]]:
+    """What is made of each item that can be read; of those with the same bytes the first counts."""
+    seen: set[Place] = set()
+    for done, item in enumerate(items, 1):
+        progress(done, len(items))
+        try:
+            place = placed(item)
+            if place in seen:
+                continue
+            seen.add(place)
+            made = make(item, place)
+        except Unreadable as error:
+            losses.add(error)
+            continue
+        yield item, place, made

@@ -18,10 +18,10 @@ from videodit.autoencoder.loss import Critic, Distance, Draw, Weights, dpvae_los
 from videodit.config import setting
 from videodit.data import worlds
 from videodit.data.clips import Clips
-from videodit.data.sources import Drawn, Toybox
+from videodit.data.sources import Drawn, Filed, Toybox
 from videodit.shapes import Size, UserError
 from videodit.train.optimizer import Optimizer
-from videodit.train.pixels import Pixels
+from videodit.train.pixels import Pixels, check
 from videodit.train.recompute import DOC, Recompute, recompute
 from videodit.train.step import Job, Rival, Run, provenance
 
@@ -42,7 +42,7 @@ class Critics:
 
 @dataclass(frozen=True, kw_only=True)
 class AutoencoderRun(Run):
-    """Trains a DP-VAE on clips of a drawn world, of video files, or of both."""
+    """Trains a DP-VAE on clips of a drawn world, of files, or of both."""
 
     inflates: ClassVar[bool] = True
     kind: Literal["autoencoder"] = "autoencoder"
@@ -52,7 +52,8 @@ class AutoencoderRun(Run):
     )
     size: Size = setting(Size(16, 64, 64), doc="frames, rows, columns of a sample")
     world: Drawn = setting(Toybox(), doc="what is drawn where no file is read")
-    clips: Clips = setting(Clips(), doc="video files to learn from")
+    data: Filed | None = setting(None, doc="files to learn from")
+    clips: Clips = setting(Clips(), doc="how clips are drawn from them")
     groups: DPVAESettings = setting(DPVAESettings(), doc="how the image autoencoder is inflated")
     weights: Weights = setting(Weights(), doc="the terms of the loss")
     critics: Critics = setting(Critics(), doc="the discriminator and the perceptual network")
@@ -60,6 +61,7 @@ class AutoencoderRun(Run):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check(self.data)
         if self.critics.perceptual and not self.weights.perceptual:
             raise UserError("critics.perceptual is heard as loudly as weights.perceptual says, which is 0: set that too, or leave it out.")
         least = self.critics.discriminator.least
@@ -75,9 +77,8 @@ def job(settings: AutoencoderRun) -> Job:
     network = _begun(settings).to(settings.device)
     for part in (network.encoder, network.decoder):
         recompute(part.stages, settings.recompute)
-    pixels = Pixels(
-        settings.seed, settings.size, settings.clips, partial(worlds.paced, worlds.world(settings.world), settings.seed, settings.size)
-    )
+    drawn = partial(worlds.paced, worlds.world(settings.world), settings.seed, settings.size)
+    pixels = Pixels(settings.seed, settings.size, settings.data, settings.clips, settings.output, drawn)
     distance = _perceptual(settings)
     critic = PatchDiscriminator(settings.critics.discriminator).to(settings.device) if settings.weights.adversarial else None
     latents = (network.channels, *network.latents(settings.size))

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,17 +20,18 @@ from torch import Tensor
 from videodit import models
 from videodit.autoencoder import DPVAE
 from videodit.config import setting
-from videodit.data import item, worlds
+from videodit.data import worlds
 from videodit.data.cache import remembered
-from videodit.data.clips import Clips, listed
-from videodit.data.sources import Drawn, Toybox
+from videodit.data.clips import Clips
+from videodit.data.rows import Rows
+from videodit.data.sources import Drawn, Filed, Toybox
 from videodit.diffusion.noise import noise
 from videodit.diffusion.schedulers import own_times
 from videodit.diffusion.schedulers import sampler as sampler_of
 from videodit.generate import Generator
 from videodit.models import Provenance
 from videodit.shapes import UserError
-from videodit.train.pixels import Pixels
+from videodit.train.pixels import Pixels, check
 from videodit.train.pools import digest
 from videodit.train.progress import counting
 from videodit.train.recompute import DOC, Recompute, recompute
@@ -59,7 +60,8 @@ class DecoderRun(Run):
     model: Path = setting(doc="folder of the model whose decoder learns, or toybox for the bundled one")
     clips: int = setting(3000, doc="clips that are sampled back, once, and kept")
     world: Drawn = setting(Toybox(), doc="what is drawn where no file is read")
-    files: Clips = setting(Clips(), doc="video files to learn from, sampled back without words")
+    data: Filed | None = setting(None, doc="files to learn from, sampled back without words")
+    files: Clips = setting(Clips(), doc="how clips are drawn from them")
     noised: Noised = setting(Noised(), doc="how far clips are noised first")
     clean: float = setting(0.25, doc="part of the samples that are the clips' own latents")
     temporal: float = setting(0.0, doc="weight of the squared error of what changes from frame to frame, beside that of the frames")
@@ -67,6 +69,7 @@ class DecoderRun(Run):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check(self.data)
         if self.clips < 1 or not 0 <= self.clean <= 1:
             raise UserError(f"clips takes 1 or more and clean 0 to 1, not {self.clips} and {self.clean}.")
         if not 0 <= self.temporal < math.inf:
@@ -92,7 +95,7 @@ def job(settings: DecoderRun) -> Job:
         rng = np.random.default_rng([settings.seed, index, 12])
         rows = rng.integers(settings.clips, size=settings.batch)
         kinds = np.where(rng.random(settings.batch) < settings.clean, "clean", "sampled")
-        chosen = torch.stack([latents[kind][row] for kind, row in zip(kinds, rows, strict=True)])
+        chosen = torch.stack([latents.read(kind, [int(row)])[0] for kind, row in zip(kinds, rows, strict=True)])
         return chosen.float(), torch.cat([pixels.batch(int(row), 1) for row in rows])
 
     def loss(index: int, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -110,30 +113,36 @@ def job(settings: DecoderRun) -> Job:
 def reader(settings: DecoderRun, model: models.Model) -> Pixels:
     """Clips of the files and of the world, as whole motions."""
     world, size = worlds.world(settings.world), model.settings.size
-    return Pixels(settings.seed, size, settings.files, lambda index, rng: world.clip(settings.seed, index, size).video)
+
+    def drawn(index: int, rng: np.random.Generator) -> np.ndarray:
+        return world.clip(settings.seed, index, size).video
+
+    return Pixels(settings.seed, size, settings.data, settings.files, settings.output, drawn)
 
 
-def sampled(settings: DecoderRun, model: models.Model, pixels: Pixels) -> dict[str, Tensor]:
+def sampled(settings: DecoderRun, model: models.Model, pixels: Pixels) -> Rows:
     """The latents of all clips, and those that came back, in half precision; each few clips are kept as they are made."""
     key = {
         "kind": "sampled back",
         "model": [digest(part) for part in (model.autoencoder, model.text, model.backbone)],
         "settings": repr(replace(model.settings, provenance=Provenance(), digests={})),
         "noised": repr(settings.noised),
-        "files": repr(settings.files),
+        "files": pixels.shots and [pixels.shots.digest, pixels.share],
         "world": worlds.world(settings.world).content(),
         "seed": settings.seed,
         "precision": settings.precision,
     }
-    if settings.files.files:  # whatever they are called
-        key["bytes"] = [item.digest(path) for path in listed(settings.files.files)]
-    count, parts = counting("clips sampled back"), []
-    for start in range(0, settings.clips, AT_ONCE):
-        some = range(start, min(start + AT_ONCE, settings.clips))
-        make = partial(_back, settings, model, pixels, some)
-        parts.append(remembered(settings.output.parent / "cache", key | {"clips": [some.start, some.stop]}, make))
-        count(some.stop, settings.clips)
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def few(number: int) -> tuple[dict[str, Any], Callable[[], dict[str, Tensor]]]:
+        some = range(number * AT_ONCE, min((number + 1) * AT_ONCE, settings.clips))
+        return key | {"clips": [some.start, some.stop]}, partial(_back, settings, model, pixels, some)
+
+    folder, count = settings.output.parent / "cache", counting("clips sampled back")
+    rows = Rows(folder, lambda number: remembered(folder, *few(number)))
+    for number in range(math.ceil(settings.clips / AT_ONCE)):
+        rows.add(*few(number))
+        count(len(rows), settings.clips)
+    return rows
 
 
 @torch.no_grad()

@@ -19,22 +19,23 @@ from videodit.autoencoder.presets import PRESETS, ImageAutoencoder
 from videodit.config import setting
 from videodit.data import worlds
 from videodit.data.clips import Clips
-from videodit.data.sources import Drawn, Toybox
+from videodit.data.sources import Drawn, Filed, Toybox
 from videodit.shapes import Size, UserError, latent_size
-from videodit.train.pixels import Pixels
+from videodit.train.pixels import Pixels, check
 from videodit.train.step import Job, Run
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageAutoencoderRun(Run):
-    """Trains an `AutoencoderKL` on pictures of a drawn world, on frames of video files, or on both."""
+    """Trains an `AutoencoderKL` on pictures of a drawn world, on frames and pictures of files, or on both."""
 
     kind: Literal["image-autoencoder"] = "image-autoencoder"
     start: str = setting("none", doc="autoencoder whose weights are gone on from, a folder or 'toybox' (the bundled one), or none")
     preset: str = setting("toybox", doc="shape of the autoencoder, a name of autoencoder.presets")
     size: Size = setting(Size(1, 64, 64), doc="frames, rows, columns of a sample")
     world: Drawn = setting(Toybox(), doc="what is drawn where no file is read")
-    clips: Clips = setting(Clips(), doc="video files to learn from")
+    data: Filed | None = setting(None, doc="files to learn from")
+    clips: Clips = setting(Clips(), doc="how clips are drawn from them")
     kl: float = setting(2e-4, doc="weight of the divergence from a standard normal, mean over latent elements")
     absolute: float = setting(0.5, doc="weight of the absolute error beside the squared one")
     equivariance: float = setting(
@@ -43,6 +44,7 @@ class ImageAutoencoderRun(Run):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check(self.data)
         if not 0 <= self.equivariance <= 1 or not 0 <= self.kl < math.inf or not 0 <= self.absolute < math.inf:
             raise UserError("equivariance takes 0 to 1, and kl and absolute weights of 0 or more.")
 
@@ -50,9 +52,8 @@ class ImageAutoencoderRun(Run):
 def job(settings: ImageAutoencoderRun) -> Job:
     torch.manual_seed(settings.seed)  # the starting weights
     network = PerFrame(started(settings)).to(settings.device).train().requires_grad_(True)
-    pixels = Pixels(
-        settings.seed, settings.size, settings.clips, partial(worlds.moment, worlds.world(settings.world), settings.seed, settings.size)
-    )
+    drawn = partial(worlds.moment, worlds.world(settings.world), settings.seed, settings.size)
+    pixels = Pixels(settings.seed, settings.size, settings.data, settings.clips, settings.output, drawn)
 
     def loss(index: int, pictures: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         x = pictures.to(settings.device)
