@@ -6,6 +6,11 @@ In ours one process decodes and another takes the frames, so wall time counts; a
 `plain`: PyAV's defaults; `exact`: with the matrix and range that ours has, whose frames are asserted to be equal. The film is drawn, in
 H.264 with a key frame every 250. Prepared latents are those of the bundled autoencoder.
 
+    OMP_NUM_THREADS=1 python benchmarks/data.py --clips 1000 20000
+
+says instead what a transformer's run on so many prepared clips holds of them (made-up latents and captions, those of the bundled model in
+extent): memory of the process, the seconds until it can begin, and how long a batch of 32 is read.
+
 torchcodec takes its turn where it can be imported; its frames are asserted to be those of `plain`. It needs FFmpeg's libraries under their
 own names. Those inside PyAV's wheel do:
 
@@ -16,9 +21,15 @@ own names. Those inside PyAV's wheel do:
 from __future__ import annotations
 
 import argparse
+import gc
+import json
+import multiprocessing
+import re
+import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,7 +42,11 @@ from av.video.reformatter import Colorspace
 from videodit import models
 from videodit.data import toybox, video
 from videodit.data.cache import remembered
+from videodit.data.sources import Manifest
 from videodit.shapes import Size
+from videodit.train import pools
+from videodit.train.backbone import BackboneRun, Joint
+from videodit.train.latents import Latents
 
 CLIP = Size(16, 64, 64)
 
@@ -87,14 +102,69 @@ def least(functions: dict[str, Callable[[], object]], repeats: int) -> dict[str,
     return {name: min(values[1:]) for name, values in times.items()}
 
 
+# --- Many clips ---
+
+
+def listed(folder: Path, count: int) -> BackboneRun:
+    """A run on so many files that nothing decodes, each with words of its own."""
+    (folder / "files").mkdir(parents=True, exist_ok=True)
+    rows = []
+    for i in range(count):
+        (folder / "files" / f"{i:08d}.mp4").write_text(str(i))
+        rows.append(json.dumps({"path": f"files/{i:08d}.mp4", "caption": f"a {i % 97} moves {i}"}))
+    (folder / "list.jsonl").write_text("\n".join(rows))
+    bundled, data, joint = Path("toybox"), Manifest(path=folder / "list.jsonl"), Joint(video_probability=1.0)
+    return BackboneRun(output=folder / "run", autoencoder=bundled, start=bundled, data=data, joint=joint, retention=0)
+
+
+def held(folder: Path, count: int) -> dict[str, float]:
+    """What a process that reads them holds beside what it did before, in bytes, and takes, in seconds."""
+    settings = listed(folder, count)
+    model, size = models.load("toybox"), settings.size
+    grid = (1, model.autoencoder.channels, *model.autoencoder.latents(size))
+    pools._of_file = lambda settings, item, *rest: {"latents": torch.randn(grid).half()}
+    before, start = memory(), time.perf_counter()
+    data = Latents(settings, model.autoencoder, model.text, "text")  # type: ignore[arg-type]
+    ready = time.perf_counter() - start
+    gc.collect()
+    held, taken = memory() - before, []
+    for step in range(60):
+        start = time.perf_counter()
+        data.batch(step)
+        taken.append(time.perf_counter() - start)
+    return {"held": held, "after": memory() - before, "ready": ready, "batch": statistics.median(taken[10:])}
+
+
+def memory() -> int:
+    """Of this process, without what the system could drop."""
+    return int(re.findall(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())[0]) * 1024
+
+
+def many(counts: list[int], folder: Path) -> None:
+    for count in counts:
+        for _ in ("made", "read"):  # each by a process of its own
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+                found = pool.submit(held, folder / str(count), count).result()
+        each = {name: found[name] / count for name in ("held", "after")}
+        print(
+            f"{count} clips: {found['held'] / 2**20:.1f} MiB, {each['held']:.0f} bytes a clip ({each['after']:.0f} after 60 batches); "
+            f"ready after {found['ready']:.1f} s; {1000 * found['batch']:.1f} ms a batch",
+            flush=True,
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=300)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--links", type=Path, metavar="FOLDER", help="make links to PyAV's libraries there, and stop")
+    parser.add_argument("--clips", type=int, nargs="+", metavar="N", help="hold so many prepared clips, and stop")
     given = parser.parse_args()
     if given.links:
         return links(given.links)
+    if given.clips:
+        with tempfile.TemporaryDirectory() as folder:
+            return many(given.clips, Path(folder))
     other = torchcodec()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "film.mp4"

@@ -31,6 +31,7 @@ from videodit.train.backbone import BackboneRun, Joint
 from videodit.train.decoder import DecoderRun
 from videodit.train.image_autoencoder import ImageAutoencoderRun
 from videodit.train.optimizer import Optimizer
+from videodit.train.pools import Pool
 from videodit.train.recipes import Recipe
 from videodit.train.step import Checkpoint
 
@@ -176,6 +177,11 @@ def runs(world: World, folder: Path, *, steps: int, every: int = 1000) -> dict[s
         "video from nothing": BackboneRun(output=folder / "whole", preset="toybox-tiny", text=TEXT, **video),
         "decoder": DecoderRun(output=folder / "decoder", model=world.video_model, batch=2, clips=6, **same),
     }
+
+
+def latents(pool: Pool) -> list[Tensor]:
+    """Of all clips or pictures."""
+    return pool.latents.read("latents", range(len(pool.latents)))
 
 
 def told(how: str = "time", *, hints: bool = False, clip: Size = CLIP, groups: DPVAESettings | None = None, **changes: object) -> Generator:

@@ -18,6 +18,7 @@ from videodit import models
 from videodit.data import cuts, toybox, video
 from videodit.data.item import Item
 from videodit.data.item import digest as sources_digest
+from videodit.data.rows import Rows
 from videodit.data.sources import Files, Folder, Labelled, Manifest
 from videodit.diffusion.tasks import Tasks
 from videodit.shapes import Size, UserError
@@ -51,7 +52,8 @@ def run(world: tiny.World, output: Path, kind: str = "video", **changes: object)
 def test_a_folder_becomes_clips_and_pictures_with_their_words(world: tiny.World, tmp_path: Path, folder: Path) -> None:
     settings = run(world, tmp_path, data=Folder(path=folder))
     found = Latents(settings, models.load_autoencoder(settings.autoencoder), None, "text").pools
-    assert found[True].latents.shape == (3, 8, 2, 4, 4) and found[False].latents.shape == (1, 8, 1, 4, 4)  # 8 frames: 1, 2 and no clip
+    extents = [[tuple(one.shape) for one in tiny.latents(found[kind])] for kind in (True, False)]
+    assert extents == [[(8, 2, 4, 4)] * 3, [(8, 1, 4, 4)]]  # 8 frames: 1, 2 and no clip
     assert [len(found[True].captions[i]) > 0 for i in range(6)] == [True] * 6 and found[True].whose == [(0, 1), (2, 3), (2, 3)]
     assert found[True].weights is not None and found[True].weights.tolist() == [1, 0.5, 0.5]
     assert found[False].captions == ["a picture"]
@@ -122,8 +124,9 @@ def test_a_new_file_costs_its_own_encoding(world: tiny.World, tmp_path: Path, fo
         assert len(pools.pools(settings, coder, "text", [True])[True].latents) in (1, 3) and encoded == wanted
 
 
-def test_weights_and_captions_are_drawn_as_often_as_they_say() -> None:
-    pool = pools.Pool(torch.zeros(3, 1), ["a", "b", "c"], [(0,), (1, 2), (1, 2)], {}, np.array([2.0, 1.0, 1.0]))
+def test_weights_and_captions_are_drawn_as_often_as_they_say(tmp_path: Path) -> None:
+    rows = Rows.one(tmp_path, {}, lambda: {"latents": torch.zeros(3, 1)})
+    pool = pools.Pool(rows, ["a", "b", "c"], [(0,), (1, 2), (1, 2)], None, np.array([2.0, 1.0, 1.0]))
     rng = np.random.default_rng(0)
     drawn = pool.draw(rng, 4000, told=False)
     assert abs((drawn == 0).mean() - 0.5) < 0.03

@@ -65,7 +65,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_each_file_gets_about_its_own_extent(world: tiny.World, shared: Path, folder: Path) -> None:
     settings = run(world, shared, folder)
     found = pools.pools(settings, models.load_autoencoder(settings.autoencoder), "text", [True, False])
-    of = {kind: Counter(tuple(x.shape[1:]) for x in pool.latents) for kind, pool in found.items()}
+    of = {kind: Counter(tuple(x.shape[1:]) for x in tiny.latents(pool)) for kind, pool in found.items()}
     assert len(of[True]) >= 3 and {shape[0] for shape in of[True]} == {1, 2} and {shape[0] for shape in of[False]} == {1}
     assert sorted({i for one in found[True].whose for i in one}) == [0, 1, 2, 3]  # 3 frames are too few
     whole = pools.merged(found, 0.75)
@@ -105,7 +105,7 @@ def test_first_frames_that_stand_in_are_those_of_the_clips_each_file_is_cut_into
             settings = replace(settings, sizes=mixed.One()) if kind == "one" else settings
             both = pools.pools(settings, models.load_autoencoder(settings.autoencoder), "text", [True, False])
             assert len(both[True].latents) == len(both[False].latents) == 2
-            found.setdefault(kind, []).append([x.shape for x in both[False].latents])
+            found.setdefault(kind, []).append([x.shape for x in tiny.latents(both[False])])
             words = {pool: {both[pool].captions[i] for whose in both[pool].whose for i in whose} for pool in both}
             assert words[True] == words[False] == {"words"}
     assert found["one"][0] == found["one"][1] and found["buckets"][0] == found["buckets"][1]
@@ -202,7 +202,7 @@ def test_clips_of_a_bucket_are_given_what_runs_of_their_size_are(
         assert given.holds and size.frames > 1
         pool = alone[size]
         for i, clean in enumerate(batch.clean):
-            (at,) = (j for j, one in enumerate(pool.latents) if torch.equal(one.float(), clean))
+            (at,) = (j for j, one in enumerate(tiny.latents(pool)) if torch.equal(one.float(), clean))
             which = np.array([at])
             for group in range(size.frames):
                 if given.mask[i, 0, group].any():

@@ -317,8 +317,10 @@ def test_scenes_are_kept_by_their_precision(world: tiny.World, tmp_path: Path) -
     made = tiny.runs(world, tmp_path, steps=1)["video"]
     assert isinstance(made, BackboneRun)
     coder = models.load_autoencoder(made.autoencoder)
-    half, whole = (pools.pools(replace(made, precision=said), coder, "text", [False])[False].latents for said in ("bf16", "fp32"))
-    assert len(list(pools.cache(made).iterdir())) == 2 and not torch.equal(torch.stack([*half]), torch.stack([*whole]))
+    half, whole = (pools.pools(replace(made, precision=said), coder, "text", [False])[False] for said in ("bf16", "fp32"))
+    assert len(list(pools.cache(made).iterdir())) == 2 and not torch.equal(
+        torch.stack(tiny.latents(half)), torch.stack(tiny.latents(whole))
+    )
 
 
 def test_what_a_run_is_looked_at_by_is_prepared_and_not_collected(settings: BackboneRun, tmp_path: Path, encoded: list[str]) -> None:

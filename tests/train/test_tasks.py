@@ -57,7 +57,7 @@ def test_what_is_given_is_encoded_from_given_pixels_alone(world: tiny.World, tmp
             continue
         mask = given.Mask(tuple(i for i in range(2) if batch.given.mask[0, 0, i].any()), tuple(-(p > 0) for p in batch.given.places))
         seen.add(mask)
-        whole = data.pools[True].latents.float()
+        whole = [one.float() for one in tiny.latents(data.pools[True])]
         first = next(i for i in range(8) if torch.equal(batch.clean[0], whole[i]))  # one of the clips whose parts are known
         with torch.no_grad():
             for start, stop in mask.runs:
@@ -78,7 +78,7 @@ def test_lone_pictures_are_hints_beside_the_groups_that_they_head(world: tiny.Wo
         assert batch.given is not None and batch.given.hint is not None and not batch.given.mask.any()
         groups = batch.given.hint[0, 0].amax((1, 2)).nonzero().flatten().tolist()
         seen.add((tuple(groups), batch.given.places))
-        first = next(i for i in range(8) if torch.equal(batch.clean[0], data.pools[True].latents[i].float()))
+        first = next(i for i in range(8) if torch.equal(batch.clean[0], tiny.latents(data.pools[True])[i].float()))
         for group in groups:
             with torch.no_grad():
                 alone = given.encode_picture(coder, clips[first], group * coder.time)[0, :, 0]
@@ -168,7 +168,7 @@ def test_what_a_first_frame_shows_is_read_once_learnt_and_kept_in_the_model(worl
         seen.add(begins)
         assert (batch.given.picture is not None) == begins
         if batch.given.picture is not None:
-            first = next(i for i in range(8) if torch.equal(batch.clean[0], data.pools[True].latents[i].float()))
+            first = next(i for i in range(8) if torch.equal(batch.clean[0], tiny.latents(data.pools[True])[i].float()))
             alone = encoder(pixels(settings, first)[:, :, 0])[0]
             torch.testing.assert_close(batch.given.picture[0], alone, rtol=2e-3, atol=2e-3)
     assert seen == {True, False}
@@ -219,7 +219,7 @@ def test_noise_is_lent_a_first_frame_as_in_sampling(world: tiny.World, tmp_path:
         groups = one.given.mask[0, 0].amax((1, 2)).nonzero().flatten().tolist()
         frames = [group * coder.time + i for group in groups for i in range(coder.time)]
         frames += [-1 % settings.size.frames if place else 0 for place in one.given.places]
-        which = [next(i for i in range(8) if torch.equal(x, plain.pools[True].latents[i].float())) for x in one.clean]
+        which = [next(i for i in range(8) if torch.equal(x, tiny.latents(plain.pools[True])[i].float())) for x in one.clean]
         monkeypatch.setattr(generating, "noise", lambda *told, drawn=one.noise, **more: drawn)
         model.generate(["a star"] * len(which), given=[{frame: clips[i][frame] for frame in frames} for i in which])
         torch.testing.assert_close(

@@ -49,7 +49,7 @@ def test_clips_and_pictures_are_told_of_at_a_lower_resolution(world: tiny.World,
         assert batch.given is not None and batch.given.hint is not None and not batch.given.holds
         mask, latents = batch.given.hint[:, :1], batch.given.hint[:, 1:]
         for i in range(len(mask)):
-            which = next(n for n, one in enumerate(data.pools[moves].latents) if torch.equal(batch.clean[i], one.float()))
+            which = next(n for n, one in enumerate(tiny.latents(data.pools[moves])) if torch.equal(batch.clean[i], one.float()))
             draw, size = (toybox.clip, settings.size) if moves else (toybox.picture, tiny.PICTURE)
             pixels = torch.from_numpy(draw(settings.seed, which, size).video).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
             with torch.no_grad():

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -371,10 +372,8 @@ def _questions(data: Latents, text: TextEncoder | SD3Text | Labels) -> Questions
     """The first pictures of one extent, and what is said of them."""
     pool = data.pools[False]
     which = pool.alike(COUNT)
-    rows = torch.tensor([pool.whose[i][0] if pool.whose else int(i) for i in which])
     pictures = pool.together(which).float()
+    rows = np.array([pool.whose[i][0] if pool.whose else i for i in which])
     if isinstance(text, Labels):
-        return Questions(pictures, text([pool.captions[row] for row in rows.tolist()]))
-    features = data.features[False]
-    mask = features["mask"][rows] if "mask" in features else None
-    return Questions(pictures, Text(sequence=features["sequence"][rows].float(), pooled=features["pooled"][rows].float(), mask=mask))
+        return Questions(pictures, text([pool.captions[row] for row in rows]))
+    return Questions(pictures, data.features[False].of(rows, data.features[False].longest))

@@ -55,7 +55,7 @@ class Latents:
         rng.random()
         kind = bool(of_step.random() < settings.joint.video_probability)  # the same in all passes of a step, which may be shared
         pool = self.pools[kind]
-        mask = self._mask(step, pool.latents[0].shape[1])
+        mask = self._mask(step, pool.latents.shape("latents", 0)[1])
         told = bool(mask.frames or mask.images)
         generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
         indices, text, clean, noise = self._drawn(step, kind, settings.batch, rng, generator, told=told)
@@ -119,9 +119,4 @@ class Latents:
         said = pool.said(np.random.default_rng([self.settings.seed, step, 11]), indices)
         if not self.features:
             return ["" if drop else pool.captions[i] for i, drop in zip(said, dropped, strict=True)]
-        features = self.features[kind]
-        rows = torch.from_numpy(np.where(dropped, len(pool.captions), said))
-        mask = features["mask"][rows] if "mask" in features else None
-        longest = None if mask is None else int(mask.sum(1).max())
-        sequence, pooled = features["sequence"][rows, :longest].float(), features["pooled"][rows].float()
-        return Text(sequence=sequence, pooled=pooled, mask=None if mask is None else mask[:, :longest])
+        return self.features[kind].of(np.where(dropped, len(pool.captions), said))

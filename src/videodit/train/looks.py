@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -89,7 +90,7 @@ def held(settings: BackboneRun, autoencoder: PerFrame, takes: str) -> Held:
     files = replace(settings, data=looks.data, tasks=Tasks(), lone="frames", sight=None, sizes=One())  # of which nothing is given
     pool = pools(files, autoencoder, takes, [moving], anew=False)[moving]
     words = [pool.captions[whose[0]] for whose in pool.whose]
-    return Held(pool.together()[: looks.held], words, words, [])
+    return Held(pool.together(np.arange(min(looks.held, len(pool.latents)))), words, words, [])
 
 
 def learnt(settings: BackboneRun, pool: Pool) -> Held:

@@ -106,10 +106,12 @@ class Mixed(Latents):
         assert not isinstance(settings.sizes, One)
         self.packs = isinstance(settings.sizes, Packed)
         self.pool = next(iter(self.pools.values()))  # both kinds are in it
-        weights, words = self.pool.weights, max((x["sequence"].shape[1] for x in self.features.values()), default=0)
+        weights, words = self.pool.weights, max((x.longest for x in self.features.values()), default=0)
         assert weights is not None
+        shapes, which = self.pool.latents.shapes("latents")
+        sizes = [Size(*shape[1:]) for shape in shapes]
         self.deals = Deals(
-            [Size(*x.shape[1:]) for x in self.pool.latents],
+            [sizes[shape] for shape in which],
             weights.tolist(),
             settings.sizes.table(space=1, time=1, patch=shape.patch),
             lambda size: flops.cost(shape, size, words).total,
@@ -123,7 +125,7 @@ class Mixed(Latents):
         rng, generator = np.random.default_rng([settings.seed, step, 9]), torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
         indices = np.array(self.deals.at(step))
         dropped = rng.random(len(indices)) < settings.text_dropout
-        clean, noise, times = [self.pool.latents[i].float() for i in indices], [], []
+        clean, noise, times = [x.float() for x in self.pool.latents.read("latents", indices)], [], []
         for x in clean:
             noise.append(torch.randn(x[None].shape, generator=generator))
             times.append(settings.objective.draw(settings.times, 1, x.shape[1], x[0].numel(), generator))

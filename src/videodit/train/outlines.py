@@ -44,7 +44,7 @@ LOOKED_AT = 200  # captions, for how long they are
 
 @dataclass(frozen=True, kw_only=True)
 class Kept:
-    """What is encoded before the first step and then kept, in memory and on disk."""
+    """What is encoded before the first step and then kept, on disk."""
 
     clips: int = 0
     encode: Pass | None = None  # of ENCODE clips

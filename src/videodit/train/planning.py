@@ -58,7 +58,7 @@ def plan(settings: Recipe, *, whole: bool = False) -> dict[str, Any]:
     }
     if whole:
         found |= _memory(settings, made)
-        found |= _tried(settings, found["memory_bytes"], saved + (made.kept.size or 0), assumed)
+        found |= _tried(settings, found["memory_bytes"], max(saved, made.kept.size or 0), assumed)
         if made.kept.size is None and "encoding_seconds" in found:  # of files that nobody counted
             found["encoding_seconds"] = None
     return {**found, "assumed": assumed}
@@ -135,11 +135,11 @@ def _memory(settings: Recipe, made: Outline) -> dict[str, int]:
                 encode = outline(settings, []).kept.encode
                 assert encode
                 encode()
-            encoding = living.most
+            encoding = living.most + (made.kept.size or 0)  # scenes of one kind are kept when all are encoded
         with Living() as living:
             for _ in islice(_steps(settings, outline(settings, [])), 2):
                 pass
-    training = living.most + _saved(settings, made.network) + (made.kept.size or 0)
+    training = living.most + _saved(settings, made.network)
     return {"encoding_bytes": encoding, "training_bytes": training, "memory_bytes": base + max(encoding, training)}
 
 
@@ -180,7 +180,7 @@ def _mixed(settings: Recipe) -> Iterator[None]:
 
 
 def _tried(settings: Recipe, needed: int, beside: int, assumed: list[str]) -> dict[str, Any]:
-    """Time, and memory as it was held; `beside` what the steps hold are copies for a checkpoint and what is encoded."""
+    """Time, and memory as it was held; `beside` what the steps hold are copies for a checkpoint, or before them what is encoded."""
     if settings.device != "cpu" and not _there(settings.device):
         assumed.append(f"steps were not tried: there is no {settings.device} here")
         return {}

@@ -25,7 +25,8 @@ from videodit.data.buckets import Buckets, One
 from videodit.data.cache import remembered
 from videodit.data.item import Item
 from videodit.data.labels import Labels
-from videodit.data.quarantine import Losses, Place, Quarantine, reader
+from videodit.data.quarantine import Losses, Place, Quarantine, placed, readable, reader
+from videodit.data.rows import Rows
 from videodit.data.sources import Drawn, Filed
 from videodit.data.text import TextEncoder
 from videodit.data.text_sd3 import SD3Text
@@ -56,27 +57,26 @@ class Making(NamedTuple):
 
 @dataclass(frozen=True)
 class Pool:
-    """Latents (n c f h w, or each of its own extent), the captions of all, and which are whose; `parts`: what may be told of the first,
-    or, by clip, of each of its own extent."""
+    """The latents of all, which stay on disk; their captions, and which are whose; `parts`: what may be told of the first, or of all."""
 
-    latents: Tensor | list[Tensor]
+    latents: Rows
     captions: list[str]
     whose: list[tuple[int, ...]] = field(default_factory=list)  # captions of each; without any, each has its own
-    parts: dict[str, Tensor] | list[dict[str, Tensor]] = field(default_factory=dict)
+    parts: Rows | None = None
     weights: np.ndarray | None = None
-    files: list[str] = field(default_factory=list)  # the file of each, of a world that is drawn none
+    items: list[Item] = field(default_factory=list)  # the file of each entry; of a world that is drawn none
 
     def draw(self, rng: np.random.Generator, count: int, *, told: bool) -> np.ndarray:
         """So many of them; `told`: of those whose parts are known."""
-        most = len(next(iter(self.parts.values()))) if told and isinstance(self.parts, dict) else len(self.latents)
+        most = len(self.parts) if told and self.parts is not None else len(self.latents)
         if self.weights is None:
             return rng.integers(most, size=count)
         return rng.choice(most, size=count, p=self.weights[:most] / self.weights[:most].sum())
 
     def names(self, indices: np.ndarray) -> tuple[str, ...]:
         """What a user finds them by: their files, or their numbers in a world that is drawn."""
-        what = "clip" if self.latents[0].shape[1] > 1 else "picture"
-        return tuple(self.files[i] if self.files else f"{what} {i}" for i in indices)
+        what = "clip" if self.latents.shape("latents", 0)[1] > 1 else "picture"
+        return tuple(str(self.items[self.latents.entry(int(i))].path) if self.items else f"{what} {i}" for i in indices)
 
     def said(self, rng: np.random.Generator, indices: np.ndarray) -> np.ndarray:
         """A caption of each."""
@@ -84,23 +84,26 @@ class Pool:
             return indices
         return np.array([self.whose[i][rng.integers(len(self.whose[i]))] for i in indices])
 
-    def together(self, indices: np.ndarray | None = None) -> Float[Tensor, "n c f h w"]:
+    def together(self, indices: np.ndarray) -> Float[Tensor, "n c f h w"]:
         """Latents of one extent."""
-        if isinstance(self.latents, Tensor):
-            return self.latents if indices is None else self.latents[torch.from_numpy(indices)]
-        return torch.stack([self.latents[i] for i in (range(len(self.latents)) if indices is None else indices)])
+        return self.latents.together("latents", indices)
 
     def part(self, name: str, indices: np.ndarray) -> Tensor:
         """What may be told of clips of one extent."""
-        if isinstance(self.parts, dict):
-            return self.parts[name][torch.from_numpy(indices)].float()
-        return torch.stack([self.parts[i][name] for i in indices]).float()
+        assert self.parts is not None
+        return self.parts.together(name, indices).float()
 
     def alike(self, count: int, *, moves: bool = False) -> np.ndarray:
         """The first so many that have the extent of the first picture, or of the first clip of several latent frames."""
-        shapes = [one.shape for one in self.latents]
-        first = next((shape for shape in shapes if (shape[1] > 1) == moves), shapes[0])
-        return np.array([i for i, shape in enumerate(shapes) if shape == first][:count])
+        shapes, which = self.latents.shapes("latents")
+        first = np.argmax(np.array([(shape[1] > 1) == moves for shape in shapes])[which])  # of none, the very first
+        return np.flatnonzero(np.array([shape == shapes[which[first]] for shape in shapes])[which])[:count]
+
+    def verify(self) -> None:
+        """All that it has, now."""
+        for rows in (self.latents, self.parts):
+            if rows is not None:
+                rows.verify()
 
 
 def pools(settings: BackboneRun, autoencoder: PerFrame, takes: str, kinds: Iterable[bool], *, anew: bool = True) -> dict[bool, Pool]:
@@ -136,18 +139,15 @@ def merged(pools: dict[bool, Pool], video: float) -> Pool:
     """Pictures, then clips, in one pool of which clips are drawn so often."""
     captions: list[str] = []
     whose: list[tuple[int, ...]] = []
-    parts: list[dict[str, Tensor]] = []
     weights: list[np.ndarray] = []
-    files: list[str] = []
-    for kind in sorted(pools):
-        pool = pools[kind]
-        assert pool.weights is not None and isinstance(pool.parts, list)
-        parts += pool.parts
+    every = [pools[kind] for kind in sorted(pools)]
+    for kind, pool in zip(sorted(pools), every, strict=True):
+        assert pool.weights is not None
         whose += [tuple(len(captions) + i for i in one) for one in pool.whose]
         captions += pool.captions
-        files += pool.files
         weights.append(pool.weights / pool.weights.sum() * (video if kind else 1 - video))
-    return Pool([one for kind in sorted(pools) for one in pools[kind].latents], captions, whose, parts, np.concatenate(weights), files)
+    rows = Rows.joined([pool.latents for pool in every])
+    return Pool(rows, captions, whose, rows, np.concatenate(weights), [item for pool in every for item in pool.items])
 
 
 def patch(settings: BackboneRun) -> int:
@@ -202,13 +202,13 @@ def _drawn(settings: BackboneRun, autoencoder: PerFrame, takes: str, video: bool
     whole = {"latents": partial(mode, autoencoder)}
     each = "clip" if video else "picture"
     make = partial(encoded, settings, frames, len(captions), whole, counting(f"{each}s encoded", each=each))
-    latents = remembered(cache(settings), key | {"video": video, "count": len(captions)}, make)["latents"]
+    latents = Rows.one(cache(settings), key | {"video": video, "count": len(captions)}, make)
     if not (parts := told_of(settings, autoencoder, settings.size, video)):
         return Pool(latents, captions)
     count = len(captions) if settings.upscale else min(settings.tasks.clips, settings.clips)
     make = partial(encoded, settings, frames, count, parts, counting(f"{each}s encoded, as they are told", each=each))
     key |= {"parts": sorted(parts), "count": count} | ({} if video else {"video": video})
-    return Pool(latents, captions, parts=remembered(cache(settings), key, make))
+    return Pool(latents, captions, parts=Rows.one(cache(settings), key, make))
 
 
 def _captions(settings: BackboneRun, video: bool, takes: str) -> list[str]:
@@ -237,7 +237,8 @@ def encode(settings: BackboneRun, autoencoder: PerFrame, video: bool, part: slic
     count, mine = counting("files encoded by this process", each="file"), chosen[part]
     for done, item in enumerate(mine, 1):
         with suppress(Unreadable):
-            _of_item(settings, item, _place(item), how, quarantine)
+            if entry := _entry(item, placed(item), how, quarantine):
+                remembered(cache(settings), *entry)
         count(done, len(mine))
 
 
@@ -300,37 +301,27 @@ def _filmed(settings: BackboneRun, autoencoder: PerFrame, takes: str, video: boo
     captions: list[str] = []
     whose: list[tuple[int, ...]] = []
     weights: list[float] = []
-    files: list[str] = []
-    found: list[dict[str, Tensor]] = []
-    seen: set[Place] = set()
+    files: list[Item] = []
     losses = Losses(len(chosen), settings.data.budget, settings.output / "unreadable.jsonl")
-    count_up = counting("files encoded", each="file")
-    for done, item in enumerate(chosen, 1):
-        count_up(done, len(chosen))
+
+    def again(entry: int) -> None:
+        if found := _entry(files[entry], placed(files[entry]), how, quarantine):
+            remembered(cache(settings), *found)
+
+    def clips(item: Item, place: Place) -> int:
+        entry = _entry(item, place, how, quarantine)
+        return rows.add(*entry) if entry else 0
+
+    rows = Rows(cache(settings), again)
+    for item, _, count in readable(chosen, clips, losses, counting("files encoded", each="file")):
         words = _words(item, takes)
-        try:
-            place = _place(item)
-            if place in seen:
-                continue
-            seen.add(place)
-            made = _of_item(settings, item, place, how, quarantine)
-        except Unreadable as error:
-            losses.add(error)
-            continue
-        count = len(made["latents"])
-        found.append(made)
         whose += [tuple(range(len(captions), len(captions) + len(words)))] * count
         weights += [item.weight / max(count, 1)] * count
-        files += [str(item.path)] * count
+        files += [item._replace(captions=())] if count else []
         captions += words
     if not whose:
         raise UserError(_nothing(settings, settings.data.path, losses, video))
-    found = [made for made in found if len(made["latents"])]
-    if not isinstance(settings.sizes, One):
-        each = [{name: part[i] for name, part in made.items()} for made in found for i in range(len(made["latents"]))]
-        return Pool([one.pop("latents") for one in each], captions, whose, each, np.array(weights), files)
-    tensors = {name: torch.cat([made[name] for made in found]) for name in found[0]}
-    return Pool(tensors.pop("latents"), captions, whose, tensors, np.array(weights), files)
+    return Pool(rows, captions, whose, rows, np.array(weights), files)
 
 
 def _nothing(settings: BackboneRun, path: Path | str, losses: Losses, video: bool) -> str:
@@ -355,16 +346,11 @@ def _words(item: Item, takes: str) -> list[str]:
     return list(item.captions) if takes == "text" else [""]
 
 
-def _place(item: Item) -> Place:
-    return Place(cuts.verified(item), item.start, item.end, item.crop)
-
-
-def _of_item(settings: BackboneRun, item: Item, place: Place, how: How, quarantine: Quarantine) -> dict[str, Tensor]:
-    """What is kept of an item, or made now; what could not be read once is not tried again."""
+def _entry(item: Item, place: Place, how: How, quarantine: Quarantine) -> tuple[dict[str, Any], Callable[[], dict[str, Tensor]]] | None:
+    """What decides what is kept of an item, if anything is, and how it is made; what could not be read once is not tried again."""
     if (made := how(item, place)) is None:
-        return {"latents": torch.zeros(0)}
-    key = made.key | {"file": place.digest, **place.key}
-    return remembered(cache(settings), key, partial(quarantine.tried, place, item.path, made.make))
+        return None
+    return made.key | {"file": place.digest, **place.key}, partial(quarantine.tried, place, item.path, made.make)
 
 
 def _of_file(settings: BackboneRun, item: Item, extent: Extent, parts: dict[str, Part]) -> dict[str, Tensor]:

@@ -147,9 +147,11 @@ def _whole(settings: BackboneRun, autoencoder: PerFrame, text: nn.Module) -> tup
     """What the run itself does when it starts: all entries are read, and verified, or made."""
     found = pools.pools(settings, autoencoder, str(text.takes), settings.joint.kinds)
     captions: set[str] = set()
+    for pool in found.values():
+        pool.verify()
     if settings.start and not isinstance(text, Labels):
         for pool in found.values():
-            words.read(settings, text, pool.captions)  # type: ignore[arg-type]
+            words.read(settings, text, pool.captions).rows.verify()  # type: ignore[arg-type]
             captions.update(pool.captions)
     if settings.looks.every:
         held(settings, autoencoder, str(text.takes))
