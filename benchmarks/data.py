@@ -109,10 +109,11 @@ def listed(folder: Path, count: int) -> BackboneRun:
     """A run on so many files that nothing decodes, each with words of its own."""
     (folder / "files").mkdir(parents=True, exist_ok=True)
     rows = []
-    for i in range(count):
+    for i in range(0 if (folder / "list.jsonl").is_file() else count):
         (folder / "files" / f"{i:08d}.mp4").write_text(str(i))
         rows.append(json.dumps({"path": f"files/{i:08d}.mp4", "caption": f"a {i % 97} moves {i}"}))
-    (folder / "list.jsonl").write_text("\n".join(rows))
+    if rows:
+        (folder / "list.jsonl").write_text("\n".join(rows))
     bundled, data, joint = Path("toybox"), Manifest(path=folder / "list.jsonl"), Joint(video_probability=1.0)
     return BackboneRun(output=folder / "run", autoencoder=bundled, start=bundled, data=data, joint=joint, retention=0)
 
