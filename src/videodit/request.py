@@ -61,7 +61,8 @@ class Request:
         model = load(name, device)
         for path, scale in map(scaled, self.lora):
             adapters.load(model.model.backbone, path, scale)
-        kernels.use_layers(model.model.backbone, self.kernels)
+        if self.kernels:
+            kernels.use_layers(model.model.backbone, self.kernels)
         return model
 
     def size(self, model: Generator) -> Size:

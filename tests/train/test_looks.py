@@ -15,6 +15,7 @@ import tiny
 from videodit import config, models
 from videodit.data import toybox, video
 from videodit.data.labels import Labels
+from videodit.data.rows import Rows
 from videodit.data.sources import Folder, Labelled
 from videodit.diffusion.noise import Prior
 from videodit.diffusion.tasks import Tasks
@@ -158,7 +159,7 @@ def test_a_run_that_is_told_of_pictures_may_be_looked_at_by_files(
 ) -> None:
     """Of the clips that it is looked at by nothing is given, whatever is of those that it learns."""
     read: list[BackboneRun] = []
-    pool = SimpleNamespace(captions=["x"], whose=[(0,)], together=lambda: torch.zeros(1))
+    pool = SimpleNamespace(captions=["x"], whose=[(0,)], latents=[None], together=lambda which: torch.zeros(len(which)))
     monkeypatch.setattr(looks, "pools", lambda settings, coder, takes, kinds, **_: (read.append(settings), {kinds[0]: pool})[1])
     other = Looks(every=1, data=Folder(path=tmp_path))
     made = BackboneRun(output=tmp_path, autoencoder=tmp_path, data=Folder(path=tmp_path), looks=other, tasks=Tasks(first=1.0), **told)
@@ -179,10 +180,13 @@ def test_what_is_not_learnt_is_noised_as_what_is(world: tiny.World, tmp_path: Pa
     assert abs(alone) < 0.1 and shared > 0.8
 
 
-def test_clips_that_are_learnt_are_measured_where_clips_are_held() -> None:
+def test_clips_that_are_learnt_are_measured_where_clips_are_held(tmp_path: Path) -> None:
     """Also where pictures stand before them, each of its own extent."""
     shapes = [(8, 1, 4, 4), (8, 1, 2, 4), (8, 2, 4, 4), (8, 1, 4, 4), (8, 2, 2, 2), (8, 2, 4, 4)]
-    pool = Pool([torch.full(shape, float(i)) for i, shape in enumerate(shapes)], list("abcdef"))
+    rows = Rows(tmp_path, lambda entry: None)
+    for i, shape in enumerate(shapes):
+        rows.add({"clip": i}, lambda i=i, shape=shape: {"latents": torch.full((1, *shape), float(i))})
+    pool = Pool(rows, list("abcdef"))
     for share, which in ((0.5, "cf"), (0.0, "ad")):
         settings: Any = SimpleNamespace(looks=Looks(held=3), joint=Joint(video_probability=share))
         assert looks.learnt(settings, pool).said == list(which)

@@ -247,9 +247,9 @@ def job(settings: BackboneRun) -> Job:
         mixed = torch.autocast(torch.device(settings.device).type, torch.bfloat16, enabled=settings.precision == "bf16")
 
         def few() -> None:  # pictures and clips
-            with mixed:
-                for step in range(PASSES):
-                    loss(step, data.batch(step))
+            for step, batch in enumerate(map(data.batch, range(PASSES))):
+                with mixed:
+                    loss(step, batch)
 
         kernels.settle(transformer, few, learning=True, kept=settings.output / "kernels.json")
 
